@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from satfs.net.hostlimit import GROWTH, HostLimit
+from satfs.net.recalls import Rank, Recalls
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,13 @@ class Crowded(Exception):
     def __init__(self, wait_s: float) -> None:
         super().__init__("no further connection is let through")
         self.wait_s = wait_s
+
+
+class TakenBack(Crowded):
+    """The request was not sent: another connection may be ready for it."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
 
 
 class Holder(Protocol):
@@ -78,6 +86,11 @@ class Permit:
         #: Makes the holder look whether bytes wait on the connection. The holder then calls
         #: `note_no_bytes`, `note_bytes` or `responded`, at once or later.
         self.look: Callable[[], None] | None = None
+        #: Takes the request back, unless it was sent. The holder then calls `taken_back` or
+        #: `not_taken_back`.
+        self.recall: Callable[[], None] | None = None
+        self.rank: Callable[[], Rank] | None = None
+        self.is_recalled = False
         self.silent_since_s = self.began_s
         self._look_began_s: float | None = None
         self._is_looked_at = False
@@ -93,10 +106,28 @@ class Permit:
         """Return whether the host has ever responded on its connection."""
         return self.has_responded or not self.is_new
 
+    @property
+    def is_opening(self) -> bool:
+        """Return whether its connection is open or being opened, and has never responded."""
+        return self.is_counted and not self.is_proven
+
+    def taken_back(self) -> None:
+        """Note that the request was taken back; its connection goes on being opened."""
+        self.is_counted = False
+        self._host.left_openings_s.append(self.silent_since_s)
+        self._host.note_recalled(self, is_taken_back=True)
+
+    def not_taken_back(self) -> None:
+        """Note that the request was sent before it could be taken back."""
+        self._host.note_recalled(self, is_taken_back=False)
+
     def begin(self) -> None:
         """Note that the request has its connection, or that one is being opened for it."""
         self.takes_idle = False
         self.began_s = self.silent_since_s = trio.current_time()
+        if self.is_ahead and self.recall is not None and self._host.left_openings_s:
+            # The oldest, as the holder does.
+            self.silent_since_s = self._host.left_openings_s.pop(0)
         self._look_began_s, self._is_looked_at = None, False
 
     def note_no_bytes(self, waited_s: float = math.inf) -> None:
@@ -213,6 +244,9 @@ class HostConnections:
         self.carried_at_s = float("-inf")
         #: When several connections were last found silent at once, and others behind them.
         self.queue_seen_s = float("-inf")
+        self.recalls = Recalls()
+        #: When connections were begun to be opened, of which the requests were taken back.
+        self.left_openings_s: list[float] = []
         self._holders = holders
         self._on_change = on_change
 
@@ -253,17 +287,40 @@ class HostConnections:
         log.debug("connection refused", origin=self.origin, n_others=n_others, wait_s=wait_s)
         return wait_s
 
+    def note_recalled(self, permit: Permit, *, is_taken_back: bool) -> None:
+        """Take in what became of the order to take the request of *permit* back."""
+        self.recalls.reported(permit, is_taken_back=is_taken_back)
+        if not is_taken_back:
+            self._on_change(self.origin)
+
     def take_back(self, permit: Permit) -> None:
         """Take a permit back."""
         if permit in self.permits:
             self.permits.remove(permit)
+            self.recalls.reported(permit, is_taken_back=False)
+            if not self.permits:
+                self.left_openings_s.clear()
             self._on_change(self.origin)
 
     def close_unused(self) -> None:
         """Have the connections closed that were opened ahead of need and never responded."""
+        self.left_openings_s.clear()
         for holder in self._holders:
             if n_unused := holder.n_idle(self.origin)[1]:
                 holder.close_some_idle(self.origin, n_unused)
+
+    def close_excess(self) -> None:
+        """Have connections closed that never responded, where more are open than are let through.
+
+        One that is being opened waits for others to end, and would hold up what is sent on it.
+        """
+        if self.limit.limit is None:
+            return
+        n_excess = self.n_open() - self.limit.allowed(trio.current_time())
+        for holder in self._holders:
+            if (n_closed := min(n_excess, self.n_idle(holder)[1])) > 0:
+                holder.close_some_idle(self.origin, n_closed)
+                n_excess -= n_closed
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -297,12 +354,15 @@ class HostConnections:
         now_s = trio.current_time()
         if self.limit.limit is not None:
             return self.limit.allowed(now_s)
-        unproven = [p.silent_since_s for p in self.permits if p.is_counted and not p.is_proven]
-        oldest_s = min(unproven, default=now_s)
-        n_responding = self.n_responding()
-        if n_responding and self.limit.is_late(now_s - oldest_s):
-            return n_responding
+        if self.are_new_ones_late(now_s):
+            return self.n_responding()
         return GROWTH * self.limit.allowed(now_s)
+
+    def are_new_ones_late(self, now_s: float) -> bool:
+        """Return whether others carry, and a new one may not be let through."""
+        opening_s = [permit.silent_since_s for permit in self.permits if permit.is_opening]
+        oldest_s = min([*opening_s, *self.left_openings_s], default=now_s)
+        return self.n_responding() > 0 and self.limit.is_late(now_s - oldest_s)
 
     def is_silent(self, permit: Permit, now_s: float) -> bool:
         """Return whether no byte has come for so long that the host may not let it through."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,23 +18,38 @@ class OpeningAhead:
     """
 
     def __init__(self) -> None:
-        self._opening: Counter[str] = Counter()
+        self._opening: defaultdict[str, list[trio.CancelScope]] = defaultdict(list)
         self._awaiting: Counter[str] = Counter()  # requests, each for one that is being opened
         self._ended = trio.Event()  # replaced whenever one is open, or has failed
 
     def n_free(self, origin: str) -> int:
         """Return how many are being opened to *origin* that no request waits for."""
-        return max(0, self._opening[origin] - self._awaiting[origin])
+        return max(0, len(self._opening[origin]) - self._awaiting[origin])
 
     @contextmanager
     def opening(self, origin: str) -> Iterator[None]:
-        """Count one more while the block opens it; then `note_ended` is to be called."""
-        self._opening[origin] += 1
-        try:
-            yield
-        finally:
-            self._opening[origin] -= 1
-            self._opening += Counter()  # drops zeros
+        """Count one more while the block opens it; then `note_ended` is to be called.
+
+        The block is cancelled by `give_up`, and what follows it runs.
+        """
+        with trio.CancelScope() as scope:
+            self._opening[origin].append(scope)
+            try:
+                yield
+            finally:
+                if scope in self._opening[origin]:
+                    self._opening[origin].remove(scope)
+
+    def give_up(self, origin: str, n_connections: int) -> int:
+        """Give up as many that are being opened to *origin*, or all; return how many.
+
+        They are not counted any more from now on.
+        """
+        scopes = self._opening[origin]
+        given_up, self._opening[origin] = scopes[:n_connections], scopes[n_connections:]
+        for scope in given_up:
+            scope.cancel()
+        return len(given_up)
 
     def note_ended(self) -> None:
         """Have the requests that wait look again: one is open, or could not be opened."""

@@ -19,6 +19,7 @@ import trio
 
 from satfs.net.host_connections import Holder, HostConnections, Permit
 from satfs.net.hostlimit import HostLimit
+from satfs.net.recalls import Rank, to_recall
 
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
@@ -33,9 +34,7 @@ IDLE_SOON_S: Final = 0.15
 #: How long a waiter waits before a connection that was opened ahead of need is closed for it.
 UNUSED_KEPT_S: Final = 0.2
 
-#: Order in which waiters get permits, the smallest first: names and sizes, then what a reader waits
-#: for, then what is read ahead.
-Rank = tuple[int, int]
+#: The first part of a rank: names and sizes, then what a reader waits for, then what is read ahead.
 METADATA: Final = 0
 AWAITED: Final = 1
 READ_AHEAD: Final = 2
@@ -122,6 +121,8 @@ class Permits:
 
         waiter = _Waiter(holders, rank, is_metadata=is_metadata, is_moved=is_moved)
         host.waiters.append(waiter)
+        if is_moved:
+            host.recalls.came()
         try:
             # Tasks that begin together run in any order: all of them are in the queue before one
             # is chosen.
@@ -297,8 +298,11 @@ class Permits:
         """Give permits to waiting tasks, in the order of their ranks, as far as it goes."""
         if host.permits or host.waiters:
             self._has_work.set()
+        host.close_excess()
         is_behind = False
         while (waiter := self._first_waiter(host)) is not None:
+            if self._is_recalling(host, waiter):
+                return
             permit = self._permit(host, waiter)
             if permit is None:
                 host.limit.note_wanted(trio.current_time())
@@ -309,8 +313,28 @@ class Permits:
                 continue
             host.waiters.remove(waiter)
             host.permits.append(permit)
+            permit.rank = waiter.rank
             waiter.permit, waiter.is_behind, is_behind = permit, is_behind, True
             waiter.event.set()
+        if not host.waiters:
+            self._is_recalling(host, None)
+
+    def _is_recalling(self, host: _Host, waiter: _Waiter | None) -> bool:
+        """Return whether connections that are ready are kept for requests that are taken back.
+
+        For those that wait for new connections and come before *waiter*, whose turn it is.
+        """
+        n_ready, now_s = host.n_idle_proven(), trio.current_time()
+        if not n_ready or (waiter is not None and waiter.is_metadata):
+            return False
+        if host.recalls.keep_ready(now_s, is_moved=waiter is not None and waiter.is_moved):
+            return True
+        # Where new connections are late, ranges that follow on each other become one (`fit`).
+        max_requests = None if host.are_new_ones_late(now_s) else n_ready
+        before = None if waiter is None else waiter.rank()
+        found = to_recall(host.permits, before, max_requests)
+        host.recalls.order(found, now_s)
+        return bool(found)
 
     def _first_waiter(self, host: _Host) -> _Waiter | None:
         """Return the waiting task whose turn it is; None where it waits for an idle connection."""

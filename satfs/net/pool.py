@@ -226,11 +226,18 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._opening_ahead.note_ended()
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
-        """Close idle connections to *origin*, up to that many, the oldest first."""
-        for connection in [each for each in self._idle if each.name == origin]:
-            if n_connections <= 0:
-                return
-            n_connections -= 1
+        """Close idle connections to *origin*, up to that many.
+
+        First those that were never used, then those that are being opened ahead of need, then the
+        ones that were used least recently.
+        """
+        idle = [each for each in self._idle if each.name == origin]
+        unused = [each for each in idle if not each.has_responded][:n_connections]
+        n_given_up = self._opening_ahead.give_up(origin, n_connections - len(unused))
+        n_left = n_connections - len(unused) - n_given_up
+        for connection in [*unused, *(each for each in idle if each.has_responded)][
+            : len(unused) + n_left
+        ]:
             self._idle.remove(connection)
             connection.dialer.abort()
 

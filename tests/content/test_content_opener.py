@@ -48,6 +48,24 @@ def test_a_host_that_says_nothing_has_its_turn(listener: socket.socket) -> None:
                 select.select([opener.wake_reader], [], [], 0.01)
 
 
+def test_each_connection_has_its_own_time(listener: socket.socket) -> None:
+    """One that was begun later does not make the first one look younger."""
+    with opening_to(listener) as (opener, origin):
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(1)
+            while opener.waited_s(origin) < 0.1:
+                select.select([opener.wake_reader], [], [], 0.01)
+            opener.open(origin)
+            second, _ = listener.accept()
+            with second:
+                assert second.recv(1)
+                while not (latest_s := opener.waited_s(origin, 1)):
+                    select.select([opener.wake_reader], [], [], 0.001)
+                assert latest_s < 0.1 <= opener.waited_s(origin, 0)
+                assert opener.waited_s(origin, 7) < 0.1
+
+
 def test_a_thread_that_does_not_run_is_no_silence_of_the_host(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

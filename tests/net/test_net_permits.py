@@ -422,6 +422,84 @@ async def test_a_connection_that_does_not_become_idle_is_not_waited_for_long(
         assert trio.current_time() - began_s == pytest.approx(IDLE_SOON_S)
 
 
+async def test_a_request_that_was_not_sent_is_taken_back_to_a_connection_that_is_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The range that is wanted first does not wait for a new connection behind a later one."""
+    worker, loop = FakeHolder(), FakeHolder()
+    async with watching(worker, loop) as permits:
+        first = await permits.take(HOST, [worker, loop], lambda: (READ_AHEAD, 1))
+        recalled = trio.Event()
+        first.recall = recalled.set
+        first.begin()
+        loop.n_proven = 1
+        given: list[int] = []
+
+        async def take(order: int, *, is_moved: bool = False) -> None:
+            permit = await permits.take(
+                HOST, [loop], lambda: (READ_AHEAD, order), is_moved=is_moved
+            )
+            given.append(order)
+            loop.n_proven -= permit.takes_idle
+            permit.begin()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, 2)
+            await recalled.wait()
+            assert given == []
+            first.taken_back()
+            first.end()
+            await trio.testing.wait_all_tasks_blocked()
+            assert given == []
+            nursery.start_soon(take, 1)
+            nursery.cancel_scope.deadline = trio.current_time() + 1
+            await take(1, is_moved=True)
+            assert given[0] == 1
+
+
+async def test_a_request_that_was_sent_keeps_its_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The one whose turn it is gets the connection that is ready as soon as that is known."""
+    worker, loop = FakeHolder(), FakeHolder()
+    async with watching(worker, loop) as permits:
+        first = await permits.take(HOST, [worker, loop], lambda: (READ_AHEAD, 1))
+        recalled = trio.Event()
+        first.recall = recalled.set
+        first.begin()
+        loop.n_proven = 1
+
+        async def report() -> None:
+            await recalled.wait()
+            first.not_taken_back()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report)
+            with trio.fail_after(0.01):
+                permit = await permits.take(HOST, [loop], lambda: (READ_AHEAD, 2))
+        assert permit.takes_idle
+        assert first.is_recalled
+
+
+async def test_connections_beyond_the_limit_that_never_responded_are_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """No request is sent on one that is still being opened when the limit is known."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        permit = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0))
+        permit.begin()
+        permit.responded()
+        other = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0))
+        other.begin()
+        with pytest.raises(Crowded):
+            other.refused()
+        other.end()
+        holder.n_unused = 2
+        permits.note_changed(HOST)
+        assert holder.closed == [2]
+
+
 @pytest.mark.parametrize(
     ("unused_since_s", "limit"),
     [pytest.param(-1.0, 3, id="open-before"), pytest.param(1.0, 1, id="opened-behind")],

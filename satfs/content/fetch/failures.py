@@ -62,6 +62,7 @@ class AttemptCounts:
         self.n_other_version = 0
         self.n_deaths = 0
         self.n_crowded = 0
+        self.was_taken_back = False
         self.last = None
         self._n_failed = 0
         self._held_until = held_until

@@ -36,9 +36,10 @@ from satfs.errors import (
 )
 from satfs.model import Link
 from satfs.net.addresses import origin_of
-from satfs.net.host_connections import Crowded, Holder, Permit
-from satfs.net.permits import AWAITED, READ_AHEAD, Permits, Rank
+from satfs.net.host_connections import Crowded, Holder, Permit, TakenBack
+from satfs.net.permits import AWAITED, READ_AHEAD, Permits
 from satfs.net.reachability import Reachability
+from satfs.net.recalls import Rank
 from satfs.net.retrying import NoPauses, Pauses, admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
@@ -132,6 +133,9 @@ class RangeRetry:
             # the loop finds out, and what to do about it.
             trial.n_deaths += 1
             range_request.is_bulk = trial.n_deaths < MAX_DEATHS and not death.is_of_file
+        except TakenBack:
+            self.counters["taken_back"] += 1
+            trial.was_taken_back = True
         except Crowded as crowded:
             # No failure: others carry, and this one waits for its turn.
             self.counters["crowded"] += 1
@@ -257,7 +261,7 @@ class RangeRetry:
                 holders,
                 rank,
                 is_patient=trial.n_crowded >= MAX_MOVES,
-                is_moved=trial.n_crowded > 0,
+                is_moved=trial.n_crowded > 0 or trial.was_taken_back,
             )
         finally:
             del self._waiting[range_request]
@@ -275,7 +279,7 @@ class RangeRetry:
             and range_request.is_bulk
             and not is_probe
             # No process is started for a short range.
-            and (is_long or any(bulk.n_idle(origin_of(link.url))))
+            and (is_long or bulk.is_ready)
             and bulk.is_at_hand(link, range_request)
         ):
             holders.insert(0 if is_long else 1, bulk)

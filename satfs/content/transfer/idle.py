@@ -63,6 +63,11 @@ class IdleConnections:
         n_idle, n_unused = self._reported.get(origin, (0, 0))
         self._reported[origin] = (n_idle + 1, n_unused)
 
+    def note_opening_left(self, origin: str) -> None:
+        """Note that a move was taken back from a connection that is being opened."""
+        n_idle, n_unused = self._reported.get(origin, (0, 0))
+        self._reported[origin] = (n_idle, n_unused + 1)
+
     def note_report(self, origin: str, n_idle: int, n_unused: int, orders: Iterable[int]) -> None:
         """Note a report, made after *orders* about this origin were carried out."""
         for number in orders:

@@ -209,6 +209,10 @@ class BulkMover(Mover, Holder, Protocol):
 
     on_ready: Callable[[], None]
 
+    @property
+    def is_ready(self) -> bool:
+        """Return whether it can move something without getting ready first."""
+
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether it can move *delivery* from where *link* leads now; never waits."""
 

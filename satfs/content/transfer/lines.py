@@ -88,6 +88,10 @@ class Lines(Generic[J]):
         if len(waiting) > self.opener.n_opening(origin):
             self.opener.open(origin)
 
+    def waited_s(self, origin: Origin, job: J) -> float:
+        """Return how long the host has had its turn with the connection that *job* waits for."""
+        return self.opener.waited_s(origin, self._waiting[origin].index(job))
+
     def stop_waiting(self, origin: Origin, job: J) -> None:
         """Take *job* out of those that wait."""
         self._waiting[origin].remove(job)

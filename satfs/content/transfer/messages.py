@@ -73,7 +73,8 @@ class OutcomeReport:
     *is_permanent*: another connection will break in the same way. *is_file_failure*: what broke is
     not the connection, but the cache file. *retry_after_s*: the wait that a refusal requires.
     *is_refused*: a new connection did not come about, broke before its first byte or began with a
-    503. *is_kept*: the connection is idle now.
+    503. *is_kept*: the connection is idle now. *passed_to*: the move that has it now.
+    *is_taken_back*: the bytes were not requested.
     """
 
     move: int
@@ -85,6 +86,8 @@ class OutcomeReport:
     is_permanent: bool = False
     is_refused: bool = False
     is_kept: bool = False
+    passed_to: int | None = None
+    is_taken_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ def pack_outcome(outcome: OutcomeReport) -> bytes:
         "is_permanent": outcome.is_permanent,
         "is_refused": outcome.is_refused,
         "is_kept": outcome.is_kept,
+        "passed_to": outcome.passed_to,
+        "is_taken_back": outcome.is_taken_back,
         "retry_after_s": outcome.retry_after_s,
     }
     return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(record).encode()
@@ -215,6 +220,8 @@ def read_report(packet: bytes) -> Report:
             record["is_permanent"],
             record["is_refused"],
             record["is_kept"],
+            record["passed_to"],
+            record["is_taken_back"],
         )
     except (KeyError, TypeError) as problem:
         raise ValueError("a report that lacks something") from problem

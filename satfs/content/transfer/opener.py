@@ -101,15 +101,18 @@ class Opener:
         self._openings.append(opening)
         threading.Thread(target=self._open_now, args=(opening,), daemon=True).start()
 
-    def waited_s(self, origin: Origin) -> float:
-        """Return for how long the other side has been waited for at least, in seconds.
+    def waited_s(self, origin: Origin, place: int = 0) -> float:
+        """Return for how long the other side has been waited for, in seconds.
 
+        With the connection at *place* among those that are being opened to *origin*, oldest first;
         0.0 where one of the connections to *origin* waits for this process: a thread has not run
         since its host responded, or a connection is open and has not been taken.
         """
         now_s = time.monotonic()
         waited_s = [each.waited_s(now_s) for each in self._openings if each.origin == origin]
-        return min(waited_s, default=0.0)
+        if not waited_s or min(waited_s) == 0.0:
+            return 0.0
+        return sorted(waited_s, reverse=True)[min(place, len(waited_s) - 1)]
 
     def prepare(self) -> None:
         """Begin to make the TLS context, so that the first connection need not wait for it.

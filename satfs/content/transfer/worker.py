@@ -154,6 +154,8 @@ class Worker:
                     # A connection that is being opened for it would be silent as well.
                     self._lines.opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
+        elif kind == "recall":
+            self._recall(cast(int, fields["move"]))
         elif kind == "look":
             self._look(cast(int, fields["move"]))
         elif kind == "warm":
@@ -243,13 +245,21 @@ class Worker:
             return
         self._end(job, exchange.outcome)
 
+    def _recall(self, move: int) -> None:
+        """End a move whose bytes have not been requested; report on any other one."""
+        job = self._jobs.get(move)
+        if job is None or job.line is not None:
+            self._look(move)
+            return
+        self._end(job, OutcomeReport(move, is_taken_back=True))
+
     def _look(self, move: int) -> None:
         """Receive what has come for a move, and report whether its response has begun."""
         if (job := self._jobs.get(move)) is not None and job.line is not None:
             self._receive(job.line)
         if (job := self._jobs.get(move)) is not None:
             if job.line is None:
-                waited_s = self._lines.opener.waited_s(job.origin)
+                waited_s = self._lines.waited_s(job.origin, job)
             else:
                 waited_s = time.monotonic() - job.exchange.requested_s
             look = LookReport(move, job.exchange.has_begun, waited_s)
@@ -297,8 +307,12 @@ class Worker:
             line.has_responded = line.has_responded or job.exchange.has_begun
             if job.exchange.may_follow:
                 line.job = None
-                self._keep(line)
-                outcome = replace(outcome, is_kept=line.job is None)
+                following = self._lines.keep(line)
+                if following is None:
+                    outcome = replace(outcome, is_kept=True)
+                elif following.move.move in self._jobs:
+                    # The mount must not take it for the new connection that it was ordered for.
+                    outcome = replace(outcome, passed_to=following.move.move)
             else:
                 self._part(line)
         job.file.leave()
@@ -307,13 +321,6 @@ class Worker:
     def _fail(self, job: _Job, problem: Failure) -> None:
         """End *job*, for which no connection could be opened."""
         self._end(job, _unopened(job.move.move, problem))
-
-    def _keep(self, line: Line[_Job]) -> None:
-        """Use a connection for a job that waits for one, or keep it for the next."""
-        job = self._lines.keep(line)
-        if job is not None and line.has_responded and job.move.move in self._jobs:
-            # The mount must not take it for the new connection that it was ordered for.
-            self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
 
     def _part(self, line: Line[_Job]) -> None:
         """Close a connection for good."""

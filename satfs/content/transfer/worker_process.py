@@ -21,7 +21,7 @@ from satfs.content.transfer.messages import OutcomeReport, ProgressReport
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link
-from satfs.net.host_connections import Permit
+from satfs.net.host_connections import Permit, TakenBack
 from satfs.settings import worker_environment
 
 #: Another one is started where those there are use this share of a processor each: one that is
@@ -139,6 +139,8 @@ class Move:
         outcome, delivery = self.outcome, self.delivery
         if outcome is None or outcome.is_file_failure:
             raise WorkerDied(is_of_file=outcome is not None)
+        if outcome.is_taken_back:
+            raise TakenBack
         if permit is not None:
             if outcome.is_refused:
                 permit.refused()

@@ -89,6 +89,11 @@ class WorkerPool:
         self.on_ready: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
 
+    @property
+    def is_ready(self) -> bool:
+        """See `BulkMover`."""
+        return any(each.is_ready for each in self._workers)
+
     async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
         process = None if self._is_for_loop(link, delivery) else self._at_hand(link)
@@ -133,9 +138,10 @@ class WorkerPool:
         permit = delivery.attempt.permit
         if permit is not None:
             permit.is_new |= is_new
-            permit.begin()
             named: dict[str, object] = {"move": number}
             permit.look = partial(self._nursery.start_soon, process.send_order, "look", named)
+            permit.recall = partial(self._nursery.start_soon, process.send_order, "recall", named)
+            permit.begin()
         stop = missing.stop
         try:
             await process.send_slow_addresses(self._slow_addresses())
@@ -276,11 +282,22 @@ class WorkerPool:
                     permit.responded()
                 else:
                     permit.note_no_bytes(report.waited_s)
+                permit.not_taken_back()
             return
         if isinstance(report, OutcomeReport):
-            if permit is not None and report.is_kept:
-                worker.idle.note_kept(permit.origin)
-                permit.is_counted = False  # not once more, until its task has ended it
+            if permit is not None:
+                # Its connection is idle, closed or another move's: not once more, until its task
+                # has ended it.
+                permit.is_counted = False
+                if report.is_kept:
+                    worker.idle.note_kept(permit.origin)
+                elif report.passed_to in worker.moves:
+                    following = worker.moves[report.passed_to].delivery.attempt.permit
+                    if following is not None:
+                        following.responded()
+                elif report.is_taken_back:
+                    worker.idle.note_opening_left(permit.origin)
+                    permit.taken_back()
             state.outcome = report
             state.ended.set()
             return

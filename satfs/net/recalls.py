@@ -1,0 +1,94 @@
+"""Requests that are taken back from connections that are being opened, for others that are ready.
+
+A host that lets few connections through may have new ones wait. A request that was given to one of
+these waits as well, while connections that respond go on with ranges that are wanted later. To take
+a request back that was not sent costs nothing, and another one has the connection once it is open.
+
+*Pure*: moments are seconds of any one clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeAlias
+
+#: Order in which requests get connections, the smallest first.
+Rank: TypeAlias = tuple[int, int]
+
+#: How long a connection that is ready is kept for requests that are being taken back, in seconds:
+#: an order to a worker and its report take a millisecond, and some ten on a busy machine.
+KEPT_S: Final = 0.05
+
+
+class Recallable(Protocol):
+    """A request that was given a connection (a `Permit`).
+
+    Attributes:
+        rank: its order among all requests, which may change; None for one that has none.
+        recall: takes it back, unless it was sent; None where that cannot be found out.
+        is_recalled: that was tried.
+    """
+
+    rank: Callable[[], Rank] | None
+    recall: Callable[[], None] | None
+    is_recalled: bool
+
+    @property
+    def is_opening(self) -> bool:
+        """Return whether its connection has never responded so far."""
+
+
+def to_recall(
+    requests: Iterable[Recallable], before: Rank | None, max_requests: int | None
+) -> list[Recallable]:
+    """Return those of *requests* to take back, the first of them: *max_requests* at most.
+
+    Of those that come before the rank *before*, or of all, each once.
+    """
+    ranked: list[tuple[Rank, int, Recallable]] = []
+    for number, each in enumerate(requests):
+        if each.is_opening and not each.is_recalled and each.rank and each.recall:
+            rank = each.rank()
+            if before is None or rank < before:
+                ranked.append((rank, number, each))
+    return [each for _, _, each in sorted(ranked)[:max_requests]]
+
+
+class Recalls:
+    """The requests of one host that are being taken back now."""
+
+    def __init__(self) -> None:
+        self._ordered: set[Recallable] = set()  # not reported on yet
+        self._n_coming = 0  # taken back, and not waiting for a connection yet
+        self._until_s = -math.inf
+
+    def order(self, requests: Iterable[Recallable], now_s: float) -> None:
+        """Take *requests* back, as far as they have not been sent."""
+        for each in requests:
+            each.is_recalled = True
+            self._ordered.add(each)
+            self._until_s = now_s + KEPT_S
+            if each.recall is not None:
+                each.recall()
+
+    def reported(self, request: Recallable, *, is_taken_back: bool) -> None:
+        """Take in what became of the order to take *request* back."""
+        if request in self._ordered:
+            self._ordered.remove(request)
+            self._n_coming += is_taken_back
+
+    def came(self) -> None:
+        """Take in that one that was taken back waits for a connection."""
+        self._n_coming = max(0, self._n_coming - 1)
+
+    def keep_ready(self, now_s: float, *, is_moved: bool) -> bool:
+        """Return whether connections that are ready are kept for those that are taken back.
+
+        *is_moved*: for a request that was taken from another connection. It waits for the others
+        that are ordered, which may become part of it.
+        """
+        if now_s >= self._until_s:
+            self._ordered.clear()
+            self._n_coming = 0
+        return bool(self._ordered) or (self._n_coming > 0 and not is_moved)
