@@ -324,7 +324,10 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         is_done, opened = self._access.on_mount(
             lambda mount, place: LocalFileOpener(str(place / path), "rb", fs=self)
         )
-        return opened if is_done else SatfsFile(self, path, self._access, **kwargs)
+        if is_done:
+            return opened
+        caching = {"block_size": block_size or "default", "cache_options": cache_options}
+        return SatfsFile(self, path, self._access, **caching, **kwargs)
 
     async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         """Return *path* open for coroutines: its `read` and `close` are awaited."""

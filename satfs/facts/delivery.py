@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from satfs.facts import values
 from satfs.facts.geometry import bbox_of
 from satfs.facts.header import RasterHeader
 from satfs.facts.members import raster_kind
@@ -176,8 +177,8 @@ def combine(facts: SceneFacts, delivery: DeliveryFacts) -> SceneFacts:
         platform=item.platform or facts.platform,
         constellation=item.constellation or facts.constellation,
         instruments=item.instruments or facts.instruments,
-        gsd_m=_first(item.gsd_m, facts.gsd_m),
-        cloud_percent=_first(item.cloud_percent, facts.cloud_percent),
+        gsd_m=values.first(item.gsd_m, facts.gsd_m),
+        cloud_percent=values.first(item.cloud_percent, facts.cloud_percent),
         view=_first_angles(item.view, delivery.angles, facts.view),
         epsg=(codes.pop() if len(codes) == 1 else None) if codes else by_item,
         vendor_properties=item.vendor_properties,
@@ -220,15 +221,11 @@ def _merged(
     )
 
 
-def _first(*candidates: float | None) -> float | None:
-    return next((value for value in candidates if value is not None), None)
-
-
 def _first_angles(*views: ViewFacts) -> ViewFacts:
     """Return of each angle the first one that is stated."""
     return ViewFacts(
         *(
-            _first(*(getattr(view, name) for view in views))
+            values.first(*(getattr(view, name) for view in views))
             for name in ViewFacts.__dataclass_fields__
         )
     )

@@ -67,9 +67,7 @@ def view_of(record: Mapping[str, Json]) -> ViewFacts:
         return values.first_number(record, keys, least, most)
 
     def azimuth(name: str) -> float | None:
-        keys = (f"view:{name}", name)
-        found = (values.azimuth(record.get(key)) for key in keys)
-        return next((value for value in found if value is not None), None)
+        return values.first(*(values.azimuth(record.get(key)) for key in (f"view:{name}", name)))
 
     return ViewFacts(
         azimuth_deg=azimuth("azimuth"),

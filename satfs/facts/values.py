@@ -75,12 +75,16 @@ def time(value: Json) -> datetime | None:
     return moment(value) if isinstance(value, str) and len(value) <= 64 else None
 
 
+def first(*candidates: float | None) -> float | None:
+    """Return the first of *candidates* that is known."""
+    return next((value for value in candidates if value is not None), None)
+
+
 def first_number(
     record: Mapping[str, Json], keys: tuple[str, ...], least: float, most: float
 ) -> float | None:
     """Return the first field of *record*, in the order of *keys*, that is a number in range."""
-    found = (number(record.get(key), least, most) for key in keys)
-    return next((value for value in found if value is not None), None)
+    return first(*(number(record.get(key), least, most) for key in keys))
 
 
 def is_scalar_fit(key: str, value: Json) -> bool:

@@ -100,8 +100,8 @@ def read_angles(body: bytes) -> ViewFacts:
         stated.azimuth_deg,
         stated.off_nadir_deg,
         stated.incidence_angle_deg,
-        _first(stated.sun_azimuth_deg, values.azimuth(sun.get("azimuth"))),
-        _first(stated.sun_elevation_deg, elevation),
+        values.first(stated.sun_azimuth_deg, values.azimuth(sun.get("azimuth"))),
+        values.first(stated.sun_elevation_deg, elevation),
     )
 
 
@@ -148,10 +148,6 @@ def _item_in(found: Mapping[str, Json]) -> Mapping[str, Json] | None:
         if all(key in each and each[key] == value for each in others)
     }
     return {"type": "Feature", "properties": shared}
-
-
-def _first(*candidates: float | None) -> float | None:
-    return next((value for value in candidates if value is not None), None)
 
 
 def _passed_on(properties: Mapping[str, Json]) -> dict[str, Json]:

@@ -249,6 +249,25 @@ def test_an_open_file_reads_anywhere(start_origin: StartOrigin, open_fs: OpenFs)
         file.read(1)
 
 
+def test_a_cache_of_fsspec_is_as_it_was_chosen(
+    start_origin: StartOrigin, open_fs: OpenFs
+) -> None:
+    """`cache_type`, `block_size` and `cache_options`; by default satfs's own cache is enough."""
+    origin = start_origin(ramp_catalogue())
+    fs, data = open_fs(), content_of(origin)
+    chosen = {"cache_type": "blockcache", "block_size": 4096, "cache_options": {"maxblocks": 3}}
+    with fs.open(path_of(), **chosen) as file:
+        assert (file.cache.name, file.cache.blocksize, file.cache.maxblocks) == (
+            "blockcache",
+            4096,
+            3,
+        )
+        file.seek(5000)
+        assert file.read(100) == data[5000:5100]
+    with fs.open(path_of()) as file:
+        assert file.cache.name == "none"
+
+
 def test_small_reads_cost_no_byte_twice(start_origin: StartOrigin, open_fs: OpenFs) -> None:
     origin = start_origin(ramp_catalogue(size_bytes=2 * MIB))
     fs, data = open_fs(), content_of(origin)
