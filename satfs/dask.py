@@ -198,7 +198,7 @@ class _OpenOnWorker(WorkerPlugin):
 
 
 class _MountOnNode(NannyPlugin):
-    """Mounts the profile, once for all nannies of a node; who has mounted it unmounts it."""
+    """Mounts the profile, once for all nannies of a node; the nanny that mounted it unmounts it."""
 
     idempotent = True
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from satfs.api.client import Aleph, http_for
 from satfs.cli.flags import OutputOptions
-from satfs.cli.log_setup import logging_as
+from satfs.cli.log_setup import logging_quietly
 from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Contract, ContractId
@@ -48,10 +47,8 @@ def query_account(
         Unreachable, Garbled: the API is away, or makes no sense.
         Exception: *choose* raised it.
     """
-    # The result is printed in any case; the log is for users who want to see how.
-    level = output_options.log.level if output_options.verbosity > 0 else logging.CRITICAL
     with (
-        logging_as(replace(output_options.log, level=level), in_background=False),
+        logging_quietly(output_options),
         waiting_shown(settings, is_quiet=output_options.verbosity < 0),
     ):
         account, kept = run_alone(_query, hurried(settings), choose)

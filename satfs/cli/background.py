@@ -6,7 +6,7 @@ travel over one pipe, a JSON object a line:
 
     {"pid": 4711}                                   the background process is there
     {"ready": true}                                 it is ready: the command may end
-    {"code": 4, "sentence": "...", "remedy": "..."} it failed; an end without a word is a crash
+    {"code": 4, "sentence": "...", "remedy": "..."} it failed; an end without either is a crash
 
 Forks, so it must come before any thread and any event loop.
 """
@@ -130,7 +130,7 @@ def _wait(pipe: int) -> Failure | None:
         with open(pipe, "rb", closefd=False) as messages:
             for line in messages:
                 if not line.endswith(b"\n"):
-                    break  # killed in the middle of a word
+                    break  # killed while it wrote
                 message = json.loads(line)
                 if "ready" in message:
                     return None
@@ -143,6 +143,6 @@ def _wait(pipe: int) -> Failure | None:
         raise
     return Failure(
         Exit.FAILED,
-        "the mount process ended before it was ready, without a word",
+        "the mount process ended before it was ready, and reported nothing",
         "Run it with --foreground to see what happens.",
     )

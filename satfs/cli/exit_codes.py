@@ -53,7 +53,7 @@ MEANINGS: Final[Mapping[Exit, str]] = MappingProxyType(
     {
         Exit.DONE: "done; the mount works",
         Exit.FAILED: "failed in a way that has no code of its own",
-        Exit.USAGE: "wrong usage, or a setting that cannot be",
+        Exit.USAGE: "wrong usage, or a setting that is not valid",
         Exit.CREDENTIALS: "credentials or contract missing or refused",
         Exit.NETWORK: "the API cannot be reached, or does not respond in time",
         Exit.MOUNTPOINT: "the mountpoint cannot be used, or is busy",

@@ -78,8 +78,8 @@ def _token_in(path: Path) -> str:
         if path.is_file():  # a pipe could keep us waiting
             with path.open("rb") as stream:
                 text = stream.read(_MAX_BYTES).decode("utf-8", "replace")
-            told = tokens.parse(text, now_s=0.0)
-            return "" if told is None else told.token
+            parsed = tokens.parse(text, now_s=0.0)
+            return "" if parsed is None else parsed.token
     return ""
 
 

@@ -21,7 +21,8 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
 from io import TextIOWrapper
 from types import MappingProxyType
@@ -30,23 +31,11 @@ from typing import Any, Final, TextIO
 import structlog
 
 from satfs import log_level
-from satfs.cli.flags import LogChoice, LogFormat, level_for
+from satfs.cli.flags import LogChoice, LogFormat, OutputOptions
 from satfs.cli.output import show
 from satfs.errors import BadSettings
 from satfs.introspection.log_ring import LogRing
-from satfs.log_level import set_level
 from satfs.redaction import redact
-
-__all__ = [
-    "LogChoice",
-    "LogFormat",
-    "StderrReader",
-    "level_for",
-    "logging_as",
-    "place_of",
-    "set_level",
-    "show",
-]
 
 #: The local system logger, and through it the journal (syslog(3)).
 SYSLOG_SOCKET: Final = "/dev/log"
@@ -197,6 +186,12 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
         root.setLevel(level)
         logging.captureWarnings(False)
         structlog.configure(**configuration)
+
+
+def logging_quietly(output_options: OutputOptions) -> AbstractContextManager[None]:
+    """Log to standard error with `-v` only: what a command prints has what its log would have."""
+    level = output_options.log.level if output_options.verbosity > 0 else logging.CRITICAL
+    return logging_as(replace(output_options.log, level=level), in_background=False)
 
 
 _COMMON: Final[list[structlog.types.Processor]] = [

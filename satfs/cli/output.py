@@ -7,17 +7,19 @@ sentence a line, so that it can be searched.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Collection
-from typing import IO, TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from satfs.humanize import CONTROLS, SURROGATES
+from satfs.model import Json
 from satfs.redaction import redact
 
 if TYPE_CHECKING:
@@ -42,16 +44,15 @@ def _spelt_out(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def console(stream: IO[str] | None = None) -> Console:
-    """Return rich's console for *stream* (standard output by default), 80 columns at most.
+def console() -> Console:
+    """Return rich's console for standard output, 80 columns at most.
 
     It prints text as it is: without markup, names of emojis, or guessed colours.
     """
     from rich.console import Console  # takes as long to import as all that most commands need
 
-    stream = stream or sys.stdout
-    width = min(shutil.get_terminal_size().columns, 80) if stream.isatty() else 80
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    width = min(shutil.get_terminal_size().columns, 80) if sys.stdout.isatty() else 80
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 
 
 def new_table(
@@ -83,6 +84,11 @@ def print_table(table: Table) -> None:
     for line in text.get().splitlines():
         # Columns are filled up with blanks. Not by click.echo, which ignores PYTHONIOENCODING.
         sys.stdout.write(f"{line.rstrip()}\n")
+
+
+def print_json(document: Json, *, is_line: bool = False) -> None:
+    """Print *document* as JSON, on one line or for people to read as well."""
+    click.echo(json.dumps(document, indent=None if is_line else 2))
 
 
 def print_sentence(sentence: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -25,8 +26,8 @@ from rich.text import Text
 from satfs import errors
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import OutputOptions
-from satfs.cli.output import print_remark, print_sentence, show
-from satfs.cli.targets import missing, on_mounts, print_json
+from satfs.cli.output import print_json, print_remark, print_sentence, show
+from satfs.cli.targets import missing, on_mounts
 from satfs.control.client import messages_of
 from satfs.control.protocol import Done, Failed, Notice, error_of
 from satfs.errors import NotThere
@@ -181,15 +182,18 @@ def fetch(
     as_json: bool,
     output_options: OutputOptions,
     verb: str,
-) -> tuple[Exit, list[Mapping[str, Json]]]:
+    summary: Callable[[Counter[str]], str],
+) -> Exit:
     """Have each mount that *paths* are on do *command*, and show how far it has come.
 
-    Returns the exit code and each mount's result.
+    In the end *summary* makes a line of the sums over all mounts: `files`, `failed`, `bytes`,
+    `bytes_done`. Returns the exit code.
 
     Raises:
         SatfsError: one could not begin.
     """
-    outcome, results = Exit.DONE, []
+    is_quiet = output_options.verbosity < 0
+    outcome, sums = Exit.DONE, Counter[str]()
     for mounted, targets in on_mounts(paths):
         given = {
             "paths": [list(each.words) for each in targets],
@@ -202,11 +206,14 @@ def fetch(
             result = follow(
                 messages_of(mounted, command, given),
                 as_json=as_json,
-                is_quiet=output_options.verbosity < 0,
+                is_quiet=is_quiet,
                 verb=verb,
             )
         except NotThere as failure:
             raise missing(failure) from failure
-        results.append(result)
+        sums.update({name: n for name, n in result.items() if isinstance(n, int)})
+        sums["failed"] += len(result["failed"])
         outcome = outcome or outcome_of(result)
-    return outcome, results
+    if not as_json and not is_quiet:
+        click.echo(summary(sums))
+    return outcome

@@ -37,7 +37,7 @@ Type=notify
 NotifyAccess=main
 {{commands}}
 TimeoutStartSec=90
-# An event loop that stands still for so long is ended, and another mount takes its place.
+# An event loop that stands still for 30 s is ended, and another mount takes its place.
 WatchdogSec=30
 Restart=on-failure
 RestartSec=10
@@ -200,9 +200,9 @@ class UserManager:
         """
         done = self._call(*words, timeout_s=timeout_s)
         if done.returncode != 0:
-            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            printed = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
             raise BadSettings(
-                f"systemctl --user {' '.join(words)} failed: {show(said)}; "
+                f"systemctl --user {' '.join(words)} failed: {show(printed)}; "
                 "the reason is in: satfs service status; journalctl --user -u 'satfs-*'"
             )
 
@@ -219,5 +219,5 @@ class UserManager:
                 command, capture_output=True, text=True, timeout=timeout_s, check=False
             )
         except (subprocess.TimeoutExpired, OSError) as failure:
-            said = "cannot be run" if isinstance(failure, OSError) else "did not respond in time"
-            return subprocess.CompletedProcess(command, 1, "", said)
+            reason = "cannot be run" if isinstance(failure, OSError) else "did not respond in time"
+            return subprocess.CompletedProcess(command, 1, "", reason)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from satfs.cli.flags import LogChoice, OutputOptions, level_for
 from satfs.cli.output import show
 from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.control import records
@@ -22,7 +19,7 @@ from satfs.control.selecting import selected
 from satfs.errors import BadMountpoint, NotThere
 from satfs.model import Json
 from satfs.mountpoints import Mounted, locate, satfs_mounts
-from satfs.settings import Settings
+from satfs.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +98,18 @@ async def _query_api(
         return await call(listings, words, lambda: cached_versions_of(settings))
 
 
-def quiet_log(output_options: OutputOptions) -> LogChoice:
-    """Return a log that is silent, unless more is wanted.
+def settings_for(target: OnMount | tuple[str, ...], profile: str | None) -> Settings | None:
+    """Return the settings that lead to the API; None for a path on a mount, which has its own.
 
-    A mount's log is read later. The output of a command, or the error that it ends with, has what
-    the log would have.
+    Raises:
+        click.UsageError: a profile is given beside a path on a mount.
+        BadSettings: the settings cannot be used.
     """
-    level = (
-        level_for(output_options.verbosity - 1)
-        if output_options.verbosity > 0
-        else logging.CRITICAL
-    )
-    return replace(output_options.log, level=level)
+    if not isinstance(target, OnMount):
+        return load_settings(profile=profile)
+    if profile is not None:
+        raise click.UsageError("--profile is for an id or a path of the tree; a mount has its own")
+    return None
 
 
 def missing(failure: NotThere) -> click.ClickException:
@@ -132,11 +129,6 @@ class Missing(click.ClickException):
         print_error(
             self.message, "`satfs ls` lists what there is; `satfs refresh` requests it again."
         )
-
-
-def print_json(document: Json, *, is_line: bool = False) -> None:
-    """Print *document* as JSON, on one line or for people to read as well."""
-    click.echo(json.dumps(document) if is_line else json.dumps(document, indent=2))
 
 
 def _located(text: str) -> OnMount | None:

@@ -21,8 +21,8 @@ from satfs.api.auth import account_key
 from satfs.at_once import results_in_order
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
-from satfs.cli.output import print_remark, print_sentence, show
-from satfs.cli.targets import OnMount, print_json
+from satfs.cli.output import print_json, print_remark, print_sentence, show
+from satfs.cli.targets import OnMount
 from satfs.cli.watch_sources import Listing, Source
 from satfs.cli.webhook import Poster
 from satfs.control.conditions import AnyCondition, holds_all

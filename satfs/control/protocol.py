@@ -86,7 +86,7 @@ class LineSplitter:
     """Cuts what arrives into lines, none longer than *max_bytes*."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._n_bytes = 0
 
@@ -108,8 +108,8 @@ class LineSplitter:
 
     def _take(self, piece: bytes) -> None:
         self._n_bytes += len(piece)
-        if self._n_bytes > self._most_bytes:
-            raise Garbled(f"a line of over {self._most_bytes} bytes came over the control socket")
+        if self._n_bytes > self._max_bytes:
+            raise Garbled(f"a line of over {self._max_bytes} bytes came over the control socket")
         self._pieces.append(piece)
 
 

@@ -49,7 +49,7 @@ class SignatureState(Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """A verdict, and the two moments a store mentions in its error, in seconds since the epoch."""
+    """The result of a check, and the two moments in a store's error, in seconds since the epoch."""
 
     state: SignatureState
     signed_at_s: float = 0.0
@@ -151,7 +151,7 @@ def check(
     keys: Sequence[SigningKey],
     now_s: float,
 ) -> Check:
-    """Return what a store thinks of a presigned request arriving at *now_s*.
+    """Return the state of a presigned request that arrives at a store at *now_s*.
 
     The validity is that of the request's start: S3 lets a transfer under way go on. The order of
     the checks is that of S3: form, key, time, signature.

@@ -223,7 +223,7 @@ async def store(
         report(refusal("store-link", failure, Area.STORE))
         return
     if link is None:
-        report(_unasked("No scene was found to sign a link of."))
+        report(_not_tried("No scene was found to sign a link of."))
         return
     host = Host("store", "the object store", link.url, Area.STORE)
     way = await reach(http, host, proxies, {"Range": "bytes=0-0"})
@@ -256,7 +256,7 @@ async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
     return None
 
 
-def _unasked(statement: str) -> Finding:
+def _not_tried(statement: str) -> Finding:
     return _STORE_LINK.note(
         statement, "The host of the object store is known from links only, so it was not tried."
     )

@@ -56,7 +56,7 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
                 f"This system has no authorities; those that certifi ships are trusted{more}.",
                 "An authority that was added to the system, a company's perhaps, is not known.",
                 "Install the system's, if certificates are refused below:",
-                "apt-get install ca-certificates",
+                "sudo apt install ca-certificates",
             )
     if not settings.tls_strict:
         yield _AUTHORITIES.note(

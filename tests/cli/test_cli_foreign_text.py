@@ -109,11 +109,10 @@ def test_every_listing_shows_names_as_they_are(aleph: Mounted) -> None:
     assert f"{SCENE}[/nope]" in shown[("ls", CAPTURE)]
 
 
-def test_a_console_prints_nothing_but_text() -> None:
+def test_a_console_prints_nothing_but_text(capsys: pytest.CaptureFixture[str]) -> None:
     """Any text of a command: no markup, no emoji, no colours by guess."""
-    stream = io.StringIO()
-    console(stream).print("[bold]x[/bold] [/nope] :warning: 12.5 'text'")
-    assert stream.getvalue() == "[bold]x[/bold] [/nope] :warning: 12.5 'text'\n"
+    console().print("[bold]x[/bold] [/nope] :warning: 12.5 'text'")
+    assert capsys.readouterr().out == "[bold]x[/bold] [/nope] :warning: 12.5 'text'\n"
 
 
 def test_what_a_terminal_would_act_on_is_spelt_out() -> None:

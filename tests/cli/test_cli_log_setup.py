@@ -18,15 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.cli import log_setup
-from satfs.cli.log_setup import (
-    LogChoice,
-    LogFormat,
-    StderrReader,
-    level_for,
-    logging_as,
-    place_of,
-    show,
-)
+from satfs.cli.flags import LogChoice, LogFormat, level_for
+from satfs.cli.log_setup import StderrReader, logging_as, place_of
+from satfs.cli.output import show
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.redaction import redact
 

@@ -438,7 +438,7 @@ def test_nothing_is_kept_while_the_api_is_away(there: Program) -> None:
         ('{"client_id": "5eedfeed"}', [], "holds no client_id and client_secret"),
         ('{"client_id": null, "client_secret": "5eedfeed"}', [], "holds no client_id"),
         ('{"client_id": "5eedfeed", "client_secret": 5}', [], "holds no client_id"),
-        ("not a token", ["--with-token"], "is no token"),
+        ("not a token", ["--with-token"], "the input is no token"),
         ("", ["--client-secret=5eedfeed"], "shown to everybody by ps"),
         ("", ["--token", "5eedfeed"], "shown to everybody by ps"),
         ("a\nb", ["--profile", "../x"], "profile (SATFS_PROFILE): must be a name"),

@@ -110,7 +110,7 @@ def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
     assert query["state"] == "works"
     assert query["status"] == json.loads((mounted / ".satfs/status.json").read_text()) | {
         name: query["status"][name]  # type: ignore[index]
-        for name in ("now", "up_s", "credential", "listings", "calls", "links")
+        for name in ("now", "up_s", "credential", "listings", "calls", "links", "connections")
     }
     listed = aleph("list", "--json")
     assert only(listed, mounted)["pid"] in mount_processes(mounted)

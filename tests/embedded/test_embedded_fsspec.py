@@ -249,9 +249,7 @@ def test_an_open_file_reads_anywhere(start_origin: StartOrigin, open_fs: OpenFs)
         file.read(1)
 
 
-def test_a_cache_of_fsspec_is_as_it_was_chosen(
-    start_origin: StartOrigin, open_fs: OpenFs
-) -> None:
+def test_a_cache_of_fsspec_is_as_it_was_chosen(start_origin: StartOrigin, open_fs: OpenFs) -> None:
     """`cache_type`, `block_size` and `cache_options`; by default satfs's own cache is enough."""
     origin = start_origin(ramp_catalogue())
     fs, data = open_fs(), content_of(origin)

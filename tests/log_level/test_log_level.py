@@ -10,7 +10,8 @@ import pytest
 import structlog
 
 from satfs import log_level
-from satfs.cli.log_setup import LogChoice, LogFormat, logging_as
+from satfs.cli.flags import LogChoice, LogFormat
+from satfs.cli.log_setup import logging_as
 from satfs.errors import BadSettings
 
 

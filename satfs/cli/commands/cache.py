@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -13,7 +12,14 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Commands, OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
-from satfs.cli.output import console, new_table, print_remark, print_sentence, show
+from satfs.cli.output import (
+    console,
+    new_table,
+    print_json,
+    print_remark,
+    print_sentence,
+    show,
+)
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere
@@ -47,7 +53,7 @@ def cache() -> None:
 @cache.command(
     epilog="""\b
 Examples:
-  satfs cache info                       people's units
+  satfs cache info                       what mounts of the settings keep
   satfs cache info ~/satfs-demo          what the demo keeps
   satfs cache info --json | jq .held_bytes
 """
@@ -70,7 +76,7 @@ def info(
     except NotThere:
         found = maintenance.CacheInfo(directory, [], 0, 0)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "directory": str(directory),
                 "held_bytes": found.held_bytes,
@@ -165,7 +171,7 @@ def verify(
     except NotThere:
         pass
     if as_json:
-        _print_json({"good_bytes": good, "damaged_bytes": damaged, "damaged": broken})
+        print_json({"good_bytes": good, "damaged_bytes": damaged, "damaged": broken})
     else:
         for label in broken:
             print_remark(f"{show(label)} was damaged; the damaged part is fetched again when read.")
@@ -194,10 +200,6 @@ def _notify_mounts() -> None:
         if each.source == DEMO_SOURCE:
             place = shell_path(each.mountpoint)
             print_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
-
-
-def _print_json(query: object) -> None:
-    click.echo(json.dumps(query, indent=2))
 
 
 def _age(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from satfs.cli.flags import OutputOptions, verbosity_flags
+from satfs.cli.flags import verbosity_flags
 
 SHELLS: Final = ("bash", "zsh", "fish")
 #: The variable in which the shell sends a request to `main.satfs`, by click's convention.
@@ -58,11 +58,10 @@ For everybody on this machine, as root:
 @verbosity_flags
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete commands, options and paths of satfs.
+    """Print the script by which SHELL completes commands, options and paths of satfs.
 
     bash must be 4.4 or newer.
     """
-    context.ensure_object(OutputOptions)
     click.echo(completion_script(context.find_root().command, shell), nl=False)
 
 

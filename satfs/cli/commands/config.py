@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -16,7 +15,14 @@ from rich.text import Text
 
 from satfs.cli.flags import Commands, OutputOptions, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import home_name
-from satfs.cli.output import new_table, print_remark, print_sentence, print_table, show
+from satfs.cli.output import (
+    new_table,
+    print_json,
+    print_remark,
+    print_sentence,
+    print_table,
+    show,
+)
 from satfs.profiles import (
     Origin,
     OriginKind,
@@ -67,7 +73,7 @@ Examples:
 """,
 )
 @click.option("--origin", "with_origin", is_flag=True, help="Show the origin of each value.")
-@click.option("--describe", is_flag=True, help="With the variable of each, and what it does.")
+@click.option("--describe", is_flag=True, help="Show the variable of each, and what it does.")
 @json_flag
 @account_flags
 @verbosity_flags
@@ -87,7 +93,7 @@ def show_settings(
     """
     resolved = resolve_settings(flags)
     if as_json:
-        click.echo(json.dumps(_record(resolved), indent=2))
+        print_json(_record(resolved))
     elif describe:
         _print_descriptions(resolved)
     elif sys.stdout.isatty() and with_origin:
@@ -111,7 +117,7 @@ def profiles(_output_options: OutputOptions, as_json: bool) -> None:
     chosen = resolve_settings({}, may_be_new=True)
     rows = [_profile(name, is_chosen=name == chosen.settings.profile) for name in chosen.profiles]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     if not rows:
         print_sentence("There are no profiles yet; `satfs login` makes one.")

@@ -43,7 +43,7 @@ Examples:
 @click.argument(
     "mountpoint",
     metavar="[MOUNTPOINT]",
-    default=DEFAULT_MOUNTPOINT,
+    required=False,
     shell_complete=directories,
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay until Ctrl-C, which ends the demo.")
@@ -65,7 +65,7 @@ Examples:
 @click.pass_obj
 def demo(
     output_options: OutputOptions,
-    mountpoint: str,
+    mountpoint: str | None,
     foreground: bool,
     serve_only: bool,
     large_mb: int,
@@ -81,9 +81,11 @@ def demo(
     origin = DemoProcess(seed=seed, large_mb=large_mb)
     origin.require_extras()
     if serve_only:
+        if mountpoint is not None or foreground or nonempty or options:
+            raise click.UsageError("--serve-only mounts nothing: leave out what is for a mount")
         return _serve_only(origin)
     given = parse_options(options)
-    path = Path(os.path.expanduser(mountpoint))
+    path = Path(os.path.expanduser(mountpoint or DEFAULT_MOUNTPOINT))
     with MountpointHold(absolute(path)) as hold:
         place = _prepare(hold, path, nonempty=nonempty or given.nonempty)
         fuse.require(

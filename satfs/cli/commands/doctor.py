@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +20,7 @@ from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint
-from satfs.cli.log_setup import logging_as
+from satfs.cli.log_setup import logging_quietly
 from satfs.cli.mount_status import mounts_of_user, read_log
 from satfs.cli.output import console, print_sentence, show
 from satfs.cli.waiting import run_alone
@@ -93,9 +91,7 @@ def doctor(
     if report is not None and os.path.lexists(report):
         raise BadSettings(f"{show(str(report))} exists; name another file for the report")
     findings: list[Finding] = []
-    # No log by default: what goes wrong is in the findings.
-    level = output_options.log.level if output_options.verbosity > 0 else logging.CRITICAL
-    with logging_as(replace(output_options.log, level=level), in_background=False):
+    with logging_quietly(output_options):
         if as_json:
             _examine(mountpoint, profile, findings.append)
         else:

@@ -10,14 +10,13 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
-from satfs.cli.log_setup import logging_as
-from satfs.cli.output import new_table, print_table, show
+from satfs.cli.log_setup import logging_quietly
+from satfs.cli.output import new_table, print_json, print_table, show
 from satfs.cli.raster_rows import list_rows, raster_rows
-from satfs.cli.targets import OnMount, anywhere, missing, print_json, query, quiet_log
+from satfs.cli.targets import OnMount, anywhere, missing, query, settings_for
 from satfs.errors import NotThere
 from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
-from satfs.settings import load_settings
 
 #: A nested value is cut to this number of characters; `--json` shows all of it.
 _NESTED = 120
@@ -48,9 +47,9 @@ def info(output_options: OutputOptions, path: str, profile: str | None, as_json:
     window of 512 by 512 pixels costs; of the zip, or of `contents/`, the rasters in it.
     """
     target = anywhere(path)
-    settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
+    settings = settings_for(target, profile)
     try:
-        with logging_as(quiet_log(output_options), in_background=False):
+        with logging_quietly(output_options):
             found = dict(query(target, "describe", settings))
     except NotThere as failure:
         raise missing(failure) from failure

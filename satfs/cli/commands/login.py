@@ -23,7 +23,7 @@ from satfs.cli.exit_codes import CREDENTIALS_ARE_MADE, Exit
 from satfs.cli.flags import OutputOptions, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
 from satfs.cli.install_helper import this_program
-from satfs.cli.output import print_remark, print_sentence, show
+from satfs.cli.output import print_json, print_remark, print_sentence, show
 from satfs.cli.profile_file import change_profile
 from satfs.cli.systemd import UserManager
 from satfs.errors import BadMountpoint, NeedsContract
@@ -39,7 +39,7 @@ _ADDRESSES = ("api_url", "auth_url", "audience", "ca_file", "tls_strict")
 _RIVALS = ("token", "token_file", "token_command", "client_secret")
 #: Origins of what was given for this login, and not written down for others.
 _GIVEN_NOW = (OriginKind.FLAG, OriginKind.ENVIRONMENT, OriginKind.UNIT)
-#: Texts that a user types in place of a directory to mount nothing.
+#: The text that a user types in place of a directory to mount nothing.
 _NOWHERE = "-"
 
 
@@ -51,9 +51,9 @@ Examples:
   pass show aleph | satfs login --client-id ID --contract CONTRACT
   satfs login --with-token < token.txt
 
-Credentials are made in Aleph (aleph.satellogic.com), under My Profile. From a pipe are read: the
-secret; or client id and secret, a line each; or a JSON object of both. Without a pipe and a
-terminal, SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are taken.
+Credentials are made in Aleph (aleph.satellogic.com), under My Profile. A pipe gives the secret; or
+client id and secret, a line each; or a JSON object of both. Without a pipe and without a terminal,
+SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are used.
 """
 )
 @click.option("--with-token", is_flag=True, help="Log in with a token that you have.")
@@ -99,7 +99,7 @@ def login(
     store = SecretPlace(place) if place else _best_place()
     removed = _keep(before, settings, account, given.secret, store)
     if as_json:
-        click.echo(json.dumps(_record(settings, account, store), indent=2))
+        print_json(_record(settings, account, store))
     elif output_options.verbosity >= 0:
         _print_account(settings, account, store)
     for key in removed:
@@ -165,7 +165,7 @@ def _token_given(settings: Settings) -> _Given:
     elif settings.token is not None and not text.strip():
         secret = settings.token
     else:
-        raise click.UsageError("what was given is no token")
+        raise click.UsageError("the input is no token")
     return _Given({"auth_mode": AuthMode.TOKEN, "token": secret}, secret)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import click
@@ -11,7 +10,7 @@ from satfs.api import secret_store
 from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mounts_of_user
-from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.output import print_json, print_remark, print_sentence
 from satfs.cli.profile_file import change_profile
 from satfs.profiles import OriginKind, user_file
 from satfs.settings import SecretPlace, resolve_settings
@@ -43,7 +42,7 @@ def logout(output_options: OutputOptions, /, as_json: bool, profile: str | None)
     found = secret_store.forget(name)
     change_profile(user_file(os.environ), name, dict.fromkeys(_WRITTEN))
     if as_json:
-        click.echo(json.dumps({"profile": name, "forgotten": [str(place) for place in found]}))
+        print_json({"profile": name, "forgotten": [str(place) for place in found]}, is_line=True)
     elif output_options.verbosity >= 0:
         if found:
             places = " and ".join(_PLACES[place] for place in found)

@@ -11,14 +11,13 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
-from satfs.cli.log_setup import logging_as
-from satfs.cli.output import new_table, print_remark, print_table, show
+from satfs.cli.log_setup import logging_quietly
+from satfs.cli.output import new_table, print_json, print_remark, print_table, show
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import OnMount, anywhere, missing, print_json, query, quiet_log
+from satfs.cli.targets import anywhere, missing, query, settings_for
 from satfs.errors import NotThere
 from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
-from satfs.settings import load_settings
 
 Entry = Mapping[str, Json]
 
@@ -55,9 +54,9 @@ def ls(
     With --where, the scenes at and below it that fulfil the conditions are listed, however deep.
     """
     target = anywhere(path)
-    settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
+    settings = settings_for(target, profile)
     try:
-        with logging_as(quiet_log(output_options), in_background=False):
+        with logging_quietly(output_options):
             listing = query(target, "list", settings, where)
     except NotThere as failure:
         raise missing(failure) from failure

@@ -21,7 +21,7 @@ from satfs.errors import BadSettings
 #: As mount(8), "EXIT STATUS", has them; in our words.
 _HELPER_CODES: Final = {
     MountExit.DONE: "mounted",
-    MountExit.USAGE: "wrong usage, or a setting that cannot be",
+    MountExit.USAGE: "wrong usage, or a setting that is not valid",
     MountExit.SYSTEM: "FUSE is missing, or not allowed",
     MountExit.BUG: "a bug in satfs",
     MountExit.INTERRUPTED: "interrupted",

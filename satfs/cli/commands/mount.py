@@ -39,16 +39,16 @@ Examples:
 \b
 Mount options (-o):
   allow_other, allow_root    let other users in (needs user_allow_other)
-  uid=N, gid=N, umask=OCTAL  whose the files are, and what is not allowed
-  default_permissions        the kernel checks permissions
+  uid=N, gid=N, umask=OCTAL  owner and group of files, permissions to remove
+  default_permissions        the kernel checks permissions; always on
   auto_unmount               unmount when satfs dies
   nonempty, fsname=NAME      mount over files; the name in /proc/mounts
   exec                       let programs in the mount be run
   nosuid, nodev, noatime     as in mount(8); always on, except the last
   any setting, as SETTING=VALUE     `satfs config show` lists them
 
-What fstab and systemd add (_netdev, nofail, noauto, user, x-…) is accepted and ignored; rw is
-refused, since satfs only reads. `satfs login` keeps secrets; they can come from the environment
+Options that fstab and systemd add (_netdev, nofail, noauto, user, x-…) are accepted and ignored; rw
+is refused, since satfs only reads. `satfs login` keeps secrets; they can come from the environment
 (SATFS_CLIENT_SECRET, SATFS_TOKEN) or from a file, too; never from a command line, which ps shows
 to all users.
 

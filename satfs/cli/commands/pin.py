@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +13,10 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
-from satfs.cli.output import new_table, print_remark, print_table, show
+from satfs.cli.output import new_table, print_json, print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import missing, on_mounts, print_json
+from satfs.cli.targets import missing, on_mounts
 from satfs.content.cache import maintenance
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin
@@ -28,7 +29,7 @@ from satfs.mountpoints import Mounted, satfs_mounts
 from satfs.settings import load_settings
 
 #: Mounts queried at once: each takes a thread.
-_MAX_ASKED_AT_ONCE: Final = 32
+_MAX_QUERIES: Final = 32
 
 
 @click.command(
@@ -43,7 +44,11 @@ Examples:
 @click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=complete_paths)
 @where_flag
 @jobs_flag
-@click.option("--no-fetch", is_flag=True, help="Keep what is and will be read, and fetch nothing.")
+@click.option(
+    "--no-fetch",
+    is_flag=True,
+    help="Fetch nothing now; keep what is cached already, and what programs will read.",
+)
 @click.option("-r", "--remove", is_flag=True, help="Unpin. Removes nothing from the cache itself.")
 @click.option("--all", "is_all", is_flag=True, help="With --remove: all that is pinned.")
 @json_flag
@@ -65,12 +70,16 @@ def pin(
     published later, or files that are replaced, pin again. Without PATH, list what is pinned.
     """
     if remove:
+        if no_fetch or jobs is not None:
+            raise click.UsageError("--remove fetches nothing: leave out --no-fetch and --jobs")
         return _unpin(paths, where, is_all=is_all, as_json=as_json, output_options=output_options)
     if is_all:
         raise click.UsageError("--all goes with --remove")
     if not paths:
+        if where or no_fetch or jobs is not None:
+            raise click.UsageError("give a PATH on a mount with --where, --no-fetch or --jobs")
         return _list(as_json=as_json)
-    outcome, results = fetch(
+    return fetch(
         paths,
         "prefetch",
         where=where,
@@ -79,14 +88,13 @@ def pin(
         as_json=as_json,
         output_options=output_options,
         verb="fetched",
+        summary=_summary,
     )
-    if not as_json and output_options.verbosity >= 0:
-        n_files = sum(each["files"] for each in results)
-        n_failed = sum(len(each["failed"]) for each in results)
-        n_bytes = sum(each["bytes"] for each in results)
-        failed = f" {format_count(n_failed, 'file')} failed." if n_failed else ""
-        click.echo(f"Pinned: {format_count(n_files, 'file')}, {format_bytes(n_bytes)}.{failed}")
-    return outcome
+
+
+def _summary(sums: Counter[str]) -> str:
+    failed = f" {format_count(sums['failed'], 'file')} failed." if sums["failed"] else ""
+    return f"Pinned: {format_count(sums['files'], 'file')}, {format_bytes(sums['bytes'])}.{failed}"
 
 
 def _list(*, as_json: bool) -> int:
@@ -117,7 +125,7 @@ def pinned_anywhere() -> list[Mapping[str, Json]]:
     """
     mounts = satfs_mounts()
     found: dict[str, Mapping[str, Json]] = {}
-    with ThreadPoolExecutor(max(1, min(_MAX_ASKED_AT_ONCE, len(mounts)))) as pool:
+    with ThreadPoolExecutor(max(1, min(_MAX_QUERIES, len(mounts)))) as pool:
         for query in pool.map(_pins_of, mounts):
             if isinstance(query, SatfsError):
                 print_remark(str(query))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from satfs.cli.completion_values import paths as complete_paths
-from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import bands_flag, four_numbers, where_flag
@@ -76,7 +77,7 @@ def prefetch(
     With --window, --bbox or --overviews, rasters alone are fetched, and of these the header and the
     chosen blocks.
     """
-    outcome, results = fetch(
+    return fetch(
         paths,
         "prefetch",
         where=where,
@@ -86,19 +87,14 @@ def prefetch(
         as_json=as_json,
         output_options=output_options,
         verb="fetched",
+        summary=_summary,
     )
-    if not as_json and output_options.verbosity >= 0:
-        n_files = sum(each["files"] for each in results)
-        n_failed = sum(len(each["failed"]) for each in results)
-        n_bytes = sum(each["bytes_done"] for each in results)
-        n_outside = sum(each.get("outside", 0) for each in results)
-        are_blocks = any("outside" in each for each in results)
-        files = format_count(n_files - n_failed, "file")
-        what = f"{f'blocks of {files}' if are_blocks else files}, {format_bytes(n_bytes)}"
-        if n_outside:
-            what += f" ({format_count(n_outside, 'raster')} outside of it)"
-        if n_failed:
-            click.echo(f"Available offline: {what}. {format_count(n_failed, 'file')} failed.")
-        else:
-            click.echo(f"Available offline: {what}.")
-    return outcome if outcome else Exit.DONE
+
+
+def _summary(sums: Counter[str]) -> str:
+    files = format_count(sums["files"] - sums["failed"], "file")
+    what = f"{'blocks of ' if 'outside' in sums else ''}{files}, {format_bytes(sums['bytes_done'])}"
+    if sums["outside"]:
+        what += f" ({format_count(sums['outside'], 'raster')} outside of it)"
+    failed = f" {format_count(sums['failed'], 'file')} failed." if sums["failed"] else ""
+    return f"Available offline: {what}.{failed}"

@@ -7,8 +7,8 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
-from satfs.cli.output import print_remark, show
-from satfs.cli.targets import missing, on_mounts, print_json
+from satfs.cli.output import print_json, print_remark, show
+from satfs.cli.targets import missing, on_mounts
 from satfs.control.client import result_of
 from satfs.errors import NotThere
 from satfs.humanize import format_count

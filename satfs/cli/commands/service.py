@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,14 @@ from satfs.cli.flags import Commands, OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
-from satfs.cli.output import new_table, print_remark, print_sentence, print_table, show
+from satfs.cli.output import (
+    new_table,
+    print_json,
+    print_remark,
+    print_sentence,
+    print_table,
+    show,
+)
 from satfs.cli.systemd import (
     MARK,
     Unit,
@@ -69,7 +75,11 @@ Examples:
 @click.argument("profile")
 @click.argument("mountpoint", shell_complete=directories)
 @click.option(
-    "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as of satfs mount."
+    "-o",
+    "options",
+    metavar="OPTION,...",
+    multiple=True,
+    help="Mount options, as for `mount`.",
 )
 @click.option("--no-start", is_flag=True, help="Only write the unit.")
 @verbosity_flags
@@ -173,7 +183,7 @@ def status(_output_options: OutputOptions, profile: str | None, as_json: bool) -
     manager = UserManager()
     states = [_state(manager, path, unit) for path, unit in found]
     if as_json:
-        click.echo(json.dumps([state.as_json() for state in states], indent=2))
+        print_json([state.as_json() for state in states])
         return 0
     if not states:
         print_sentence("There are no services; make one: satfs service install PROFILE MOUNTPOINT")

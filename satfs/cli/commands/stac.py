@@ -19,7 +19,7 @@ from satfs.atomic_file import write_atomically
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
-from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.output import print_json, print_remark, print_sentence
 from satfs.cli.progress import outcome_of
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import missing, on_mounts
@@ -116,7 +116,7 @@ def export(
                     outcome = outcome or outcome_of(message.result)
                 elif message.what.get("event") == "item":
                     if ndjson and output is None:
-                        click.echo(json.dumps(message.what["item"]))
+                        print_json(message.what["item"], is_line=True)
                     else:
                         found[message.what["number"]] = message.what["item"]
         except NotThere as failure:

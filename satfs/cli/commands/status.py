@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pwd
 import sys
 import time
@@ -27,7 +26,7 @@ from satfs.cli.mount_status import (
     query_mounts,
     remedy_of,
 )
-from satfs.cli.output import console, new_table, print_table, show
+from satfs.cli.output import console, new_table, print_json, print_table, show
 from satfs.humanize import format_bytes, format_count, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
@@ -45,9 +44,9 @@ Examples:
   satfs status ~/aleph --watch           … this one, again every two seconds
   satfs status --json | jq '.[].status.cache'
 
-Exits with 5 if a mount does not answer; with --short it does not. The mount sends what is shown
-over its control socket; `.satfs/status.json` in the mount has the same. `.satfs/explain/PATH` shows
-what reading one file took.
+The exit code is 5 if a mount does not answer; with --short it is 0. The mount sends its state over
+its control socket; `.satfs/status.json` in the mount has the same. `.satfs/explain/PATH` shows what
+reading one file took.
 """
 )
 @click.argument(
@@ -79,8 +78,8 @@ def status(
 ) -> int:
     """Show the state of mounts: of all of yours, or of the one at MOUNTPOINT.
 
-    Whether the API answers, how old the listings are, what the cache holds, which transfers are in
-    flight, and the last error. A mount that hangs is reported as such within seconds.
+    It shows whether the API responds, how old the listings are, what the cache holds, which
+    transfers are in flight, and the last error. A mount that hangs is reported within seconds.
     """
     if watch:
         return _watch(mountpoint, as_json, interval_s, short=short, with_others=with_others)
@@ -129,7 +128,7 @@ def _watch(
     try:
         if as_json or not sys.stdout.isatty():
             while True:
-                _print(reports, as_json=as_json, short=short, indent=None)
+                _print(reports, as_json=as_json, short=short, is_line=True)
                 sys.stdout.flush()
                 time.sleep(interval_s)
                 reports = _reports(mountpoint, with_others=with_others)
@@ -147,11 +146,11 @@ def _print(
     *,
     as_json: bool = False,
     short: bool = False,
-    indent: int | None = 2,
+    is_line: bool = False,
 ) -> None:
     if as_json:
         query = short_json_of if short else json_of
-        click.echo(json.dumps([query(each) for each in reports], indent=indent))
+        print_json([query(each) for each in reports], is_line=is_line)
         return
     if short and reports:
         print_table(_table(reports))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from satfs.cli.completion_values import paths as complete_paths
@@ -34,16 +36,18 @@ def verify(
     Exits with 8 if anything is damaged. Members that are encrypted, or packed in a way that satfs
     does not know, are reported and are no failure.
     """
-    outcome, results = fetch(
-        paths, "verify", where=where, as_json=as_json, output_options=output_options, verb="good:"
+    return fetch(
+        paths,
+        "verify",
+        where=where,
+        as_json=as_json,
+        output_options=output_options,
+        verb="good:",
+        summary=_summary,
     )
-    if not as_json and output_options.verbosity >= 0:
-        n_files = sum(each["files"] for each in results)
-        n_failed = sum(len(each["failed"]) for each in results)
-        n_bytes = sum(each["bytes_done"] for each in results)
-        summary = f"{format_count(n_failed, 'file')} failed" if n_failed else "none failed"
-        click.echo(
-            f"Verified: {format_count(n_files - n_failed, 'file')}, "
-            f"{format_bytes(n_bytes)}; {summary}."
-        )
-    return outcome
+
+
+def _summary(sums: Counter[str]) -> str:
+    failed = f"{format_count(sums['failed'], 'file')} failed" if sums["failed"] else "none failed"
+    files = format_count(sums["files"] - sums["failed"], "file")
+    return f"Verified: {files}, {format_bytes(sums['bytes_done'])}; {failed}."

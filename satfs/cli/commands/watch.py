@@ -11,9 +11,9 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
-from satfs.cli.log_setup import logging_as
+from satfs.cli.log_setup import logging_quietly
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import OnMount, anywhere, missing, quiet_log
+from satfs.cli.targets import OnMount, anywhere, missing, settings_for
 from satfs.cli.waiting import run_alone, waiting_shown
 from satfs.cli.watch_loop import Memory, Watch, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
@@ -21,7 +21,7 @@ from satfs.cli.webhook import Poster, check_address, poster
 from satfs.control.conditions import parse_condition
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
-from satfs.settings import Settings, load_settings
+from satfs.settings import Settings
 
 
 @click.command(
@@ -107,7 +107,7 @@ def watch(
     Each event is reported at least once: after a run that was killed, the last one comes again.
     """
     target = anywhere(path)
-    settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
+    settings = settings_for(target, profile)
     arguments = _arguments(command)
     conditions = [parse_condition(text) for text in where]
     if any(each.level in ("task", "capture") for each in conditions):
@@ -130,7 +130,7 @@ def watch(
 
     memory = Memory(state or state_file(target, settings))
     try:
-        with memory.alone(), logging_as(quiet_log(output_options), in_background=False):
+        with memory.alone(), logging_quietly(output_options):
             interval = None if once else interval_s
             return run_alone(_watch, target, settings, watch_of, interval, webhook)
     except NotThere as failure:

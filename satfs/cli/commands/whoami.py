@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from satfs.cli.account import Account, query_account
 from satfs.cli.flags import OutputOptions, account_flags, json_flag, verbosity_flags
-from satfs.cli.output import print_table, show
+from satfs.cli.output import print_json, print_table, show
 from satfs.humanize import format_duration
 from satfs.model import Contract
 from satfs.settings import AuthMode, Settings, load_settings
@@ -43,7 +42,7 @@ def whoami(output_options: OutputOptions, /, as_json: bool, **flags: str | None)
     """Show the account, the contract and the validity of the token, as the API has them."""
     account, settings = query_account(load_settings(**flags), output_options)
     if as_json:
-        click.echo(json.dumps(_record(settings, account), indent=2))
+        print_json(_record(settings, account))
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
