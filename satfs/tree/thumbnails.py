@@ -149,7 +149,7 @@ class _OneSize(Directory):
 class Thumbnail(File):
     """A picture with text chunks that name the file of which it is a thumbnail."""
 
-    __slots__ = ("_picture", "_texts")
+    __slots__ = ("_picture", "_pictured_ns", "_texts")
 
     def __init__(
         self,
@@ -161,6 +161,7 @@ class Thumbnail(File):
     ) -> None:
         super().__init__(parent, name)
         self._picture = picture
+        self._pictured_ns = mtime_ns
         self._texts = text_chunks(
             Thumb__URI=quote(pictured, safe=_URI_SAFE),
             Thumb__MTime=str(mtime_ns // 10**9),
@@ -169,9 +170,10 @@ class Thumbnail(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The identity of the node: its path and the version of the picture."""
+        """The identity of the node: its path, the version of the picture, and the time in it."""
         version = self._picture.version
-        return (*self.path, f"/{version.etag}", f"/{version.size_bytes}")
+        words = (version.etag, version.size_bytes, self._pictured_ns)
+        return (*self.path, *(f"/{word}" for word in words))
 
     def attributes(self) -> Attributes:
         """Return the attributes: the picture's time, and its size with the chunks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 import zlib
+from datetime import timedelta
 from hashlib import md5
 
 import pytest
@@ -78,6 +79,18 @@ async def test_a_zip_has_the_scenes_picture(kernel: Kernel) -> None:
             assert int((await kernel.walk(f"{SCENE}/scene-a.zip")).st_mtime_ns) // 10**9 == int(
                 TAKEN.timestamp()
             )
+
+
+async def test_a_thumbnail_of_another_time_is_another_file(
+    kernel: Kernel, shelves: tuple[FakeCatalogue, FakeObjects]
+) -> None:
+    """The kernel keeps the bytes of an inode, and a file manager looks for the time in them."""
+    path = f"{SCENE}/.sh_thumbnails/normal/{thumbnail_names(b'scene-a.zip')[0].decode()}"
+    before = (await kernel.walk(path)).st_ino
+    scene = make_scene("scene-a", "cap-1", timestamp=TAKEN + timedelta(seconds=1))
+    shelves[0].put_scenes("cap-1", scene)
+    assert (await kernel.walk(path)).st_ino != before
+    await kernel.forget_all()
 
 
 async def test_thumbnails_are_hidden_and_cost_nothing_to_look_for(
