@@ -50,7 +50,7 @@ class Collector:
 
     @contextmanager
     def by_hand(self) -> Iterator[None]:
-        """Keep Python's hands off the oldest generation; what there is now stays for good."""
+        """Have Python leave the oldest generation alone; what there is now stays for good."""
         before = gc.get_threshold()
         gc.set_threshold(before[0], before[1], _NEVER)
         try:

@@ -44,7 +44,7 @@ def set_level(name: str) -> None:
     before = level()
     if before == name:
         return
-    # While the more talkative of the two is in force, so that it shows either way.
+    # While the level with more lines is in force, so that it is logged either way.
     if LEVELS[name] < LEVELS[before]:
         apply(LEVELS[name])
     log.warning("log level changed", level_now=name, level_before=before)

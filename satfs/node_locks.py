@@ -32,7 +32,7 @@ _NAMES: Final = 1 << 61
 POLL_S: Final = 0.02
 #: Longest wait for a named lock, in seconds: well above what a request takes that is answered.
 PATIENCE_S: Final = 3.0
-#: How long it is believed whether other processes are there, in seconds.
+#: How long the last look for other processes counts, in seconds.
 _VALID_S: Final = 0.5
 
 # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for these locks).

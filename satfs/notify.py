@@ -31,7 +31,7 @@ _STATUS_CHARACTERS: Final = 400
 class Notifier:
     """Sends the state of the mount to the service manager at *address*; nothing when that is None.
 
-    *watchdog_s* is the longest silence that it puts up with, in seconds; None if it does not watch.
+    *watchdog_s* is the longest silence that it allows, in seconds; None if it does not watch.
     None of the methods waits, and none raises.
     """
 
@@ -142,6 +142,6 @@ def socket_address(address: str) -> str:
 
 
 def describe_mount(source: str, mountpoint: Path, unreachable: Iterable[str]) -> str:
-    """Return the status of a mount that works; *unreachable* are the origins that are away."""
-    away = ", ".join(sorted(unreachable))
-    return f"{source} at {mountpoint}" + (f"; cannot be reached: {away}" if away else "")
+    """Return the status of a mount that works; *unreachable* are origins out of reach."""
+    origins = ", ".join(sorted(unreachable))
+    return f"{source} at {mountpoint}" + (f"; cannot be reached: {origins}" if origins else "")

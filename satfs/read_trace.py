@@ -158,7 +158,7 @@ class ReadTrace:
             for totals in self._both:
                 totals.received_bytes += request.received_bytes
                 if request.outcome != DONE:
-                    # Without the store's own word for it: there is no end of those.
+                    # Without the store's own text, of which there may be any number.
                     totals.unlucky[request.outcome.partition(":")[0]] += 1
 
     def _failed(self, failure: Exception) -> None:

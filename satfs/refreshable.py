@@ -47,7 +47,7 @@ class Refreshable(Generic[T]):
     that wait now, and no later ones). *clock* and *wall_clock* return seconds.
 
     Invariants:
-        At most one renewal runs whose outcome will be believed.
+        At most one renewal runs whose outcome will be used.
         A value is returned only while it is fresh, or to tasks that waited for its renewal.
         A failed renewal is raised in all tasks that waited for it, then forgotten.
         When the renewing task is cancelled, one of the waiting tasks takes over.
@@ -102,8 +102,8 @@ class Refreshable(Generic[T]):
         """Make the value stale; with *value*, only if that very one is (still) held.
 
         A caller whose value was refused passes that value, so that a renewal that happened
-        meanwhile is not undone. Without *value* a renewal in flight is not believed either: its
-        response may be older than the caller's reason.
+        meanwhile is not undone. Without *value* the outcome of a renewal in flight is not held
+        either: its response may be older than the caller's reason.
         """
         if value is None:
             self._is_invalid = True

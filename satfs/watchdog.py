@@ -32,7 +32,7 @@ STALL_S: Final = 1.0
 _BEAT_S: Final = STALL_S / 4
 #: Longest time a read of a request that is gone can take, in seconds.
 _NUDGE_S: Final = 0.25
-#: The machine slept if it was away for longer than this, in seconds. Its connections are dead.
+#: A machine that slept for longer than this, in seconds, has lost its connections.
 _SLEPT_S: Final = 5.0
 
 

@@ -50,7 +50,7 @@ UNTOLD_LIFETIME_S = 600.0
 KEYRING_S = 10.0
 #: Longest response of the token endpoint; tokens are a few kilobytes.
 MAX_TOKEN_RESPONSE_BYTES = 256 * 1024
-#: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
+#: How long a refusal is remembered: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
 #: Waits before further tries when the token endpoint refuses credentials that it accepted before in
 #: this process, or right after another failure, in seconds: a server that restarts does so for a
@@ -289,7 +289,7 @@ class Credential:
                 raise
 
     def _note_refusal(self, refusal: NeedsLogin) -> None:
-        """Believe for a while that the token endpoint refuses the credential."""
+        """Remember for a while that the token endpoint refuses the credential."""
         self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
         self._kept = None  # a new login counts without a new mount
         self.standing.given_up()

@@ -36,7 +36,7 @@ STORED_AGAIN_AFTER_S = 86_400.0
 #: How long a listing that is known waits to be renewed, once the vendor has not responded in full
 #: time: the known one is served then, instead of having each directory wait for a deadline.
 UNWELL_PATIENCE_S = 2.0
-#: How long it is believed that the vendor refuses the credential; then one listing tries again.
+#: How long it is remembered that the vendor refuses the credential; then one listing tries again.
 REFUSED_S = 5.0
 
 Item = TypeVar("Item", Task, Capture, Scene)
@@ -59,8 +59,8 @@ class ListingState:
 class Terms:
     """The configuration that all listings share.
 
-    A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
-    there was no response, for *negative_ttl_s*. *weigh* is called with the records of a listing.
+    A listing is fresh for *ttl_s*. An absence, and a stale listing that was served because there
+    was no response, are used for *negative_ttl_s*. *weigh* is called with the records of a listing.
     A known listing of several pages waits for its renewal for *longest_wait_s*, and any known one
     for *patience_s* alone while *is_unwell*: when the vendor was last found out of reach, or
     refuses. *waiting* are the limits of the calls that wait, with their listing.
@@ -77,7 +77,7 @@ class Terms:
     #: Of the processes of this node that use the same *store*, one requests a listing for all.
     locks: NodeLocks | None = None
     account: str = ""
-    #: Until when a refusal is believed, and from when on no call waits for better meanwhile.
+    #: Until when a refusal is remembered, and from when on no call waits for a renewal meanwhile.
     refused_until_s: float = -math.inf
     hasty_from_s: float = 0.0
     waiting: dict[trio.CancelScope, CachedListing[Any] | None] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Terms:
     def patience(
         self, *, is_known: bool, listing: CachedListing[Any] | None = None, is_long: bool = False
     ) -> Iterator[None]:
-        """Limit how long the block waits for better than what is known already, if it is.
+        """Limit how long the block waits for a renewal of what is known already, if it is.
 
         The block is left early while the vendor is unwell, and from `note_refusal` on. *listing*
         may be known on disk. *is_long*: it is one whose pages may come slowly, which is to be
@@ -110,7 +110,7 @@ class Terms:
     async def note_refusal(self) -> None:
         """Take in that the vendor refuses the credential now, and that it is tried again.
 
-        Calls that wait for better than what is known wait for `patience_s` more; later calls do
+        Calls that wait for a renewal of what is known wait for `patience_s` more; later calls do
         not wait, for `REFUSED_S`: a walk must not wait in each directory again.
         """
         now_s = trio.current_time()
@@ -135,7 +135,7 @@ class CachedListing(Generic[Item]):
     was renewed and is equal stays the same object.
 
     The records may be spilled: they leave the memory, and are read from disk when they are wanted.
-    They are believed as long as if they had stayed.
+    They are fresh for as long as if they had stayed.
     """
 
     def __init__(
@@ -157,13 +157,13 @@ class CachedListing(Generic[Item]):
         self._absence: tuple[NotThere, float] | None = None
         self._kept: RecordList[Item] | None = None
         self._kept_at_s = 0.0
-        #: Until when spilled records are believed, on trio's clock and on the wall's.
+        #: Until when spilled records are fresh, on trio's clock and on the wall's.
         self._spilled_until = (float("-inf"), float("-inf"))
         self._may_use_disk = True
         self._invalid_at_s = float("-inf")  # wall clock
 
     async def get(self) -> RecordList[Item]:
-        """Return the records: believed, renewed, or the last known ones when a renewal fails.
+        """Return the records: fresh, renewed, or the last known ones when a renewal fails.
 
         Raises what the vendor's response means; `Unreachable`, `Garbled` and `NotAllowed` only
         when nothing is known (docs/decisions/0009).
@@ -202,11 +202,11 @@ class CachedListing(Generic[Item]):
         return self.last()
 
     def peek(self) -> RecordList[Item] | None:
-        """Return the records while they may be believed, else None. Never waits."""
+        """Return the records while they are fresh, else None. Never waits."""
         return self._fresh.peek()
 
     def last(self) -> RecordList[Item]:
-        """Return the records that were listed last, believed or not; none when none are known."""
+        """Return the records that were listed last, fresh or not; none when none are known."""
         last = self._fresh.last()
         return self._none if last is None else last
 
@@ -220,7 +220,7 @@ class CachedListing(Generic[Item]):
         return self.last().find(id)
 
     def invalidate(self) -> None:
-        """Believe nothing any more; what was known is served while the vendor is silent."""
+        """Make the records stale; they are served while the vendor is silent."""
         self._fresh.invalidate()
         self._stale_until = float("-inf")
         self._absence = None
@@ -247,8 +247,8 @@ class CachedListing(Generic[Item]):
     def take_in(self, stored: Stored, *, is_on_disk: bool = True) -> None:
         """Hold what was kept on disk (or is *stored* nowhere), unless something is held already.
 
-        It is stale, with two exceptions: what this mount has spilled is believed as before; and a
-        long listing that was requested less than `ttl_s` ago is believed for the rest of that time,
+        It is stale, with two exceptions. What this mount has spilled is fresh as long as before. A
+        long listing that was requested less than `ttl_s` ago is fresh for the rest of that time,
         since it would take many requests. One of a single page takes one.
         """
         if self.is_known:
@@ -277,7 +277,7 @@ class CachedListing(Generic[Item]):
             return await self._left_by_another() or await self._fetched(is_shared=True)
 
     async def _left_by_another(self) -> tuple[RecordList[Item], float] | None:
-        """Return what another process of this node has listed, while it may be believed."""
+        """Return what another process of this node has listed, while it is fresh."""
         stored = None if self._terms.store is None else await self._terms.store.load(*self.key)
         if stored is None or stored.requested_at_s <= self._invalid_at_s:
             return None

@@ -33,8 +33,8 @@ log = structlog.get_logger(__name__)
 FILE_NAME = "listings.sqlite"
 #: A listing that was not renewed for this long is dropped.
 KEPT_FOR_S = 90 * 86400.0
-#: Time after which a call that was cancelled is blamed on the disk. Measured on the real clock: a
-#: thread does not know trio's.
+#: A call that has lasted for longer when it is cancelled means that the disk hangs. Measured on the
+#: real clock: a thread does not know trio's.
 CALL_LIMIT_S = 2.0
 #: Time to wait for another mount that is writing, and for one that opens the file.
 _BUSY_LIMIT_S = 1.0

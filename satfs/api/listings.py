@@ -1,7 +1,7 @@
 """The records of each directory, from memory until they expire.
 
 The requests of `api.client.Aleph`, served from memory. A listing is requested once for all callers
-that wait for it, believed for `listing_ttl_s`, and then requested again. When the vendor is out of
+that wait for it, fresh for `listing_ttl_s`, and then requested again. When the vendor is out of
 reach, or its responses make no sense, the last known listing is served and marked as stale, from
 memory or from the disk of an earlier mount: entries stay listed. A renewed listing that turned out
 equal is the same object as before.
@@ -73,7 +73,7 @@ class RecordSource(Protocol):
 
 
 class Listings:
-    """Listings and look-ups, remembered. Nothing that may still be believed is requested again.
+    """Listings and look-ups, remembered. Nothing that is fresh is requested again.
 
     *store* keeps listings over a restart; without one they live in memory only. With *locks*, the
     processes of a node that use it request a listing of *account* once.
@@ -124,7 +124,7 @@ class Listings:
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when no task has that id.
 
-        Taken from the list of tasks while that may be believed; otherwise looked up by itself,
+        Taken from the list of tasks while that is fresh; otherwise looked up by itself,
         so that one path does not cost a whole listing.
         """
         if self._tasks.peek() is None:
@@ -157,7 +157,7 @@ class Listings:
         """
         for listing in self._of_kind(CAPTURES):
             found: Capture | None = listing.find(capture_id)
-            # Published once is published; any other status is believed as long as its listing.
+            # A published capture stays published; another status counts while its listing is fresh.
             if found is not None and (found.is_published or listing.peek() is not None):
                 return found
         if not await self.scenes(capture_id):
@@ -195,7 +195,7 @@ class Listings:
         await self._terms.note_refusal()
 
     def _patience(self, known: object | None) -> AbstractContextManager[None]:
-        """Return how long to wait for better than what is *known* already, if it is."""
+        """Return the limit of the wait for a renewal of what is *known* already, if it is."""
         return self._terms.patience(is_known=known is not None)
 
     def known_captures(self) -> RecordList[Capture]:
@@ -214,7 +214,7 @@ class Listings:
     # -- forgetting, recalling, reporting ----------------------------------------------------------
 
     def forget(self) -> None:
-        """Believe nothing any more: the next call sends a request to the vendor."""
+        """Make everything stale: the next call sends a request to the vendor."""
         for listing in self._all():
             listing.invalidate()
 
@@ -279,7 +279,7 @@ class Listings:
 
     @property
     def is_stale(self) -> bool:
-        """Return whether any listing was last served without being believed."""
+        """Return whether any listing was last served although it could not be renewed."""
         return any(listing.is_stale for listing in self._all())
 
     # -- which listings there are ------------------------------------------------------------------

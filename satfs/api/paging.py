@@ -31,7 +31,7 @@ MAX_STALE_PAGES = 3
 class PageChain:
     """A listing being followed from *first_url* on. Feed it pages, in order, with `take`.
 
-    *max_entries* bounds what is believed. `next_url` is the page to request now; None at the end.
+    *max_entries* is the limit of entries. `next_url` is the page to request now; None at the end.
     """
 
     first_url: str

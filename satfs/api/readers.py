@@ -143,7 +143,7 @@ def _problem(fields: Mapping[str, Json]) -> str:
 
 
 def moment(value: Json) -> datetime | None:
-    """Return the moment in *value*, in UTC; None when it has none worth believing.
+    """Return the moment in *value*, in UTC; None without one between 1970 and 2262.
 
     Takes ISO 8601 with or without zone (then UTC) and fractions, and seconds or milliseconds since
     the epoch.

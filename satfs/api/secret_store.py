@@ -124,7 +124,7 @@ def keep(profile: str, login: StoredLogin, place: SecretPlace) -> None:
     try:
         _keyring().set_password(SERVICE, profile, text)
     except Exception as failure:
-        # The kind only: the words of a backend are not ours to vouch for.
+        # The kind only: the text of a backend may quote the secret.
         raise BadSettings(
             f"the keyring does not take the secret ({type(failure).__name__}); unlock it, or log in"
             " with --secret-store file"

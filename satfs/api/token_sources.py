@@ -27,7 +27,7 @@ from satfs.settings import AuthMode, Settings, worker_environment
 
 log = structlog.get_logger(__name__)
 
-#: How long a look at the file is believed: a new token counts a second later at most.
+#: How long the result of a look at the file is used: a new token counts a second later at most.
 LOOK_S: Final = 1.0
 #: Longest run of a command, in seconds. Below the 15 s in which a listing must come.
 COMMAND_S: Final = 10.0

@@ -73,7 +73,7 @@ def expiry_s(token: str) -> float | None:
 
 
 def begins_at_s(token: str) -> float | None:
-    """Return when the life of *token* begins by its own words, in seconds since the epoch.
+    """Return the beginning of the life of *token* as it states it, in seconds since the epoch.
 
     `nbf`, else `iat` (RFC 7519 §4.1.5, §4.1.6), by the issuer's clock; None: it names neither.
     """

@@ -93,7 +93,7 @@ class Checkpoints:
         return True
 
     def to_bytes(self, identity: bytes) -> bytes:
-        """Return all of it as bytes that `from_bytes` believes for the same *identity* only."""
+        """Return all of it as bytes that `from_bytes` accepts for the same *identity* only."""
         points = self._points[1:]
         parts = [_HEAD.pack(_MAGIC, identity, self.size_bytes, self.is_checked, len(points))]
         for point in points:

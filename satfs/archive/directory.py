@@ -76,8 +76,8 @@ _DOS_DIRECTORY: Final = 0x10
 _MAX_CUT_BYTES: Final = 16 * 1024 * 1024
 #: 1601-01-01, the beginning of NTFS time, in seconds of the epoch; its unit is 100 ns.
 _NTFS_EPOCH_S: Final = -11_644_473_600
-#: Modification times that are believed: from 1970 to 2200, in ns since the epoch.
-_BELIEVABLE_NS: Final = range(7_258_118_400 * 10**9)
+#: Modification times that are accepted: from 1970 to 2200, in ns since the epoch.
+_PLAUSIBLE_NS: Final = range(7_258_118_400 * 10**9)
 
 
 class DirectoryParser:
@@ -320,14 +320,14 @@ def _extra_time_ns(fields: dict[int, bytes], otherwise_ns: int | None) -> int | 
     stamp = fields.get(_TIMESTAMP_FIELD)
     if stamp is not None and len(stamp) >= 5 and stamp[0] & 1:  # bit 0: a modification time follows
         mtime_ns = int.from_bytes(stamp[1:5], "little", signed=True) * 10**9
-        if mtime_ns in _BELIEVABLE_NS:
+        if mtime_ns in _PLAUSIBLE_NS:
             return mtime_ns
     ntfs = fields.get(_NTFS_FIELD)
     if ntfs is not None:
         # Four reserved bytes, then attributes; attribute 1 is three times: mtime, atime, ctime.
         times = _extra_fields(ntfs, 4, len(ntfs)).get(1, b"")
         mtime_ns = _NTFS_EPOCH_S * 10**9 + int.from_bytes(times[:8], "little") * 100
-        if len(times) >= 8 and mtime_ns in _BELIEVABLE_NS:
+        if len(times) >= 8 and mtime_ns in _PLAUSIBLE_NS:
             return mtime_ns
     return otherwise_ns
 

@@ -1,6 +1,6 @@
 """A member's name as a path inside the archive, or the reason why it cannot be one.
 
-Names come from the maker of the archive, and nothing about them is believed. A path that is
+Names come from the maker of the archive, and are checked in every respect. A path that is
 returned here stays below the directory it is shown in, and each of its parts is a name that Linux
 can hold and that a terminal shows as what it is. Nothing is renamed, since programs look for
 members by the names that other members hold (a VRT names its rasters); a member that cannot be

@@ -84,7 +84,7 @@ class _Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Zip:
-    """One version of a scene's zip: its file, what it holds, and the words that identify it."""
+    """One version of a scene's zip: its file, what it holds, and the texts that identify it."""
 
     file: AttachmentFile
     archive: Archive
@@ -253,7 +253,7 @@ class ContentsDirectory(_InnerDirectory):
         """
         file = await self.scene.attachment(DELIVERY_ZIP)
         version, archive = file.version, self._archive(file)
-        # Half a million members have the same words: interned, they are held once.
+        # Half a million members have the same two texts: interned, they are held once.
         path_names = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
         return _Shown(_Zip(file, archive, path_names), await archive.members())
 

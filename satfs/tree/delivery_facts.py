@@ -47,12 +47,14 @@ class Delivery:
 
 
 class DeliveryFactsReader:
-    """Reads the facts of zips, each version once. *shelf* keeps them over remounts."""
+    """Reads the facts of zips, each version once. *derived_store* keeps them over remounts."""
 
-    def __init__(self, archives: Archives, zips: Zips, shelf: DerivedStore | None = None) -> None:
+    def __init__(
+        self, archives: Archives, zips: Zips, derived_store: DerivedStore | None = None
+    ) -> None:
         self._archives = archives
         self._zips = zips
-        self._shelf = shelf
+        self._derived_store = derived_store
         self._kept: LRUCache[str, bytes] = LRUCache(_MAX_KEPT_BYTES, getsizeof=len)
         self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._slots = RequestSlots(_PARTS_AT_ONCE)
@@ -98,8 +100,8 @@ class DeliveryFactsReader:
 
     async def _find(self, archive: Archive) -> DeliveryFacts | None:
         data = self._kept.get(archive.identity)
-        if data is None and self._shelf is not None:
-            data = await self._shelf.get(_key(archive))
+        if data is None and self._derived_store is not None:
+            data = await self._derived_store.get(_key(archive))
         facts = None if data is None else DeliveryFacts.of_bytes(data)
         if data is not None and facts is not None and len(data) <= _MAX_KEPT_BYTES:
             self._kept[archive.identity] = data
@@ -109,8 +111,8 @@ class DeliveryFactsReader:
         data = facts.to_bytes()
         if len(data) <= _MAX_KEPT_BYTES:
             self._kept[archive.identity] = data
-        if self._shelf is not None:
-            await self._shelf.put(_key(archive), data, f"{archive.label} (facts)")
+        if self._derived_store is not None:
+            await self._derived_store.put(_key(archive), data, f"{archive.label} (facts)")
 
     async def _read(self, archive: Archive) -> DeliveryFacts:
         members = await archive.members()

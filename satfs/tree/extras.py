@@ -35,7 +35,7 @@ class Extra(Protocol):
     ) -> Directory | None:
         """Return the directory for *scene*, which has *attachments*; None when the scene has none.
 
-        Never waits. The attachments come from a record that the caller has at hand: to decode the
+        Never waits. The attachments come from a record that the caller has decoded: to decode the
         record again would cost a walk a tenth of its time.
         """
         ...

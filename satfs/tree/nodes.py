@@ -75,7 +75,7 @@ class Node(ABC):
     def identity(self) -> tuple[str, ...]:
         """The node's identity, the same for every caller, at any time, and after a remount.
 
-        The path, and for all but directories more words behind it. Those begin with a slash, as no
+        The path, and for all but directories more texts behind it. Those begin with a slash, as no
         name does, so that a file is never taken for a directory.
         """
         return self.path

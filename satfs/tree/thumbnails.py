@@ -172,8 +172,8 @@ class Thumbnail(File):
     def identity(self) -> tuple[str, ...]:
         """The identity of the node: its path, the version of the picture, and the time in it."""
         version = self._picture.version
-        words = (version.etag, version.size_bytes, self._pictured_ns)
-        return (*self.path, *(f"/{word}" for word in words))
+        parts = (version.etag, version.size_bytes, self._pictured_ns)
+        return (*self.path, *(f"/{part}" for part in parts))
 
     def attributes(self) -> Attributes:
         """Return the attributes: the picture's time, and its size with the chunks."""

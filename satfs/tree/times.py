@@ -11,7 +11,7 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: The time of what has no believable date of its own: 1980-01-02. Zip files cannot hold anything
+#: The time of what has no plausible date of its own: 1980-01-02. Zip files cannot hold anything
 #: before 1980-01-01 *local* time (APPNOTE 4.4.6), and Python's zipfile refuses it; a day later is
 #: safe in every time zone.
 FALLBACK_NS: Final = 315_619_200 * 10**9
@@ -20,16 +20,16 @@ FALLBACK_NS: Final = 315_619_200 * 10**9
 #: the same in every mount, so that a second backup finds it unchanged.
 TREE_NS: Final = 1_767_225_600 * 10**9
 
-#: Believable: satellites fly (1970), and nothing is delivered from after this.
+#: Plausible dates: satellites fly (1970), and nothing is delivered from after this.
 _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def time_ns(*candidates: datetime | None, fallback_ns: int = FALLBACK_NS) -> int:
-    """Return the first believable date among *candidates*, in nanoseconds since the epoch.
+    """Return the first plausible date among *candidates*, in nanoseconds since the epoch.
 
     A date without a zone is taken as UTC. The year 1, the year 9999 and everything outside 1970 to
-    2200 is not believed; when nothing is, *fallback_ns* it is.
+    2200 is implausible. Without a plausible date, *fallback_ns* is returned.
     """
     for candidate in candidates:
         if candidate is None:
