@@ -47,6 +47,7 @@ from satfs.mountpoint_hold import MountpointHold
 from satfs.net.ready_connections import ReadyConnections
 from satfs.notify import Notifier, describe_mount
 from satfs.process_limits import allow_all_descriptors, leave_no_core
+from satfs.scheduling import take_short_turns
 from satfs.settings import ContentsView, Settings, Views
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
@@ -121,6 +122,7 @@ def run_mount(
     leave_no_core()
     allow_all_descriptors()
     save_addresses()
+    take_short_turns()
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))
     except BaseExceptionGroup as group:
