@@ -11,10 +11,10 @@ import trio
 from satfs.content.attachments import Attachments
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import default_bytes
-from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.egress_limit import FILE_NAME, Budget, keep_settled, settle
-from satfs.content.fetch.host_limit_store import HostMemory
+from satfs.content.fetch.host_limit_store import HostLimitStore
 from satfs.content.fetch.links import Sign
 from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_retry import RangeRetry
@@ -132,7 +132,7 @@ async def open_attachments(
             )
             nursery.start_soon(cache.run)
             nursery.start_soon(http.permits.watch)
-            hosts = HostMemory(http.permits, cache)
+            hosts = HostLimitStore(http.permits, cache)
             await hosts.load()
             nursery.start_soon(hosts.keep)
             if cache.is_persistent:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from satfs.net.hostlimit import GROWTH, HostLimit
+from satfs.net.host_limit import GROWTH, HostLimit
 from satfs.net.recalls import Rank, Recalls
 
 log = structlog.get_logger(__name__)

@@ -2,7 +2,7 @@
 
 The pools of the mount's own process and its worker processes open connections by themselves. Each
 request needs a permit first, which says whose connection it uses. So together they keep to what a
-host lets through (`hostlimit`), and a connection that is idle in one of them is used there, or
+host lets through (`host_limit`), and a connection that is idle in one of them is used there, or
 closed for a request that needs one elsewhere.
 
 Everything except `take` and `watch` returns at once. The counts of one host are in
@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from satfs.net.host_connections import Holder, HostConnections, Permit
-from satfs.net.hostlimit import HostLimit
+from satfs.net.host_limit import HostLimit
 from satfs.net.recalls import Rank, to_recall
 
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has

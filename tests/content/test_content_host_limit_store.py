@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.fetch.host_limit_store import KEEP_EVERY_S, MAX_AGE_S, HostMemory, parsed
+from satfs.content.fetch.host_limit_store import KEEP_EVERY_S, MAX_AGE_S, HostLimitStore, parsed
 from satfs.net.permits import Permits
 
 HOST, OTHER = "https://store:443", "https://other:443"
@@ -26,7 +26,7 @@ async def opened(directory: Path) -> BlockCache:
 async def learn(cache: BlockCache, n_responding: int, now_s: float, origin: str = HOST) -> None:
     """Keep what a process has seen that had *n_responding* connections to *origin*."""
     permits = Permits()
-    memory = HostMemory(permits, cache, lambda: now_s)
+    memory = HostLimitStore(permits, cache, lambda: now_s)
     await memory.load()
     permits.known(origin).note_responding(0.0, n_responding)
     async with trio.open_nursery() as nursery:
@@ -38,7 +38,7 @@ async def learn(cache: BlockCache, n_responding: int, now_s: float, origin: str 
 async def allowed(cache: BlockCache, now_s: float, origin: str = HOST) -> int:
     """Return how many connections a new process may open at once."""
     permits = Permits()
-    await HostMemory(permits, cache, lambda: now_s).load()
+    await HostLimitStore(permits, cache, lambda: now_s).load()
     return permits.room(origin)
 
 

@@ -21,7 +21,7 @@ from satfs.content.cache.blockmap import (
 )
 from satfs.content.cache.index import Protected, Victim, choose_victims, merge
 from satfs.content.fetch import range_request as range_requests
-from satfs.content.fetch.controller import (
+from satfs.content.fetch.connection_controller import (
     INITIAL_CONNECTIONS,
     MAX_LATER,
     MIN_CONNECTIONS,

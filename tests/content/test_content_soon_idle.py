@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.soon_idle import MAX_WAIT_S, SoonIdle, cold_start_s, left_s
 from satfs.model import ByteRange
 

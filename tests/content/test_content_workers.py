@@ -26,8 +26,13 @@ from fakes.tls_servers import serving_half_a_record
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
-from satfs.content.fetch.controller import INITIAL_CONNECTIONS
-from satfs.content.transfer import lines, messages, worker_lives, worker_process
+from satfs.content.fetch.connection_controller import INITIAL_CONNECTIONS
+from satfs.content.transfer import (
+    messages,
+    worker_connections,
+    worker_process,
+    worker_processes,
+)
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.content.transfer.messages import OutcomeReport
@@ -199,7 +204,7 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
 @pytest.mark.slow
 def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker keeps a connection for the next range, and not for ever."""
-    monkeypatch.setattr(lines, "IDLE_CONNECTION_S", 0.5)
+    monkeypatch.setattr(worker_connections, "IDLE_CONNECTION_S", 0.5)
     fd = os.memfd_create("object")
     with worker_thread() as ours, origin_of() as origin:
         size, etag = CONTENT.size_bytes, CONTENT.etag
@@ -402,7 +407,7 @@ async def test_workers_that_keep_dying_are_not_needed(
     with origin_of() as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, _):
             with trio.fail_after(60):
-                for _ in range(worker_lives.MAX_DEATHS):
+                for _ in range(worker_processes.MAX_DEATHS):
                     assert isinstance(contents._dispatcher._bulk, pool.WorkerPool)
                     await contents._dispatcher._bulk.prepare(Link(origin.link(SCENE)), 4)
                     await trio.sleep(0.2)
@@ -436,7 +441,7 @@ async def test_another_worker_comes_with_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_saturated: bool
 ) -> None:
     """One moves short transfers alone; a long one gets another, where a processor is the limit."""
-    monkeypatch.setattr(worker_lives, "GROW_AFTER_BYTES", 16 * MIB)
+    monkeypatch.setattr(worker_processes, "GROW_AFTER_BYTES", 16 * MIB)
     monkeypatch.setattr(worker_process, "LOOK_S", 0.0)
     monkeypatch.setattr(worker_process, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
     with origin_of(bytes_per_s=60e6) as origin:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from satfs.net.host_connections import LOOKING_S, Crowded, Holder
-from satfs.net.hostlimit import RAISE_AFTER_S
+from satfs.net.host_limit import RAISE_AFTER_S
 from satfs.net.permits import IDLE_SOON_S, METADATA, READ_AHEAD, Permits
 
 HOST = "https://store:443"

@@ -48,7 +48,7 @@ def serve(request: Any, authority: trustme.CA, tmp_path: Path) -> Serve:
             serving(context) as origin,
             Http(**{**given, "ca_file": ca_file, **changes}) as http,
         ):
-            # Of a host that is not known yet fewer would be opened at once (`net/hostlimit.py`).
+            # Of a host that is not known yet fewer would be opened at once (`net/host_limit.py`).
             http.permits.known(origin_of(origin.url("/"))).note_responding(0.0, 64)
             yield http, origin
 

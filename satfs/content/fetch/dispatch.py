@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.range_request import (
     MIN_RANGE_BYTES,
     ObjectSource,

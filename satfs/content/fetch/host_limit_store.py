@@ -1,7 +1,7 @@
 """How many connections hosts let through, remembered beyond this process.
 
-An unknown host gets its connections in steps (`net/hostlimit.py`), which take most of the time of a
-short program. The number is kept in the cache's index for a day, for all processes that use the
+An unknown host gets its connections in steps (`net/host_limit.py`), which take most of the time of
+a short program. The number is kept in the cache's index for a day, for all processes that use the
 directory: not with the host's name, which is part of its links, but with a digest of it.
 """
 
@@ -29,7 +29,7 @@ MAX_HOSTS: Final = 16
 _KEY: Final = "connections of hosts"
 
 
-class HostMemory:
+class HostLimitStore:
     """Loads what *permits* may begin with, and keeps what they have seen since."""
 
     def __init__(

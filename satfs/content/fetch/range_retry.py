@@ -19,7 +19,7 @@ from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import Spilled
 from satfs.content.fetch.claiming import Claiming
-from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.failures import AttemptCounts, error_for, refused
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest

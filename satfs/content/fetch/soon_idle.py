@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.net.host_connections import Holder
 

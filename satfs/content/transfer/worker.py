@@ -27,10 +27,10 @@ from urllib.parse import SplitResult, urlsplit
 from satfs.content.transfer import messages
 from satfs.content.transfer.connection import Connection, TlsConnection
 from satfs.content.transfer.exchange import Exchange, FileFailure
-from satfs.content.transfer.lines import Line, Lines
 from satfs.content.transfer.messages import LookReport, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Failure, Origin, is_refusal
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
+from satfs.content.transfer.worker_connections import JobConnection, WorkerConnections
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
 from satfs.net.tls_sessions import LONG_RECORD_BYTES
@@ -74,7 +74,7 @@ class _Job:
     origin: Origin
     file: _File
     exchange: Exchange
-    line: Line[_Job] | None = None
+    connection: JobConnection[_Job] | None = None
 
 
 class Worker:
@@ -85,8 +85,10 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._files: dict[int, _File] = {}
         self._jobs: dict[int, _Job] = {}
-        self._lines: Lines[_Job] = Lines(self._selector, self._send, self._fail)
-        self._unfinished: set[Line[_Job]] = set()  # have more to give than one turn
+        self._connections: WorkerConnections[_Job] = WorkerConnections(
+            self._selector, self._send, self._fail
+        )
+        self._unfinished: set[JobConnection[_Job]] = set()  # have more to give than one turn
         self._progress_timeout_s = 15.0
         self._alive_s = 0.0  # when `ALIVE` was last sent
         self._user_agent = "satfs"
@@ -94,28 +96,28 @@ class Worker:
     def serve(self) -> None:
         """Work until the mount is gone."""
         self._selector.register(self._channel, selectors.EVENT_READ)
-        wake_reader = self._lines.opener.wake_reader
+        wake_reader = self._connections.opener.wake_reader
         self._selector.register(wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
         self._send_report(messages.pack_progress(messages.ALIVE))
         try:
             while True:
-                pause_s = TICK_S if self._jobs else self._lines.pause_s()
+                pause_s = TICK_S if self._jobs else self._connections.pause_s()
                 ready = self._selector.select(0 if self._unfinished else pause_s)
-                lines = self._unfinished
+                receiving = self._unfinished
                 self._unfinished = set()
                 for key, _ in ready:
                     if key.fileobj is self._channel:
                         if not self._take_order():
                             return
                     elif key.fileobj is wake_reader:
-                        self._lines.take_opened()
+                        self._connections.take_opened()
                     else:
-                        lines.add(key.data)
-                for line in lines:
-                    self._receive(line)
-                for connections in self._lines.changes():
-                    self._send_report(messages.pack_connections(connections))
+                        receiving.add(key.data)
+                for connection in receiving:
+                    self._receive(connection)
+                for change in self._connections.changes():
+                    self._send_report(messages.pack_connections(change))
                 if (now_s := time.monotonic()) - looked_s >= TICK_S:
                     looked_s = now_s
                     self._look_at_clock(now_s)
@@ -124,10 +126,10 @@ class Worker:
 
     def _let_go(self) -> None:
         for job in self._jobs.values():
-            if job.line is not None:
-                job.line.sock.close()
+            if job.connection is not None:
+                job.connection.sock.close()
         self._selector.close()
-        self._lines.close()
+        self._connections.close()
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ class Worker:
         if not packet:
             return False
         kind, fields = messages.read_order(packet)
-        opener = self._lines.opener
+        opener = self._connections.opener
         if kind == "move":
             self._begin(MoveOrder(**fields))  # type: ignore[arg-type]  # as packed by order_move
         elif kind == "file":
@@ -150,9 +152,9 @@ class Worker:
                 file.leave()
         elif kind == "cancel":
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
-                if job.line is None and fields.get("is_silent"):
+                if job.connection is None and fields.get("is_silent"):
                     # A connection that is being opened for it would be silent as well.
-                    self._lines.opener.abandon(job.origin)
+                    self._connections.opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
         elif kind == "recall":
             self._recall(cast(int, fields["move"]))
@@ -160,14 +162,16 @@ class Worker:
             self._look(cast(int, fields["move"]))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            self._lines.open_ahead(origin, cast(int, fields["n_connections"]) - len(self._jobs))
-            self._lines.note_carried_out(origin, cast(int, fields["order"]))
+            self._connections.open_ahead(
+                origin, cast(int, fields["n_connections"]) - len(self._jobs)
+            )
+            self._connections.note_carried_out(origin, cast(int, fields["order"]))
         elif kind == "slow":
             opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
         elif kind == "close":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            self._lines.close_idle(origin, cast(int, fields["n_connections"]))
-            self._lines.note_carried_out(origin, cast(int, fields["order"]))
+            self._connections.close_idle(origin, cast(int, fields["n_connections"]))
+            self._connections.note_carried_out(origin, cast(int, fields["order"]))
         elif kind == "settings":
             opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
@@ -191,12 +195,12 @@ class Worker:
         exchange = Exchange(move, file.use(), self._send_report, time.monotonic())
         job = _Job(move, _origin_of(urlsplit(move.url)), file, exchange)
         self._jobs[move.move] = job
-        self._lines.note_carried_out(job.origin, move.move)
-        self._lines.take(job.origin, job)
+        self._connections.note_carried_out(job.origin, move.move)
+        self._connections.take(job.origin, job)
 
-    def _send(self, line: Line[_Job], job: _Job) -> None:
-        """Request the bytes of *job* on *line*."""
-        job.line, line.job = line, job
+    def _send(self, connection: JobConnection[_Job], job: _Job) -> None:
+        """Request the bytes of *job* on *connection*."""
+        job.connection, connection.job = connection, job
         try:
             request = job.exchange.request(self._user_agent)
         except ValueError:
@@ -206,21 +210,21 @@ class Worker:
             return
         try:
             # Nothing else is on its way out here: this waits for nothing.
-            line.sock.settimeout(self._progress_timeout_s)
-            line.sock.sendall(request)
-            line.sock.setblocking(False)
+            connection.sock.settimeout(self._progress_timeout_s)
+            connection.sock.sendall(request)
+            connection.sock.setblocking(False)
         except OSError as problem:
-            self._lose(line, problem)
+            self._lose(connection, problem)
             return
         job.exchange.received_s = job.exchange.requested_s = time.monotonic()
 
-    def _receive(self, line: Line[_Job]) -> None:
-        """Take in what has come on *line*, up to its turn."""
-        job = line.job
+    def _receive(self, connection: JobConnection[_Job]) -> None:
+        """Take in what has come on *connection*, up to its turn."""
+        job = connection.job
         if job is None:
-            self._lines.look_at_idle(line)
+            self._connections.look_at_idle(connection)
             return
-        exchange, recv_into = job.exchange, line.sock.recv_into
+        exchange, recv_into = job.exchange, connection.sock.recv_into
         try:
             for _ in range(RECEIVES_PER_TURN):
                 is_more = exchange.receive(recv_into, time.monotonic)
@@ -228,58 +232,66 @@ class Worker:
                     break
             else:
                 # TLS may hold a rest, which no selector knows of.
-                self._unfinished.add(line)
+                self._unfinished.add(connection)
         except FileFailure:
             self._end(job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True))
             return
         except OSError as problem:
-            self._lose(line, problem)
+            self._lose(connection, problem)
             return
-        if not exchange.has_begun and _is_body_coming(line.sock) and not line.is_body_coming:
-            line.is_body_coming = True
+        if (
+            not exchange.has_begun
+            and _is_body_coming(connection.sock)
+            and not connection.is_body_coming
+        ):
+            connection.is_body_coming = True
             self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
         if exchange.outcome is None:
             return
-        if exchange.outcome.broken is not None and line.has_responded and not exchange.has_begun:
-            self._lose(line, ConnectionResetError())
+        if (
+            exchange.outcome.broken is not None
+            and connection.has_responded
+            and not exchange.has_begun
+        ):
+            self._lose(connection, ConnectionResetError())
             return
         self._end(job, exchange.outcome)
 
     def _recall(self, move: int) -> None:
         """End a move whose bytes have not been requested; report on any other one."""
         job = self._jobs.get(move)
-        if job is None or job.line is not None:
+        if job is None or job.connection is not None:
             self._look(move)
             return
         self._end(job, OutcomeReport(move, is_taken_back=True))
 
     def _look(self, move: int) -> None:
         """Receive what has come for a move, and report whether its response has begun."""
-        if (job := self._jobs.get(move)) is not None and job.line is not None:
-            self._receive(job.line)
+        if (job := self._jobs.get(move)) is not None and job.connection is not None:
+            self._receive(job.connection)
         if (job := self._jobs.get(move)) is not None:
-            if job.line is None:
-                waited_s = self._lines.waited_s(job.origin, job)
+            if job.connection is None:
+                waited_s = self._connections.waited_s(job.origin, job)
             else:
                 waited_s = time.monotonic() - job.exchange.requested_s
             look = LookReport(move, job.exchange.has_begun, waited_s)
             self._send_report(messages.pack_look(look))
 
-    def _lose(self, line: Line[_Job], problem: OSError) -> None:
+    def _lose(self, connection: JobConnection[_Job], problem: OSError) -> None:
         """Note that a connection broke: one that was kept for too long is replaced once."""
-        job = line.job
+        job = connection.job
         if job is None:
             return
         if (
-            line.has_responded
+            connection.has_responded
             and not job.exchange.has_begun
             and not isinstance(problem, TimeoutError)
         ):
-            self._part(line)
+            self._part(connection)
             old = job.exchange
             job.exchange = Exchange(job.move, job.file.fd, self._send_report, time.monotonic())
             job.exchange.stop = old.stop
-            self._lines.take(job.origin, job)
+            self._connections.take(job.origin, job)
             return
         is_timeout = isinstance(problem, TimeoutError)
         self._break(job, "no byte in time" if is_timeout else _reason(problem), is_timeout)
@@ -295,26 +307,26 @@ class Worker:
     def _end(self, job: _Job, outcome: OutcomeReport) -> None:
         """Return how *job* ended, and keep its connection if it may be used again."""
         del self._jobs[job.move.move]
-        line = job.line
-        if line is None:
-            self._lines.stop_waiting(job.origin, job)
+        connection = job.connection
+        if connection is None:
+            self._connections.stop_waiting(job.origin, job)
         else:
-            is_new = not line.has_responded
+            is_new = not connection.has_responded
             is_lost = outcome.broken is not None and not job.exchange.has_begun
             is_refusal = job.exchange.refuses_connection or (is_lost and not outcome.is_timeout)
             if is_new and is_refusal:
                 outcome = replace(outcome, is_refused=True)
-            line.has_responded = line.has_responded or job.exchange.has_begun
+            connection.has_responded = connection.has_responded or job.exchange.has_begun
             if job.exchange.may_follow:
-                line.job = None
-                following = self._lines.keep(line)
+                connection.job = None
+                following = self._connections.keep(connection)
                 if following is None:
                     outcome = replace(outcome, is_kept=True)
                 elif following.move.move in self._jobs:
                     # The mount must not take it for the new connection that it was ordered for.
                     outcome = replace(outcome, passed_to=following.move.move)
             else:
-                self._part(line)
+                self._part(connection)
         job.file.leave()
         self._send_report(messages.pack_outcome(outcome))
 
@@ -322,12 +334,12 @@ class Worker:
         """End *job*, for which no connection could be opened."""
         self._end(job, _unopened(job.move.move, problem))
 
-    def _part(self, line: Line[_Job]) -> None:
+    def _part(self, connection: JobConnection[_Job]) -> None:
         """Close a connection for good."""
-        self._unfinished.discard(line)
-        if line.job is not None:
-            line.job.line = None
-        self._lines.part(line)
+        self._unfinished.discard(connection)
+        if connection.job is not None:
+            connection.job.connection = None
+        self._connections.part(connection)
 
     def _look_at_clock(self, now_s: float) -> None:
         if self._jobs and now_s - self._alive_s >= (
@@ -335,9 +347,9 @@ class Worker:
         ):
             self._alive_s = now_s
             self._send_report(messages.pack_progress(messages.ALIVE))
-        self._lines.close_expired(now_s)
+        self._connections.close_expired(now_s)
         for job in list(self._jobs.values()):
-            if job.line is None:
+            if job.connection is None:
                 continue
             try:
                 job.exchange.look_at_clock(now_s)

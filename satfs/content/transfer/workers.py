@@ -25,8 +25,8 @@ from satfs.content.transfer.messages import (
     Report,
 )
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
-from satfs.content.transfer.worker_lives import WorkerLives
 from satfs.content.transfer.worker_process import Move, WorkerProcess, fitting
+from satfs.content.transfer.worker_processes import WorkerProcesses
 from satfs.model import Link, Version
 from satfs.net.addresses import origin_of, shown
 from satfs.net.permits import Permits
@@ -76,7 +76,7 @@ class WorkerPool:
             "allows_private": allows_private,
             "user_agent": f"satfs/{satfs.__version__}",
         }
-        self._workers = WorkerLives(
+        self._workers = WorkerProcesses(
             nursery,
             n_workers=n_workers,
             idle_s=idle_s,

@@ -27,7 +27,7 @@ GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
 MIN_SILENCE_S: Final = 1.0
 
 
-class WorkerLives:
+class WorkerProcesses:
     """Up to *n_workers* processes, each with a task that takes in its reports and one that watches.
 
     A worker that has been idle for *idle_s* seconds ends, and so does one with moves that reports

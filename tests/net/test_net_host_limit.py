@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.net.hostlimit import (
+from satfs.net.host_limit import (
     CLOSING_WAIT_S,
     FAILING_S,
     MAX_RAISE_AFTER_S,

@@ -24,7 +24,7 @@ IDLE_CONNECTION_S: Final = 15.0
 
 
 @dataclass(eq=False, slots=True)
-class Line(Generic[J]):
+class JobConnection(Generic[J]):
     """A connection, and the job that has it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Line(Generic[J]):
     is_body_coming: bool = False
 
 
-class Lines(Generic[J]):
+class WorkerConnections(Generic[J]):
     """The connections of one worker, and the jobs that wait for one of them.
 
     *selector* waits for what comes on each. *begin* is called with a connection and the job that
@@ -54,14 +54,14 @@ class Lines(Generic[J]):
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        begin: Callable[[Line[J], J], None],
+        begin: Callable[[JobConnection[J], J], None],
         fail: Callable[[J, Failure], None],
     ) -> None:
         self.opener = Opener()
         self._selector = selector
         self._begin = begin
         self._fail = fail
-        self._idle: defaultdict[Origin, list[Line[J]]] = defaultdict(list)
+        self._idle: defaultdict[Origin, list[JobConnection[J]]] = defaultdict(list)
         self._waiting: defaultdict[Origin, list[J]] = defaultdict(list)
         self._n_refused: Counter[Origin] = Counter()  # ahead of need, not reported yet
         self._reported: dict[Origin, Connections] = {}
@@ -77,12 +77,12 @@ class Lines(Generic[J]):
         kept = self._idle[origin]
         while kept:
             # One that has responded before will respond now, too.
-            line = max(kept, key=lambda each: (each.has_responded, each.since_s))
-            kept.remove(line)
-            if now_s - line.since_s < IDLE_CONNECTION_S:
-                self._begin(line, job)
+            connection = max(kept, key=lambda each: (each.has_responded, each.since_s))
+            kept.remove(connection)
+            if now_s - connection.since_s < IDLE_CONNECTION_S:
+                self._begin(connection, job)
                 return
-            self.part(line)
+            self.part(connection)
         waiting = self._waiting[origin]
         waiting.append(job)
         if len(waiting) > self.opener.n_opening(origin):
@@ -96,15 +96,15 @@ class Lines(Generic[J]):
         """Take *job* out of those that wait."""
         self._waiting[origin].remove(job)
 
-    def keep(self, line: Line[J]) -> J | None:
+    def keep(self, connection: JobConnection[J]) -> J | None:
         """Give a connection to a job that waits for one, which is returned, or keep it idle."""
-        line.since_s = time.monotonic()
-        waiting = self._waiting[line.origin]
+        connection.since_s = time.monotonic()
+        waiting = self._waiting[connection.origin]
         if not waiting:
-            self._idle[line.origin].append(line)
+            self._idle[connection.origin].append(connection)
             return None
         job = waiting.pop(0)
-        self._begin(line, job)
+        self._begin(connection, job)
         return job
 
     def take_opened(self) -> None:
@@ -112,9 +112,9 @@ class Lines(Generic[J]):
         for origin, found in self.opener.opened():
             if not isinstance(found, Exception):
                 found.setblocking(False)
-                line: Line[J] = Line(found, origin, time.monotonic())
-                self._selector.register(found.fileno(), selectors.EVENT_READ, line)
-                self.keep(line)
+                connection: JobConnection[J] = JobConnection(found, origin, time.monotonic())
+                self._selector.register(found.fileno(), selectors.EVENT_READ, connection)
+                self.keep(connection)
             elif waiting := self._waiting[origin]:
                 self._fail(waiting[0], found)
             else:
@@ -127,49 +127,49 @@ class Lines(Generic[J]):
 
     def close_idle(self, origin: Origin, n_connections: int) -> None:
         """Close connections that no job has; first those that never responded, or are opening."""
-        lines = self._idle[origin]
+        connections = self._idle[origin]
         for _ in range(n_connections):
-            unused = next((each for each in lines if not each.has_responded), None)
+            unused = next((each for each in connections if not each.has_responded), None)
             if unused is None and self._n_spare(origin):
                 self.opener.abandon(origin)
-            elif lines:
-                line = unused or lines[0]
-                lines.remove(line)
-                self.part(line)
+            elif connections:
+                connection = unused or connections[0]
+                connections.remove(connection)
+                self.part(connection)
 
     def close_expired(self, now_s: float) -> None:
         """Close what has been idle for too long."""
-        for lines in self._idle.values():
-            while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
-                self.part(lines.pop(0))
+        for connections in self._idle.values():
+            while connections and now_s - connections[0].since_s >= IDLE_CONNECTION_S:
+                self.part(connections.pop(0))
 
-    def look_at_idle(self, line: Line[J]) -> None:
+    def look_at_idle(self, connection: JobConnection[J]) -> None:
         """Take in what comes on an idle connection: its end, or TLS's own records."""
         try:
-            line.sock.recv_into(memoryview(bytearray(1)))
+            connection.sock.recv_into(memoryview(bytearray(1)))
         except BlockingIOError:
             return
         except OSError:
             pass
         # Nothing was requested: what comes does not belong there.
-        idle = self._idle[line.origin]
-        if line in idle:
-            idle.remove(line)
-            self._n_refused[line.origin] += not line.has_responded
-            self.part(line)
+        idle = self._idle[connection.origin]
+        if connection in idle:
+            idle.remove(connection)
+            self._n_refused[connection.origin] += not connection.has_responded
+            self.part(connection)
 
-    def part(self, line: Line[J]) -> None:
+    def part(self, connection: JobConnection[J]) -> None:
         """Close a connection for good."""
         with contextlib.suppress(KeyError):  # its request was never sent
-            self._selector.unregister(line.sock.fileno())
-        line.job = None
-        line.sock.close()
+            self._selector.unregister(connection.sock.fileno())
+        connection.job = None
+        connection.sock.close()
 
     def close(self) -> None:
         """Close the idle connections, and what wakes the selector."""
-        for lines in self._idle.values():
-            for line in lines:
-                line.sock.close()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.sock.close()
         self.opener.close()
 
     def note_carried_out(self, origin: Origin, order: int) -> None:
@@ -179,10 +179,10 @@ class Lines(Generic[J]):
     def changes(self) -> Iterator[Connections]:
         """Yield the connections that no job has, where they have changed since the last call."""
         for origin in {*self._idle, *self._n_refused, *self._carried_out}:
-            lines = self._idle[origin]
-            n_idle = sum(line.has_responded for line in lines)
+            connections = self._idle[origin]
+            n_idle = sum(connection.has_responded for connection in connections)
             name = f"{origin[0]}://{origin[1]}"
-            now = Connections(name, n_idle, len(lines) - n_idle + self._n_spare(origin))
+            now = Connections(name, n_idle, len(connections) - n_idle + self._n_spare(origin))
             n_refused = self._n_refused.pop(origin, 0)
             orders = self._carried_out.pop(origin, [])
             if n_refused or orders or now != self._reported.get(origin, Connections(name, 0, 0)):
