@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterable
 
-from satfs.api.scrub import for_people
 from satfs.errors import SatfsError
 from satfs.model import Json
+from satfs.redaction import for_people
 
 _KEYS = ("message", "Message", "detail", "error_description", "error")
 #: Bytes of a body that are looked at: longer errors are ignored.

@@ -17,7 +17,6 @@ from functools import lru_cache
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from satfs.api.packed import PackedRecord, decoded, encoded
-from satfs.api.scrub import is_link, is_secret_key, is_secret_like, may_hold_secrets
 from satfs.model import (
     DELIVERY_ZIP,
     Attachment,
@@ -32,6 +31,7 @@ from satfs.model import (
     Task,
     TaskId,
 )
+from satfs.redaction import is_link, is_secret_key, is_secret_like, may_hold_secrets
 
 R = TypeVar("R")
 

@@ -22,7 +22,6 @@ from satfs.api import error_text, readers, requests, wire
 from satfs.api.auth import REFUSAL_MEMORY_S, Credential
 from satfs.api.json_document import is_quick_to_parse
 from satfs.api.record_list import RecordList, joined
-from satfs.api.scrub import for_people
 from satfs.api.tokens import is_header_text
 from satfs.errors import (
     DeadlineReached,
@@ -41,6 +40,7 @@ from satfs.net.refusals import Refusals
 from satfs.net.responses import Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
+from satfs.redaction import for_people
 from satfs.refreshable import Refreshable
 from satfs.request_slots import Deadline, RequestSlots
 from satfs.settings import Settings

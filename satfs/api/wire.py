@@ -28,9 +28,9 @@ from satfs.api.json_document import (
 )
 from satfs.api.readers import CleanedEntry, Reader, id_in, without_secrets
 from satfs.api.record_list import RecordList, RecordPacker
-from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import Json
+from satfs.redaction import may_hold_secrets
 
 R = TypeVar("R")
 

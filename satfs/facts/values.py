@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final
 
 from satfs.api.readers import moment
-from satfs.api.scrub import is_link, is_secret_key, is_secret_like
 from satfs.model import Json
+from satfs.redaction import is_link, is_secret_key, is_secret_like
 
 #: Longest text that is kept of one field, in characters.
 MAX_TEXT_CHARACTERS: Final = 256

@@ -13,7 +13,6 @@ from typing import Final
 import trio
 
 from satfs.api.cached_listing import ListingState
-from satfs.api.scrub import for_people
 from satfs.content.attachments import Attachments
 from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.explain import explain_object
@@ -28,6 +27,7 @@ from satfs.introspection.status import (
 )
 from satfs.model import AttachmentName, Json, SceneId
 from satfs.net.http import Http
+from satfs.redaction import for_people
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, not_there
 from satfs.views.index import IndexState

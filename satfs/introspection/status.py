@@ -1,6 +1,6 @@
 """The state of a mount at one moment, and the record made from it (`status.json`).
 
-*Pure*: the caller gathers the values. Every text from outside is scrubbed here once more.
+*Pure*: the caller gathers the values. Secrets are removed from every foreign text once more here.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from satfs import __version__
 from satfs.api.cached_listing import ListingState
-from satfs.api.scrub import for_people
 from satfs.content.fetch.egress_limit import DayUsage
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.fuse.error_reporting import FailureReport
 from satfs.model import Json
 from satfs.read_trace import TraceTotals
+from satfs.redaction import for_people
 from satfs.views.index import IndexState
 
 #: Entries of each list in the record; beside the number of all. The record stays one that

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from satfs.api import json_document, readers, wire
-from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import Attachment, AttachmentName
+from satfs.redaction import may_hold_secrets
 
 FIELDS = ["results", "features", "count", "next", "task_id", "capture_id", "scene_id", "id"]
 FIELDS += ["status", "attachments", "name", "file_name", "url", "properties", "type", "rasters"]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.api import error_text, presigned, requests
-from satfs.api.scrub import MAX_QUOTE_CHARACTERS, for_people, is_link, is_secret_key, is_secret_like
 from satfs.errors import Garbled, NotThere
 from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
+from satfs.redaction import MAX_QUOTE_CHARACTERS, for_people, is_link, is_secret_key, is_secret_like
 
 API = "https://api.test/base"
 

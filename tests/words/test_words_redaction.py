@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api.scrub import for_people
-from satfs.redaction import redact
+from satfs.redaction import for_people, redact
 
 SECRET = "Zq7vR1pXw9"
 
