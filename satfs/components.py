@@ -28,7 +28,7 @@ from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.permits import Permits
 from satfs.net.proxies import Proxies, proxies_of_environment
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.net.trust import tls_context
 from satfs.node_board import NodeBoard
 from satfs.node_locks import NodeLocks

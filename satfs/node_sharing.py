@@ -77,7 +77,7 @@ class NodeLinks:
 
 
 class NodePauses:
-    """Until when a `Retry-After` to any process of the node holds (`net.retrying.Pauses`)."""
+    """Until when a `Retry-After` to any process of the node holds (`net.retry_loop.Pauses`)."""
 
     def __init__(
         self, locks: NodeLocks, board: NodeBoard, wall_clock: Callable[[], float] = time.time

@@ -28,10 +28,10 @@ from satfs.api.tokens import ReceivedToken
 from satfs.errors import Garbled, NeedsLogin
 from satfs.net.addresses import origin_of, shown
 from satfs.net.http import Http
-from satfs.net.refusals import CredentialHistory, NextTry, Refusals
+from satfs.net.refused_credentials import CredentialHistory, NextTry, Refusals
 from satfs.net.responses import Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.refreshable import Refreshable
 from satfs.request_slots import Deadline
 from satfs.settings import AuthMode, Settings

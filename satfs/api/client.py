@@ -45,7 +45,7 @@ from satfs.net.addresses import LinkRule
 from satfs.net.connecting import CheckPeer
 from satfs.net.http import Http
 from satfs.net.responses import Response
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.request_slots import Deadline
 from satfs.settings import Settings
 

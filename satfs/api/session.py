@@ -36,10 +36,10 @@ from satfs.errors import (
 from satfs.model import Contract, ContractId
 from satfs.net.addresses import origin_of, resolved, shown
 from satfs.net.http import MAX_RESPONSE_BYTES, Http
-from satfs.net.refusals import Refusals
+from satfs.net.refused_credentials import Refusals
 from satfs.net.responses import Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.redaction import for_people
 from satfs.refreshable import Refreshable
 from satfs.request_slots import Deadline, RequestSlots
@@ -115,8 +115,9 @@ class ApiSession:
 
         *read* gets responses of status 200 (with *takes_redirect* also redirects) and may raise
         `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
-        After a 401 it is sent again, with the same token or a new one, as `net/refusals.py` has
-        it. *what* names the request in messages. A response longer than *max_bytes* is a failure.
+        After a 401 it is sent again, with the same token or a new one, as
+        `net/refused_credentials.py` decides. *what* names the request in messages. A response
+        longer than *max_bytes* is a failure.
 
         Raises:
             NeedsLogin, NeedsContract: refused until the end; remembered for a few seconds.

@@ -18,13 +18,13 @@ import platformdirs
 import trio
 
 from satfs.api.auth import account_key
-from satfs.at_once import results_in_order
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_json, print_remark, print_sentence, show
 from satfs.cli.targets import OnMount
 from satfs.cli.watch_sources import Listing, Source
 from satfs.cli.webhook import Poster
+from satfs.concurrent_map import concurrent_map
 from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, SeenPublications
 from satfs.control.selecting import LISTINGS_AT_ONCE
@@ -184,7 +184,7 @@ class Watch:
             return task, await self._fresh(("tasks", _name(task, RESERVED_BESIDE_TASKS)))
 
         due_tasks = seen.due_tasks(tasks, now_s)
-        for task, listing in await results_in_order(captures, due_tasks, LISTINGS_AT_ONCE):
+        for task, listing in await concurrent_map(captures, due_tasks, LISTINGS_AT_ONCE):
             for event in seen.note_captures(task, listing["entries"], now_s):
                 await self._emit(event)
 
@@ -192,7 +192,7 @@ class Watch:
             return capture, await self._fresh(("captures", names.name_of(capture).decode()))
 
         due_captures = seen.due_captures(now_s)
-        for capture, listing in await results_in_order(scenes, due_captures, LISTINGS_AT_ONCE):
+        for capture, listing in await concurrent_map(scenes, due_captures, LISTINGS_AT_ONCE):
             for event in seen.note_scenes(capture, listing["entries"], now_s):
                 await self._emit(event)
         seen.is_begun = True

@@ -22,7 +22,7 @@ from satfs.content.transfer.inloop import InLoopMover
 from satfs.content.transfer.interface import BulkMover
 from satfs.content.transfer.workers import WorkerPool
 from satfs.net.http import Http
-from satfs.net.retrying import Pauses, Retries
+from satfs.net.retry_loop import Pauses, Retries
 from satfs.node_locks import NodeLocks
 from satfs.settings import Settings
 

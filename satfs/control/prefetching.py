@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.content.cache.pins import StoredObject
 from satfs.control.components import MountComponents
 from satfs.control.progress import CommandProgress
@@ -209,7 +209,7 @@ class Fetching:
 
     async def run(self, wanted: Sequence[Target]) -> None:
         """Fetch all of *wanted*, some at once."""
-        await results_in_order(self._fetch, wanted, self.jobs)
+        await concurrent_map(self._fetch, wanted, self.jobs)
 
     async def _fetch(self, target: Target) -> None:
         node = target.node

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.content.fetch.raster_reads import MERGE_GAP_BYTES
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
@@ -141,7 +141,7 @@ async def _plans(
             return failure
 
     plans, failures = {}, {}
-    outcomes = await results_in_order(plan_of, rasters, jobs)
+    outcomes = await concurrent_map(plan_of, rasters, jobs)
     for target, outcome in zip(rasters, outcomes, strict=True):
         if isinstance(outcome, SatfsError):
             failures[target.path] = outcome
@@ -196,7 +196,7 @@ async def _read_blocks(plan: _Plan, node: File, take: Take) -> int:
     try:
         if isinstance(reader, LimitsReadAhead):
             reader.limit_read_ahead(ByteRange(0, 0))
-        await results_in_order(read, pieces, 1 if plan.is_packed else _RANGES_AT_ONCE)
+        await concurrent_map(read, pieces, 1 if plan.is_packed else _RANGES_AT_ONCE)
     finally:
         reader.close()
     return n_bytes

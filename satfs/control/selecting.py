@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from satfs.api.listings import Listings
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.control.records import Found, resolve
 from satfs.errors import NotThere
@@ -56,7 +56,7 @@ async def _records_below(
                 return [({"task": task.record}, each) for each in listing if each.is_published]
             return []
 
-        listings = await results_in_order(captures_of, wanted, LISTINGS_AT_ONCE)
+        listings = await concurrent_map(captures_of, wanted, LISTINGS_AT_ONCE)
         captures = [each for listing in listings for each in listing]
 
     async def scenes_of(place: tuple[Mapping[str, Json], Capture]) -> list[Scene]:
@@ -68,5 +68,5 @@ async def _records_below(
                 return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
         return []
 
-    found = await results_in_order(scenes_of, captures, LISTINGS_AT_ONCE)
+    found = await concurrent_map(scenes_of, captures, LISTINGS_AT_ONCE)
     return [scene for scenes in found for scene in scenes]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.control.components import MountComponents
 from satfs.control.progress import failure_record
 from satfs.control.server import SendNotice
@@ -47,7 +47,7 @@ async def stac_items(
         moved = relocated(item, scene.path, mountpoint)
         await send({"event": "item", "number": number, "item": moved})
 
-    await results_in_order(send_item, list(enumerate(wanted)), SCENES_AT_ONCE)
+    await concurrent_map(send_item, list(enumerate(wanted)), SCENES_AT_ONCE)
     for each in failures:
         await send({"event": "failed", **each})
     return {"scenes": len(wanted), "failed": failures}

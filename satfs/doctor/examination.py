@@ -16,7 +16,7 @@ import trio
 from satfs.api import requests
 from satfs.api.client import Aleph, http_for
 from satfs.api.token_sources import mode_of
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
@@ -202,7 +202,7 @@ async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> l
         # Without any credential: that a refusal comes back is all that is wanted.
         return await reach(http, host, proxies, {"Accept": "application/json"})
 
-    return await results_in_order(find, hosts)
+    return await concurrent_map(find, hosts)
 
 
 def _hurried(settings: Settings) -> Settings:

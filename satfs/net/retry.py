@@ -1,6 +1,6 @@
 """Decide whether a failed request is worth another try, and how long to wait before it.
 
-*Pure*: `net/retrying.py` does the waiting. Nothing is tried again unless it is named here.
+*Pure*: `net/retry_loop.py` does the waiting. Nothing is tried again unless it is named here.
 
 Waits are "full jitter": a random time between 0 and a limit that doubles with each failure. Of the
 usual schemes it makes the fewest calls while the other side is overloaded, since callers that

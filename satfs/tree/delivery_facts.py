@@ -19,7 +19,7 @@ from cachetools import LRUCache
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.resources import DerivedStore
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
 from satfs.facts.members import MAX_NAMES, known_members, may_be_known
@@ -129,7 +129,7 @@ class DeliveryFactsReader:
                 parser.feed(part, data)
 
         while wanted := parser.needs():
-            await results_in_order(read, wanted)
+            await concurrent_map(read, wanted)
         return parser.facts()
 
 

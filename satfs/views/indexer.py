@@ -16,8 +16,8 @@ from typing import Final
 import structlog
 import trio
 
-from satfs.at_once import results_in_order
 from satfs.atomic_file import write_atomically
+from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Task
 from satfs.tree.captures import scene_name
@@ -169,7 +169,7 @@ class SceneIndexer:
                 await self._save()
             await trio.sleep(_PAUSE_S)
 
-        await results_in_order(look, sorted(tasks, key=_age), _TASKS_AT_ONCE)
+        await concurrent_map(look, sorted(tasks, key=_age), _TASKS_AT_ONCE)
 
     async def _scenes_of(self, task: Task) -> list[IndexedScene]:
         found: list[IndexedScene] = []

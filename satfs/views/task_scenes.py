@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import trio
 from cachetools import LRUCache
 
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere, SatfsError
 from satfs.facts.record import facts_of_record
 from satfs.facts.scene import SceneFacts
@@ -146,7 +146,7 @@ class ScenesOfTasks:
                     return  # known by its record alone
 
         with trio.move_on_after(self._terms.deadline_s):
-            await results_in_order(look, directories)
+            await concurrent_map(look, directories)
         views = await self._views(directories, facts)
         found = TaskScenes(task, tuple(views), len(directories) - len(facts))
         lifetime_s = _INCOMPLETE_S if found.n_unknown else self._terms.ttl_s
@@ -252,4 +252,4 @@ async def _scene_directories(directory: TaskDirectory) -> list[SceneDirectory]:
             entries = await capture.children()
         return [each.target for each in entries if isinstance(each.target, SceneDirectory)]
 
-    return [each for found in await results_in_order(scenes_of, captures) for each in found]
+    return [each for found in await concurrent_map(scenes_of, captures) for each in found]

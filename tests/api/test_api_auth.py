@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from satfs.api.auth import Credential, account_key, usable_for_s
 from satfs.errors import Garbled, NeedsLogin, Unreachable
 from satfs.net.http import Http
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 
 
 @asynccontextmanager

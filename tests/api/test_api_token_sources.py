@@ -32,7 +32,7 @@ from satfs.api.secret_store import StoredLogin
 from satfs.api.token_sources import TokenFile, mode_of, source_of
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.http import Http
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.settings import AuthMode, SecretPlace
 
 SECRET = "5eedfeed-never-to-be-shown"

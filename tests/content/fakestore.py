@@ -26,7 +26,7 @@ from satfs.content.fetch.fetcher import Fetcher
 from satfs.demo.contents import Content, RampContent
 from satfs.model import AttachmentName, Link, SceneId, Version
 from satfs.net.http import Http
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.settings import load_settings
 
 T = TypeVar("T")

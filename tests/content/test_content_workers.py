@@ -51,7 +51,7 @@ from satfs.errors import Changed, Unreachable
 from satfs.model import AttachmentName, ByteRange, Link, RemoteReader, SceneId
 from satfs.net import permits
 from satfs.net.http import Http
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.settings import load_settings
 
 MIB = 1024 * 1024

@@ -26,7 +26,7 @@ from satfs.api.record_list import RecordList, packed_page
 from satfs.errors import Throttled
 from satfs.model import AttachmentName, Link, SceneId, Task
 from satfs.net.reachability import Reachability
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 from satfs.node_board import NodeBoard
 from satfs.node_sharing import MAX_PAUSE_S, NodeLinks, NodePauses
 from satfs.settings import load_settings

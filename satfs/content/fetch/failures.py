@@ -14,7 +14,7 @@ from satfs.errors import (
     Throttled,
     Unreachable,
 )
-from satfs.net.refusals import Refusals
+from satfs.net.refused_credentials import Refusals
 from satfs.net.retry import wait_before_next_s
 
 

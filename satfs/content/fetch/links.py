@@ -14,7 +14,7 @@ import trio
 
 from satfs import read_trace
 from satfs.model import AttachmentName, Link, SceneId
-from satfs.net.refusals import CredentialHistory, Refusals
+from satfs.net.refused_credentials import CredentialHistory, Refusals
 from satfs.read_trace import ReadTrace, ReadTraces
 from satfs.refreshable import Refreshable
 

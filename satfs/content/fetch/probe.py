@@ -40,10 +40,10 @@ from satfs.errors import Garbled, SatfsError
 from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.host_connections import Crowded
-from satfs.net.refusals import Refusals
+from satfs.net.refused_credentials import Refusals
 from satfs.net.responses import StreamedResponse
 from satfs.net.retry import retry_after_s
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 
 T = TypeVar("T")
 

@@ -40,7 +40,7 @@ from satfs.net.host_connections import Crowded, Holder, Permit, TakenBack
 from satfs.net.permits import AWAITED, READ_AHEAD, Permits
 from satfs.net.reachability import Reachability
 from satfs.net.recalls import Rank
-from satfs.net.retrying import NoPauses, Pauses, admit, is_silence
+from satfs.net.retry_loop import NoPauses, Pauses, admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
 log = structlog.get_logger(__name__)

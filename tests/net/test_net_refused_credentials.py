@@ -7,7 +7,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.net.refusals import MAX_WAIT_S, UNPROVEN_S, YOUNG_S, CredentialHistory, NextTry, Refusals
+from satfs.net.refused_credentials import (
+    MAX_WAIT_S,
+    UNPROVEN_S,
+    YOUNG_S,
+    CredentialHistory,
+    NextTry,
+    Refusals,
+)
 
 
 def tries_of(

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def results_in_order(
+async def concurrent_map(
     work: Callable[[T], Awaitable[R]], subjects: Sequence[T], n_at_once: int | None = None
 ) -> list[R]:
     """Return what *work* returns for each of *subjects*, in order; *n_at_once* run, or all.

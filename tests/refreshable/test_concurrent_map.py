@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from satfs.at_once import results_in_order
+from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere
 
 
@@ -20,7 +20,7 @@ async def test_results_come_in_the_order_of_the_subjects(
         await trio.sleep(seconds)
         return f"{seconds} s"
 
-    assert await results_in_order(work, [4, 3, 2, 1], n_at_once) == ["4 s", "3 s", "2 s", "1 s"]
+    assert await concurrent_map(work, [4, 3, 2, 1], n_at_once) == ["4 s", "3 s", "2 s", "1 s"]
     assert trio.current_time() - began_s == took_s
 
 
@@ -36,7 +36,7 @@ async def test_the_first_failure_ends_the_others_and_is_raised_as_it_is(
         ended.append(seconds)
 
     with pytest.raises(NotThere, match="two"):
-        await results_in_order(work, [1, 2, 3, 4])
+        await concurrent_map(work, [1, 2, 3, 4])
     assert ended == [1]
 
 
@@ -44,4 +44,4 @@ async def test_no_subjects_are_no_results() -> None:
     async def work(_: int) -> None:
         raise AssertionError
 
-    assert await results_in_order(work, [], 3) == []
+    assert await concurrent_map(work, [], 3) == []

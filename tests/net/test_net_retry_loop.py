@@ -11,7 +11,7 @@ import trio.testing
 
 from satfs.errors import DeadlineReached, Garbled, NotThere, Throttled, Unreachable
 from satfs.net.reachability import DOUBT_PATIENCE_S, Reachability
-from satfs.net.retrying import Retries
+from satfs.net.retry_loop import Retries
 
 HOST = "https://a:443"
 
