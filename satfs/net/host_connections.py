@@ -65,7 +65,7 @@ class Holder(Protocol):
 
 
 class Permit:
-    """Leave for one request over one connection of *holder*. End it with `end`.
+    """Permission for one request over one connection of *holder*. End it with `end`.
 
     *scope* is cancelled when the connection is found to be silent while others carry. *is_new*:
     the connection has not responded before. *is_patient*: a connection that has responded before is

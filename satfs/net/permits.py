@@ -1,4 +1,4 @@
-"""Leave to use a connection: one count for each host, over all that hold connections to it.
+"""Permission to use a connection: one count for each host, over all that hold connections to it.
 
 The pools of the mount's own process and its worker processes open connections by themselves. Each
 request needs a permit first, which says whose connection it uses. So together they keep to what a

@@ -19,8 +19,8 @@ from satfs.net.proxies import Proxy
 #: Time without a request after a 407, in seconds; doubled with each 407 in a row. Accounts are
 #: commonly locked at five to ten failures within half an hour.
 REFUSED_S: Final = 600.0
-#: The same after a proxy that accepted the login before: it has lost touch with its directory
-#: service for a moment, for example.
+#: The same after a proxy that accepted the login before: its directory service may have been out of
+#: reach for a moment.
 PROVEN_REFUSED_S: Final = 5.0
 #: Limit of that time, in seconds.
 MAX_REFUSED_S: Final = 3600.0

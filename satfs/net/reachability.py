@@ -31,7 +31,7 @@ SECOND_OPINION_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Leave to send a request. A probe has one try, at most *patience_s* (None: the call's)."""
+    """Permission to send a request; of a probe for one try, at most *patience_s* (None: any)."""
 
     is_probe: bool = False
     patience_s: float | None = None
@@ -69,7 +69,7 @@ class Reachability:
     _hosts: dict[str, _Host] = field(default_factory=dict)
 
     def admit(self, origin: str, now_s: float, about: str = "") -> Admission | None:
-        """Return leave to send a request; None when *origin* is offline and no probe is due.
+        """Return permission to send a request; None when *origin* is offline and no probe is due.
 
         *about* names the request: it is equal for equal ones. A probe's caller must report
         `probe_ended` for every result.

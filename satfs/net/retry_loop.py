@@ -26,7 +26,7 @@ def is_silence(failure: BaseException) -> bool:
 
 
 async def admit(reachability: Reachability, origin: str, about: str) -> Admission | None:
-    """Return leave to send a request, or None when *origin* is offline (`Reachability.admit`).
+    """Return permission to send a request, or None when *origin* is offline (`Reachability.admit`).
 
     Waits while a probe finds out whether a host that was silent is: at most for one probe's time.
     """

@@ -242,7 +242,7 @@ class RangeRetry:
     async def _permitted(
         self, range_request: RangeRequest, link: Link, trial: AttemptCounts, *, is_probe: bool
     ) -> Permit:
-        """Wait until *range_request* may use a connection, and return leave to."""
+        """Wait until *range_request* may use a connection, and return the permission to."""
         origin = origin_of(link.url)
         holders: list[Holder] = []
 

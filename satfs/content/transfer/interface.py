@@ -53,7 +53,7 @@ class Attempt:
         start: the first byte that it requests.
         scope: cancelled, it ends the attempt; the bytes that have arrived stay.
         silence: limits the time until the first block; None where nothing limits it.
-        permit: leave to use a connection, while the attempt has one.
+        permit: permission to use a connection, while the attempt has one.
         claim: on the blocks that it brings, while the attempt has one.
         response_s: how long the store took to respond, once that is known.
         first_byte_at_s: when the first byte arrived, on trio's clock.
