@@ -10,13 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pytest
 import rasterio
 from cli.conftest import Program
 from cli.mounts import Mounted, vendor
 from fakes.raster_program import RasterProgram
-from imagery.rasters import EPSG, TRANSFORM, learn, write
+from imagery.rasters import EPSG, TRANSFORM, learn, noisy_pixels, write
 from rasterio.enums import Resampling
 from rasterio.warp import transform_bounds
 
@@ -35,17 +34,11 @@ WINDOW: Final = (700, 900, 600, 500)
 MEMBERS: Final = ("rasters/scene_TOA_0.tif", "rasters/scene_VISUAL_0.tif")
 
 
-def _pixels() -> Any:
-    ramp = np.add.outer(np.arange(N), np.arange(N)) // 7
-    noise = np.random.default_rng(1).integers(0, 4000, (4, N, N))
-    return (ramp + noise).astype("uint16")
-
-
 def _tiles(side: int, **options: Any) -> Callable[[Path], Path]:
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": side, "blockysize": side}
 
     def make(path: Path) -> Path:
-        write(path, _pixels(), **tiles, **options)
+        write(path, noisy_pixels(N), **tiles, **options)
         with rasterio.open(path, "r+") as file:
             file.build_overviews([2, 4, 8], Resampling.nearest)
         return path
@@ -57,7 +50,7 @@ LAYOUTS: Final[dict[str, Callable[[Path], Path]]] = {
     "256 tiles, pixel, LZW": _tiles(256, compress="lzw", interleave="pixel"),
     "512 tiles, band, LZW": _tiles(512, compress="lzw", interleave="band"),
     "strips of 16, deflate": lambda path: write(
-        path, _pixels(), compress="deflate", blockysize=16, interleave="pixel"
+        path, noisy_pixels(N), compress="deflate", zlevel=1, blockysize=16, interleave="pixel"
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,14 @@ def pixels(n_bands: int = 4, height: int = 700, width: int = 900, dtype: str = "
     ramp = np.add.outer(np.arange(height), np.arange(width)) // 7
     noise = rng.integers(0, 9, (n_bands, height, width))
     return ((ramp + noise) % 255).astype(dtype)
+
+
+@cache
+def noisy_pixels(side: int) -> Any:
+    """Return four bands of *side* by *side* pixels that no compression makes much smaller."""
+    ramp = np.add.outer(np.arange(side), np.arange(side)) // 7
+    noise = np.random.default_rng(1).integers(0, 4000, (4, side, side))
+    return (ramp + noise).astype("uint16")
 
 
 def write(path: Path, data: NDArray[Any] | None = None, **options: Any) -> Path:

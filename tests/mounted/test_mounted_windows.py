@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import rasterio
 from fakes.raster_program import RasterProgram
-from imagery.rasters import EPSG, TRANSFORM, learn, write
+from imagery.rasters import EPSG, TRANSFORM, learn, noisy_pixels, write
 from mounted.conftest import MountIt, StartOrigin
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
@@ -61,21 +61,18 @@ print(seen.hexdigest())
 """
 
 
-@cache
-def _pixels() -> Any:
-    ramp = np.add.outer(np.arange(N), np.arange(N)) // 7
-    noise = np.random.default_rng(1).integers(0, 4000, (4, N, N))
-    return (ramp + noise).astype("uint16")
+#: Deflate at its quickest: what is compressed is noise, and there is a gigabyte of it.
+_DEFLATE: Final[dict[str, Any]] = {"compress": "deflate", "zlevel": 1}
 
 
 def _tiled(side: int, **options: Any) -> Callable[[Path], Path]:
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": side, "blockysize": side}
-    return lambda path: write(path, _pixels(), **tiles, **options)
+    return lambda path: write(path, noisy_pixels(N), **tiles, **options)
 
 
 def _cog(path: Path) -> Path:
-    source = _tiled(512, compress="deflate")(path.with_suffix(".source.tif"))
-    copy(source, path, driver="COG", blocksize=512, compress="deflate")
+    source = _tiled(512)(path.with_suffix(".source.tif"))
+    copy(source, path, driver="COG", blocksize=512, compress="deflate", level=1)
     source.unlink()
     return path
 
@@ -83,35 +80,33 @@ def _cog(path: Path) -> Path:
 LAYOUTS: Final[dict[str, Callable[[Path], Path]]] = {
     "256 tiles, pixel, LZW": _tiled(256, compress="lzw", interleave="pixel"),
     "512 tiles, band, LZW": _tiled(512, compress="lzw", interleave="band"),
-    "512 tiles, pixel, deflate": _tiled(512, compress="deflate", interleave="pixel"),
+    "512 tiles, pixel, deflate": _tiled(512, interleave="pixel", **_DEFLATE),
     "COG, deflate": _cog,
     "1024 tiles, uncompressed": _tiled(1024, interleave="pixel"),
     "256 tiles, band, LZW": _tiled(256, compress="lzw", interleave="band"),
     "256 tiles, LZW, predictor": _tiled(256, compress="lzw", predictor=2, interleave="pixel"),
     "strips of 16, deflate": lambda path: write(
-        path, _pixels(), compress="deflate", blockysize=16, interleave="pixel"
+        path, noisy_pixels(N), blockysize=16, interleave="pixel", **_DEFLATE
     ),
-    "strips, LZW": lambda path: write(path, _pixels(), compress="lzw", interleave="pixel"),
-    "BigTIFF, 256 tiles, deflate": _tiled(
-        256, compress="deflate", interleave="pixel", bigtiff="yes"
-    ),
+    "strips, LZW": lambda path: write(path, noisy_pixels(N), compress="lzw", interleave="pixel"),
+    "BigTIFF, 256 tiles, deflate": _tiled(256, interleave="pixel", bigtiff="yes", **_DEFLATE),
 }
 
 
 def _tiles(height: int, width: int, **options: Any) -> Callable[[Path], Path]:
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": width, "blockysize": height}
-    return lambda path: write(path, _pixels(), interleave="pixel", **tiles, **options)
+    return lambda path: write(path, noisy_pixels(N), interleave="pixel", **tiles, **options)
 
 
 def _jpeg(path: Path) -> Path:
-    pixels = (_pixels()[:3] // 16).astype("uint8")
+    pixels = (noisy_pixels(N)[:3] // 16).astype("uint8")
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     return write(path, pixels, compress="jpeg", photometric="ycbcr", interleave="pixel", **tiles)
 
 
 def _masked(path: Path) -> Path:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        _tiled(512, compress="deflate", interleave="pixel")(path)
+        _tiled(512, interleave="pixel", **_DEFLATE)(path)
         with rasterio.open(path, "r+") as file:
             mask = np.add.outer(np.arange(N), np.arange(N)) % 7 > 0
             file.write_mask(mask.astype("uint8") * 255)
@@ -120,7 +115,7 @@ def _masked(path: Path) -> Path:
 
 def _masked_cog(path: Path) -> Path:
     source = _masked(path.with_suffix(".source.tif"))
-    copy(source, path, driver="COG", blocksize=512, compress="deflate")
+    copy(source, path, driver="COG", blocksize=512, compress="deflate", level=1)
     source.unlink()
     return path
 
@@ -131,7 +126,7 @@ def _sparse(path: Path) -> Path:
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": 256, "blockysize": 256}
     options: dict[str, Any] = {"compress": "lzw", "interleave": "pixel", "sparse_ok": True}
     options |= {"crs": CRS.from_epsg(EPSG), "transform": TRANSFORM}
-    pixels = _pixels()
+    pixels = noisy_pixels(N)
     with rasterio.open(path, "w", driver="GTiff", **shape, **tiles, **options) as file:
         for top, left in product(range(0, N, 512), repeat=2):
             if (top // 512 + left // 512) % 3:
@@ -155,12 +150,12 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
     "COG with a mask": _masked_cog,
     "sparse": _sparse,
     "overviews added": _with_overviews,
-    "tiles 512 wide, 256 high": _tiles(256, 512, compress="deflate"),
+    "tiles 512 wide, 256 high": _tiles(256, 512, **_DEFLATE),
     "tiles 128 wide, 512 high": _tiles(512, 128, compress="zstd"),
     "big-endian": _tiled(256, compress="lzw", interleave="pixel", ENDIANNESS="BIG"),
     "LERC, bands": _tiled(512, compress="lerc", interleave="band"),
     "strips of 8, bands": lambda path: write(
-        path, _pixels(), compress="lzw", blockysize=8, interleave="band"
+        path, noisy_pixels(N), compress="lzw", blockysize=8, interleave="band"
     ),
 }
 
