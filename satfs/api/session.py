@@ -115,9 +115,8 @@ class ApiSession:
 
         *read* gets responses of status 200 (with *takes_redirect* also redirects) and may raise
         `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
-        After a 401 it is sent again, with the same token or a new one, as
-        `net/refused_credentials.py` decides. *what* names the request in messages. A response
-        longer than *max_bytes* is a failure.
+        After a 401 it is sent again, as `net/refused_credentials.py` decides. *what* names the
+        request in messages. A response longer than *max_bytes* is a failure.
 
         Raises:
             NeedsLogin, NeedsContract: refused until the end; remembered for a few seconds.

@@ -142,7 +142,7 @@ class Worker:
         if not packet:
             return False
         kind, fields = messages.read_order(packet)
-        opener = self._connections.opener
+        connections, opener = self._connections, self._connections.opener
         if kind == "move":
             self._begin(MoveOrder(**fields))  # type: ignore[arg-type]  # as packed by order_move
         elif kind == "file":
@@ -154,7 +154,7 @@ class Worker:
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
                 if job.connection is None and fields.get("is_silent"):
                     # A connection that is being opened for it would be silent as well.
-                    self._connections.opener.abandon(job.origin)
+                    opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
         elif kind == "recall":
             self._recall(cast(int, fields["move"]))
@@ -162,16 +162,14 @@ class Worker:
             self._look(cast(int, fields["move"]))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            self._connections.open_ahead(
-                origin, cast(int, fields["n_connections"]) - len(self._jobs)
-            )
-            self._connections.note_carried_out(origin, cast(int, fields["order"]))
+            connections.open_ahead(origin, cast(int, fields["n_connections"]) - len(self._jobs))
+            connections.note_carried_out(origin, cast(int, fields["order"]))
         elif kind == "slow":
             opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
         elif kind == "close":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            self._connections.close_idle(origin, cast(int, fields["n_connections"]))
-            self._connections.note_carried_out(origin, cast(int, fields["order"]))
+            connections.close_idle(origin, cast(int, fields["n_connections"]))
+            connections.note_carried_out(origin, cast(int, fields["order"]))
         elif kind == "settings":
             opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
@@ -239,20 +237,13 @@ class Worker:
         except OSError as problem:
             self._lose(connection, problem)
             return
-        if (
-            not exchange.has_begun
-            and _is_body_coming(connection.sock)
-            and not connection.is_body_coming
-        ):
+        is_waiting = not exchange.has_begun
+        if is_waiting and _is_body_coming(connection.sock) and not connection.is_body_coming:
             connection.is_body_coming = True
             self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
         if exchange.outcome is None:
             return
-        if (
-            exchange.outcome.broken is not None
-            and connection.has_responded
-            and not exchange.has_begun
-        ):
+        if exchange.outcome.broken is not None and connection.has_responded and is_waiting:
             self._lose(connection, ConnectionResetError())
             return
         self._end(job, exchange.outcome)
