@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NewType, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, NewType, Protocol, TypeAlias, runtime_checkable
+
+#: Bytes of the binary units (IEC 80000-13).
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
 
 #: A value of JSON. Values come from a vendor, so nothing about them is promised.
 Json: TypeAlias = Any

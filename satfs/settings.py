@@ -37,10 +37,10 @@ from pydantic import (
 
 from satfs import profiles
 from satfs.errors import BadSettings
+from satfs.model import MIB
 from satfs.profiles import DEFAULT_PROFILE, ConfigFile, Layer, Origin, OriginKind
 
 ENV_PREFIX: Final = "SATFS_"
-MIB: Final = 1024 * 1024
 GB: Final = 10**9
 
 

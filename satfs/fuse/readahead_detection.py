@@ -16,9 +16,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from satfs.model import ByteRange
-
-KIB: Final = 1024
+from satfs.model import KIB, ByteRange
 
 #: A piece this long is the kernel's read-ahead; its limit is 512 KiB, or 128 where it cannot be
 #: raised: there it runs so little ahead that most of it is needed.

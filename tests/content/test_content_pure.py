@@ -30,7 +30,6 @@ from satfs.content.fetch.connection_controller import (
 from satfs.content.fetch.links import MARGIN_S, usable_for_s
 from satfs.content.fetch.range_request import fitted_stop, range_length, split
 from satfs.content.fetch.readahead import (
-    MIB,
     OPENING_WINDOW_BYTES,
     PAGEWISE_BYTES,
     PAGEWISE_WINDOW_BYTES,
@@ -42,7 +41,7 @@ from satfs.content.fetch.readahead import (
 from satfs.content.transfer import messages
 from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
-from satfs.model import ByteRange, Link
+from satfs.model import MIB, ByteRange, Link
 
 KIB = 1024
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.errors import BadSettings
+from satfs.model import MIB
 from satfs.settings import (
     GB,
-    MIB,
     AuthMode,
     ContentsView,
     Settings,

@@ -11,9 +11,8 @@ from typing import Final
 
 from satfs.content.fetch.raster_files import RasterFile
 from satfs.imagery.layout import Block
-from satfs.model import ByteRange
+from satfs.model import KIB, ByteRange
 
-KIB: Final = 1024
 #: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
 #: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64),
 #: and begins at a multiple of its length. Bytes that it takes in behind a block are fetched with

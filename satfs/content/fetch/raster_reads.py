@@ -23,10 +23,7 @@ from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.imagery.layout import Block
 from satfs.imagery.pattern import AccessPattern
 from satfs.imagery.spans import merge_spans
-from satfs.model import ByteRange
-
-KIB: Final = 1024
-MIB: Final = 1024 * 1024
+from satfs.model import KIB, MIB, ByteRange
 
 #: The unit in which the kernel reads when nothing is read ahead.
 PAGE_BYTES: Final = 4 * KIB

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from satfs.model import ByteRange
-
-KIB: Final = 1024
-MIB: Final = 1024 * 1024
+from satfs.model import KIB, MIB, ByteRange
 
 #: How far past the front of a run a read may start and still belong to it: skipping that much costs
 #: less than a round trip on any line that we tune for, so the gap is read through.
