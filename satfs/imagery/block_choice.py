@@ -1,4 +1,4 @@
-"""Which blocks of a raster people want: those of a window, of a box on Earth, of the overviews.
+"""Which blocks of a raster a user has chosen: of a window, of a box on Earth, of the overviews.
 
 A window is given in pixels of the full image, or as a box in degrees, which the projection that the
 header states leads to pixels.
