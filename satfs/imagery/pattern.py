@@ -23,7 +23,7 @@ from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, Window
 from satfs.model import ByteRange
 
 #: How much may be fetched in vain: one byte for this number of bytes that are read.
-READ_PER_VAIN: Final = 5
+READ_PER_UNREAD: Final = 5
 #: Bytes that may be fetched in vain beyond that, once for each open file: the other three bands of
 #: a tile of 512 by 512 pixels of 16 bits, or a row of a window of 1024 by 1024 pixels, four bands
 #: of 16 bits, in tiles of 256 by 256.
@@ -81,7 +81,7 @@ class AccessPattern:
         self._recent: OrderedDict[Block, None] = OrderedDict()
         #: Predicted and not read: in this window, and in those before it; with sizes in bytes.
         self._outstanding: dict[Block, int] = {}
-        self._vain: OrderedDict[Block, int] = OrderedDict()
+        self._unread: OrderedDict[Block, int] = OrderedDict()
         self._mean: dict[int, tuple[int, int]] = {}
         #: Predictions that were made together last, blocks read since then that had been predicted,
         #: and whether the last block was one.
@@ -95,7 +95,7 @@ class AccessPattern:
         self.read_bytes = 0
         self.hit_bytes = 0
         #: Bytes of blocks that were predicted for a window that has ended, and were not read.
-        self.vain_bytes = 0
+        self.unread_bytes = 0
 
     @property
     def outstanding(self) -> Collection[Block]:
@@ -104,7 +104,7 @@ class AccessPattern:
 
     def has_seen(self, block: Block) -> bool:
         """Return whether a block was read of late, or predicted."""
-        return block in self._recent or block in self._outstanding or block in self._vain
+        return block in self._recent or block in self._outstanding or block in self._unread
 
     def has_read(self, block: Block) -> bool:
         """Return whether a block was read of late."""
@@ -138,7 +138,7 @@ class AccessPattern:
             return n_bytes if n_bytes >= BULK_BYTES else 0
         is_strips = window.image.n_columns == 1
         least_bytes = _BULK_BYTES_OF_STRIPS if is_strips else BULK_BYTES_ELSEWHERE
-        return n_bytes // (READ_PER_VAIN + 1) if n_bytes >= least_bytes else 0
+        return n_bytes // (READ_PER_UNREAD + 1) if n_bytes >= least_bytes else 0
 
     def read(
         self,
@@ -269,8 +269,8 @@ class AccessPattern:
         else:
             is_whole = True
         for block, size in found:
-            if block in self._vain:  # fetched already, and wanted after all
-                self.vain_bytes -= self._vain.pop(block)
+            if block in self._unread:  # fetched already, and wanted after all
+                self.unread_bytes -= self._unread.pop(block)
             self._outstanding[block] = size
             predictions.append(block)
         return is_whole
@@ -278,8 +278,8 @@ class AccessPattern:
     @property
     def _free_bytes(self) -> int:
         """Return how many bytes more may be predicted now."""
-        allowed = self.read_bytes // READ_PER_VAIN + self._allowance_bytes
-        return allowed - self.vain_bytes - self.outstanding_bytes
+        allowed = self.read_bytes // READ_PER_UNREAD + self._allowance_bytes
+        return allowed - self.unread_bytes - self.outstanding_bytes
 
     # -- counting ---------------------------------------------------------------------------------
 
@@ -298,8 +298,8 @@ class AccessPattern:
         if self._is_hit:
             self._n_hits += 1
             self.hit_bytes += size
-        elif block in self._vain:
-            self.vain_bytes -= self._vain.pop(block)
+        elif block in self._unread:
+            self.unread_bytes -= self._unread.pop(block)
             self.hit_bytes += size
 
     def _mean_bytes(self, image: int) -> int:
@@ -322,10 +322,10 @@ class AccessPattern:
         if self._window is not None:
             self._remember(self._window)
         for block, size in self._outstanding.items():
-            self._vain[block] = size
-            self.vain_bytes += size
-            if len(self._vain) > _MAX_REMEMBERED_BLOCKS:
-                self._vain.popitem(last=False)  # it stays counted
+            self._unread[block] = size
+            self.unread_bytes += size
+            if len(self._unread) > _MAX_REMEMBERED_BLOCKS:
+                self._unread.popitem(last=False)  # it stays counted
         self._outstanding.clear()
         row, column = place.row, place.column
         return ReadWindow(image, row, row + 1, column, column + 1, [], first_left)

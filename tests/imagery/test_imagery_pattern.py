@@ -49,7 +49,7 @@ def test_a_window_is_known_after_its_first_rows(image: Image, side: int) -> None
     outcome = follow(AccessPattern(), image, iter(reads))
     n_columns = len({image.place(block.number).column for block in reads})
     assert outcome.n_waits <= 6 + n_columns
-    assert len(outcome.vain) <= max(1, len(reads) / 5)
+    assert len(outcome.unread) <= max(1, len(reads) / 5)
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_the_shape_of_chips_is_learnt(name: str, n_waits: float) -> None:
     before = follow(pattern, image, chain.from_iterable(made[:3]))
     outcome = follow(pattern, image, chain.from_iterable(made[3:]), before)
     assert outcome.n_waits <= n_waits * 20
-    assert len(outcome.vain) <= len(outcome.read) / 5
+    assert len(outcome.unread) <= len(outcome.read) / 5
 
 
 @pytest.mark.parametrize("name", ["256 tiles, band", "strips of 16", "strips of 1"])
@@ -80,7 +80,7 @@ def test_the_shape_of_chips_is_learnt_from_those_that_are_seen_as_a_whole(name: 
         outcome = follow(pattern, image, iter(new), outcome)
         n_waits += outcome.n_waits
     assert n_waits <= 1.5 * n_chips
-    assert len(outcome.vain) <= len(outcome.read) / 5
+    assert len(outcome.unread) <= len(outcome.read) / 5
 
 
 @every_image
@@ -173,7 +173,7 @@ def test_a_read_of_everything_is_bulk_within_megabytes(image: Image) -> None:
     assert pattern.read_bytes <= max(2 * row_bytes, BULK_BYTES) + len(where[0])
     assert pattern.bulk_ahead_bytes >= BULK_BYTES
     outcome = follow(AccessPattern(), image, in_file_order(image))
-    assert not outcome.vain
+    assert not outcome.unread
 
 
 @every_image
@@ -218,9 +218,9 @@ def test_a_band_that_comes_late_was_not_fetched_in_vain() -> None:
         pattern.read(image, number, where[number])
     pattern.predict(lambda block: where[block.number])
     pattern.read(image, 40, where[40])
-    assert pattern.vain_bytes == 2 * len(where[0])
+    assert pattern.unread_bytes == 2 * len(where[0])
     pattern.read(image, 128, where[128])
-    assert pattern.vain_bytes == len(where[0])
+    assert pattern.unread_bytes == len(where[0])
     assert pattern.hit_bytes == len(where[0])
 
 
@@ -284,10 +284,10 @@ def test_whatever_is_read_little_is_fetched_in_vain(
             assert 0 <= block.number < image.n_blocks
             assert block.number not in read
             predicted[block.number] = len(span_of(block))
-        vain = sum(size for number, size in predicted.items() if number not in read)
+        unread = sum(size for number, size in predicted.items() if number not in read)
         total = sum(len(span_of(Block(0, number))) for number in read)
-        assert vain <= total / 5 + allowance_bytes
-        assert vain == pattern.vain_bytes + pattern.outstanding_bytes
+        assert unread <= total / 5 + allowance_bytes
+        assert unread == pattern.unread_bytes + pattern.outstanding_bytes
         assert total == pattern.read_bytes
 
 
@@ -376,7 +376,7 @@ def test_where_little_may_be_fetched_in_vain_strips_are_not_fetched_one_by_one()
         outcome = follow(pattern, image, iter([Block(0, number)]), outcome)
         n_requests += is_new or len(outcome.predicted) > before
     assert n_requests <= 40
-    assert sum(len(where[block.number]) for block in outcome.vain) <= 1500 * 65_536 / 5
+    assert sum(len(where[block.number]) for block in outcome.unread) <= 1500 * 65_536 / 5
 
 
 @pytest.mark.parametrize(("name", "n_waits"), [("256 tiles", 24), ("512 tiles", 24)])
@@ -389,7 +389,7 @@ def test_the_second_chip_is_expected_to_be_like_the_first(name: str, n_waits: in
         outcome = follow(pattern, image, iter(new), outcome)
         n_waited += outcome.n_waits
     assert n_waited <= n_waits
-    assert len(outcome.vain) <= len(outcome.read) / 5
+    assert len(outcome.unread) <= len(outcome.read) / 5
 
 
 def test_a_block_beside_the_first_leaves_most_of_the_allowance() -> None:
@@ -404,7 +404,7 @@ def test_a_block_beside_the_first_leaves_most_of_the_allowance() -> None:
             found = [p.number for p in pattern.predict(lambda block: where[block.number])]
             assert found in ([], [first + 1])
             made += found
-            n_bytes = pattern.vain_bytes + pattern.outstanding_bytes
+            n_bytes = pattern.unread_bytes + pattern.outstanding_bytes
             assert n_bytes <= pattern.read_bytes / 5 + ALLOWANCE_BYTES / 4
     assert len(made) > 2
 
@@ -417,6 +417,6 @@ def test_a_window_of_blocks_that_are_no_squares_is_taken_for_a_square(
     image = plain_image(SIDE, SIDE, width, height, n_bands=4)
     reads = list(window_reads(image, Window(300, 812, 500, 1012)))
     outcome = follow(AccessPattern(), image, iter(reads))
-    n_bytes = sum(len(spans(image)[block.number]) for block in outcome.vain)
+    n_bytes = sum(len(spans(image)[block.number]) for block in outcome.unread)
     assert n_bytes <= 512 * 1024
     assert outcome.n_waits <= 3

@@ -54,7 +54,7 @@ class Outcome:
     read: set[Block] = field(default_factory=set)
 
     @property
-    def vain(self) -> set[Block]:
+    def unread(self) -> set[Block]:
         """Return what was predicted and never read."""
         return self.predicted - self.read
 
@@ -80,6 +80,6 @@ def follow(
             assert 0 <= predicted.number < image.n_blocks
             assert predicted not in outcome.read
             outcome.predicted.add(predicted)
-        wasted = pattern.vain_bytes + pattern.outstanding_bytes
+        wasted = pattern.unread_bytes + pattern.outstanding_bytes
         assert wasted <= pattern.read_bytes / 5 + ALLOWANCE_BYTES
     return outcome

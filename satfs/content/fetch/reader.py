@@ -179,7 +179,7 @@ class ObjectReader:
     def _forget_raster(self) -> None:
         if self._raster_reads is not None:
             pattern = self._raster_reads.pattern
-            unread_bytes = pattern.vain_bytes + pattern.outstanding_bytes
+            unread_bytes = pattern.unread_bytes + pattern.outstanding_bytes
             self._fetcher.source.trace.predicted(0, unread_bytes)
         self._raster = self._raster_reads = None
 
