@@ -12,7 +12,7 @@
     │   ├── DeadlineReached  the call's time is up
     │   │   └── Unfinished       the same, and part of a long listing has come
     │   └── Throttled        the required wait is longer than the deadline allows
-    ├── OverBudget       the day's egress limit is reached, and the cache does not have it
+    ├── OverEgressLimit  the day's egress limit is reached, and the cache does not have it
     ├── TooManyOpen      the process has no descriptor left for one more file
     ├── Garbled          the vendor broke its own contract
     ├── Damaged          an archive that contradicts itself
@@ -110,7 +110,7 @@ class Throttled(Unreachable):
         self.retry_after_s = retry_after_s
 
 
-class OverBudget(SatfsError):
+class OverEgressLimit(SatfsError):
     """Bytes that are not in the cache, when no more are to be fetched today."""
 
 

@@ -10,7 +10,7 @@ from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.derived import Derived
 from satfs.content.cache.pins import Pins, StoredObject
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.egress_limit import Budget
+from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.links import LinkCaches, Sign
 from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_request import TransferStatus
@@ -36,7 +36,7 @@ class Attachments:
         confirm_after_s: float,
         wall_clock: Callable[[], float] = time.time,
         traces: ReadTraces | None = None,
-        budget: Budget | None = None,
+        egress: EgressLimit | None = None,
         locks: NodeLocks | None = None,
         n_idle: Callable[[str], int] = lambda origin: 0,
         absent_s: float = 0.0,
@@ -44,7 +44,7 @@ class Attachments:
         #: Traces of reads, object by object, for users.
         self.traces = traces or ReadTraces()
         #: The limit of bytes fetched in a day, and the bytes fetched so far.
-        self.budget = budget or Budget()
+        self.egress = egress or EgressLimit()
         self._cache = cache
         self._dispatcher = dispatcher
         self._links = LinkCaches(sign, label_of, self.traces)
@@ -54,7 +54,7 @@ class Attachments:
             links=self._links,
             account=account,
             traces=self.traces,
-            budget=self.budget,
+            egress=self.egress,
             on_outdated=lambda place: self._versions.outdated(*place),
         )
         self._versions = Versions(
@@ -67,7 +67,7 @@ class Attachments:
             confirm_after_s=confirm_after_s,
             wall_clock=wall_clock,
             traces=self.traces,
-            budget=self.budget,
+            egress=self.egress,
             locks=locks or NodeLocks(),
             n_idle=n_idle,
             absent_s=absent_s,

@@ -13,7 +13,7 @@ from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import default_bytes
 from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.egress_limit import FILE_NAME, Budget, keep_settled, settle
+from satfs.content.fetch.egress_limit import FILE_NAME, EgressLimit, keep_settled, settle
 from satfs.content.fetch.host_limit_store import HostLimitStore
 from satfs.content.fetch.links import Sign
 from satfs.content.fetch.probe import Probe
@@ -73,7 +73,7 @@ async def open_attachments(
         memory_bytes=settings.memory_bytes,
         locks=locks,
     )
-    budget = Budget(settings.egress_limit)
+    egress = EgressLimit(settings.egress_limit)
     spent_file = settings.cache_dir / account / FILE_NAME
     try:
         async with trio.open_nursery() as nursery:
@@ -125,7 +125,7 @@ async def open_attachments(
                 sign=sign,
                 account=account,
                 confirm_after_s=settings.listing_ttl_s,
-                budget=budget,
+                egress=egress,
                 locks=locks,
                 n_idle=lambda origin: sum(http.holder.n_idle(origin)),
                 absent_s=ABSENT_FACTOR * settings.negative_ttl_s,
@@ -136,8 +136,8 @@ async def open_attachments(
             await hosts.load()
             nursery.start_soon(hosts.keep)
             if cache.is_persistent:
-                await settle(budget, spent_file, is_forced=True)
-                nursery.start_soon(keep_settled, budget, spent_file)
+                await settle(egress, spent_file, is_forced=True)
+                nursery.start_soon(keep_settled, egress, spent_file)
             try:
                 yield contents
             finally:
@@ -145,5 +145,5 @@ async def open_attachments(
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSING_S):
             if cache.is_persistent:
-                await settle(budget, spent_file)
+                await settle(egress, spent_file)
             await cache.close()

@@ -15,7 +15,7 @@ from satfs.content.cache.directory import object_name
 from satfs.content.cache.open_objects import alone_with
 from satfs.content.cache.pins import StoredObject
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.egress_limit import Budget
+from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.links import LinkCaches
 from satfs.content.fetch.range_request import ObjectSource
@@ -47,7 +47,7 @@ class OpenFetchers:
         links: LinkCaches,
         account: str,
         traces: ReadTraces,
-        budget: Budget,
+        egress: EgressLimit,
         on_outdated: Callable[[Place], None],
     ) -> None:
         self._cache = cache
@@ -55,7 +55,7 @@ class OpenFetchers:
         self._links = links
         self._account = account
         self._traces = traces
-        self._budget = budget
+        self._egress = egress
         self._on_outdated = on_outdated
         self.by_place: OrderedDict[Place, Fetcher] = OrderedDict()
         self._n_handles: dict[Place, int] = {}
@@ -83,7 +83,7 @@ class OpenFetchers:
             if (outdated := self.by_place.pop(place, None)) is not None:
                 outdated.cached.release()
             outdate = partial(self._on_outdated, place)
-            fetcher = Fetcher(self._cache, cached, self._dispatcher, source, outdate, self._budget)
+            fetcher = Fetcher(self._cache, cached, self._dispatcher, source, outdate, self._egress)
             self.by_place[place] = fetcher
         self.by_place.move_to_end(place)
         return fetcher

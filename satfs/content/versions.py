@@ -24,7 +24,7 @@ from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.open_objects import alone_with
 from satfs.content.fetch.beginning import bring_beginning, parts_of_beginning
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.egress_limit import Budget
+from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.first_reads import BEGINNING_BYTES, FirstReads
 from satfs.content.fetch.links import LinkCaches
 from satfs.content.fetch.probe import Probe
@@ -74,7 +74,7 @@ class Versions:
         confirm_after_s: float,
         wall_clock: Callable[[], float],
         traces: ReadTraces,
-        budget: Budget,
+        egress: EgressLimit,
         locks: NodeLocks,
         n_idle: Callable[[str], int],
         absent_s: float,
@@ -88,7 +88,7 @@ class Versions:
         self._confirm_after_s = confirm_after_s
         self._now = wall_clock
         self._traces = traces
-        self._budget = budget
+        self._egress = egress
         self._locks = locks
         self._known: OrderedDict[Key, KnownVersion] = OrderedDict()
         #: Attachments without an object, with the revision of the record, while that is believed.
@@ -216,8 +216,8 @@ class Versions:
         scene, attachment, revision = wanted
         key, label = (scene, attachment), label_of(scene, attachment)
         self._dispatcher.expect_reads()
-        delivery = PartDelivery(self._cache, self._budget)
-        beginning = PartDelivery(self._cache, self._budget)
+        delivery = PartDelivery(self._cache, self._egress)
+        beginning = PartDelivery(self._cache, self._egress)
         is_beginning_expected = self._first_reads.looked_up(key, trio.current_time())
         parts: tuple[ByteRange, ...] = ()
         starts: list[int] = []  # of the tail, as it is expected
@@ -269,7 +269,7 @@ class Versions:
 
         def beside(link: Link) -> None:
             nonlocal parts
-            left_bytes = self._budget.left_bytes()
+            left_bytes = self._egress.left_bytes()
             if left_bytes is None or left_bytes > BEGINNING_BYTES + TAIL_BYTES:
                 parts = parts_of_beginning(self._n_idle(origin_of(link.url)))
             if not parts:

@@ -24,7 +24,7 @@ ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.NeedsContract: errno.EACCES,
     errors.Encrypted: errno.EACCES,
     errors.NotAllowed: errno.EACCES,
-    errors.OverBudget: errno.EDQUOT,
+    errors.OverEgressLimit: errno.EDQUOT,
     errors.TooManyOpen: errno.ENFILE,
     errors.DeadlineReached: errno.ETIMEDOUT,
     errors.Throttled: errno.EIO,

@@ -153,7 +153,7 @@ class Introspection:
             content=reads.contents.statistics(),
             connections=self._connections(),
             reading=reads.contents.traces.sums,
-            spent=reads.contents.budget.spent(),
+            spent=reads.contents.egress.spent(),
             api=reads.api_counters(),
             calls=reads.calls,
             n_calls_waiting=len(reads.waiting),

@@ -30,7 +30,7 @@ def test_every_error_has_an_errno(error: type[errors.SatfsError]) -> None:
         (errors.NeedsLogin("x"), errno.EACCES),
         (errors.NeedsContract("x"), errno.EACCES),
         (errors.Encrypted("x"), errno.EACCES),
-        (errors.OverBudget("x"), errno.EDQUOT),
+        (errors.OverEgressLimit("x"), errno.EDQUOT),
         (errors.TooManyOpen("x"), errno.ENFILE),
         (errors.Changed("x"), errno.ESTALE),
         (errors.Unreachable("x"), errno.EIO),

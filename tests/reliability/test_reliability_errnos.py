@@ -22,7 +22,7 @@ SEMANTICS = Path(__file__).parents[2] / "docs" / "SEMANTICS.md"
 ELSEWHERE = {
     "NeedsContract": "an account that loses its contract: tests/api",
     "Misuse": "a bug: tests/story has one for every call",
-    "OverBudget": "a budget that is spent: tests/content",
+    "OverEgressLimit": "a limit that is reached: tests/content",
     "TooManyOpen": "a limit of descriptors: tests/mounted",
     "Unneeded": "the kernel is told, and no program: tests/story",
     "CannotMount": "raised before there is a mount: tests/cli",

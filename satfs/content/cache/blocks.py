@@ -1,6 +1,6 @@
 """The block cache: objects whose blocks are on disk, or in memory where no disk is available.
 
-One `BlockCache` per mount. It keeps both budgets (disk and memory), writes what was learnt to the
+One `BlockCache` per mount. It keeps the limits of disk and memory, writes what was learnt to the
 index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what, and what a
 crash leaves at each step.
 
@@ -25,7 +25,7 @@ from satfs.content.cache.blockmap import (
     SEGMENT_BYTES,
     BlockMap,
 )
-from satfs.content.cache.capacity import DiskRoom, MemoryBudget, Reservation
+from satfs.content.cache.capacity import DiskRoom, MemoryRoom, Reservation
 from satfs.content.cache.claims import Claims
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.eviction import Eviction
@@ -62,7 +62,7 @@ class BlockCache:
         self._index_sync = IndexSync(index)
         self._directory = directory
         self._room = DiskRoom(directory, limit_bytes, free_fraction)
-        self._memory = MemoryBudget(memory_bytes)
+        self._memory = MemoryRoom(memory_bytes)
         #: The objects that are open.
         self.objects = OpenObjects(directory, self._index_sync, self._memory)
         #: Which blocks this process fetches, for all processes that use the directory.

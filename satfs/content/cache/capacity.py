@@ -97,7 +97,7 @@ class Reservation:
         self.end()
 
 
-class MemoryBudget:
+class MemoryRoom:
     """Segments in memory, of all objects, the least recently used first. Never waits."""
 
     def __init__(self, limit_bytes: int) -> None:

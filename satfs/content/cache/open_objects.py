@@ -12,7 +12,7 @@ import trio
 
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BlockMap, Segment
-from satfs.content.cache.capacity import MemoryBudget
+from satfs.content.cache.capacity import MemoryRoom
 from satfs.content.cache.directory import path_of
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject, Layer
@@ -28,7 +28,7 @@ class OpenObjects:
         An open object has users, or changes that the index does not have yet.
     """
 
-    def __init__(self, directory: Path | None, index_sync: IndexSync, memory: MemoryBudget) -> None:
+    def __init__(self, directory: Path | None, index_sync: IndexSync, memory: MemoryRoom) -> None:
         self._directory = directory
         self._index_sync = index_sync
         self._memory = memory

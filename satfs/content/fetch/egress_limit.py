@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 import trio
 
-from satfs.errors import OverBudget
+from satfs.errors import OverEgressLimit
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class DayUsage:
         return self.limit_bytes is not None and self.spent_bytes >= self.limit_bytes
 
 
-class Budget:
+class EgressLimit:
     """The bytes of one day, in UTC, which is the same for all users of the account.
 
     *wall_clock* returns seconds since the epoch. Never waits.
@@ -82,10 +82,10 @@ class Budget:
         """Return if bytes of *label* may be fetched.
 
         Raises:
-            OverBudget: today's limit is reached.
+            OverEgressLimit: today's limit is reached.
         """
         if self.left_bytes() == 0:
-            raise OverBudget(
+            raise OverEgressLimit(
                 f"{label} is not in the cache, and the egress limit of {self._limit_bytes} bytes a"
                 " day is reached: raise egress_limit, or wait until 00:00 UTC"
             )
@@ -162,16 +162,16 @@ def _bytes_of(content: bytes, day: str) -> int:
         return 0
 
 
-async def keep_settled(budget: Budget, path: Path) -> None:
+async def keep_settled(egress: EgressLimit, path: Path) -> None:
     """Write down what is fetched, every few seconds while something is; runs until cancelled."""
     while True:
         await trio.sleep(SETTLE_INTERVAL_S)
-        await settle(budget, path)
+        await settle(egress, path)
 
 
-async def settle(budget: Budget, path: Path, *, is_forced: bool = False) -> None:
+async def settle(egress: EgressLimit, path: Path, *, is_forced: bool = False) -> None:
     """Write down what was fetched, if anything, and learn what others did. Never raises OSError."""
-    day, n_bytes = budget.unsettled()
+    day, n_bytes = egress.unsettled()
     if not n_bytes and not is_forced:
         return
     try:
@@ -180,4 +180,4 @@ async def settle(budget: Budget, path: Path, *, is_forced: bool = False) -> None
         # A full disk must not stop reading; the bytes stay counted for as long as this mount lives.
         log.info("egress not written down", errno=failure.errno)
         return
-    budget.settle(day, total)
+    egress.settle(day, total)

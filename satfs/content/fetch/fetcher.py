@@ -21,7 +21,7 @@ from satfs.content.cache.capacity import Reservation
 from satfs.content.cache.objects import CachedObject
 from satfs.content.fetch.check_ahead import CheckAhead
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.egress_limit import Budget
+from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, fitted_stop, split
 from satfs.content.fetch.range_retry import BULK_BYTES
 from satfs.content.fetch.raster_files import RasterFiles
@@ -77,7 +77,7 @@ class Fetcher:
         dispatcher: Dispatcher,
         source: ObjectSource,
         on_outdated: Callable[[], None],
-        budget: Budget,
+        egress: EgressLimit,
     ) -> None:
         self.cache = cache
         self.cached = cached
@@ -88,7 +88,7 @@ class Fetcher:
         self._outdated_until_s = 0.0
         self._on_outdated = on_outdated
         self._dispatcher = dispatcher
-        self._budget = budget
+        self._egress = egress
         #: By what they were begun for: what was cut from one since is looked at as well.
         self._requests: SpanIndex[RangeRequest] = SpanIndex()
         self._requests_of: dict[object, dict[RangeRequest, None]] = {}
@@ -120,7 +120,7 @@ class Fetcher:
             return
         # No checkpoint from here to the wait: what is missing now is what gets launched or joined.
         if not self._is_expected(span):
-            self._budget.check(self.source.label)
+            self._egress.check(self.source.label)
             if self._outdated is not None and trio.current_time() < self._outdated_until_s:
                 raise copy(self._outdated) from self._outdated
         self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
@@ -149,7 +149,7 @@ class Fetcher:
         if self.is_outdated:
             return  # a read that waits for more gets the failure, or tries one range
         size = self.cached.size_bytes
-        left_bytes = self._budget.left_bytes()
+        left_bytes = self._egress.left_bytes()
         if left_bytes == 0:
             return  # a read that waits for more gets the failure
         is_short = left_bytes is not None and left_bytes < sum(map(len, (plan.now, *plan.ahead)))
@@ -399,7 +399,7 @@ class Fetcher:
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
         """Wake the reads whose bytes are all held now."""
-        self._budget.note(n_bytes)
+        self._egress.note(n_bytes)
         held_until = range_request.held_until
         for waiter in self._waiting_for(ByteRange(max(0, held_until - n_bytes), held_until)):
             if self.cached.holds(waiter.span):

@@ -14,7 +14,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.objects import Spilled
-from satfs.content.fetch.egress_limit import Budget
+from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.errors import Misuse
@@ -43,9 +43,9 @@ class PartDelivery:
     The end, which the request for the version brings; and the beginning, where one is expected.
     """
 
-    def __init__(self, cache: BlockCache, budget: Budget) -> None:
+    def __init__(self, cache: BlockCache, egress: EgressLimit) -> None:
         self._cache = cache
-        self._budget = budget
+        self._egress = egress
         self._request: RangeRequest | None = None
         #: Set when it is known whether the bytes are wanted: where no other request brings them.
         self.is_decided = trio.Event()
@@ -82,9 +82,9 @@ class PartDelivery:
         self._n_skipped -= skipped
         request = self._request
         if request is None or not request.is_wanted():
-            self._budget.note(len(data))
+            self._egress.note(len(data))
             return
-        self._budget.note(skipped)
+        self._egress.note(skipped)
         try:
             request.receive(memoryview(data)[skipped:])
         except Spilled:
