@@ -36,9 +36,9 @@ LONG_STAGES = ("content", "imagery", "archive", "demo")
 BESIDE_EACH_OTHER = (
     *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
-#: Processes of pytest, for two cores. Three that wait leave half of the processor time: two that
-#: only compute use it beside them, and give way (nice 10), so that no mount has to wait for a
-#: processor. Of three at the end, one waits for the programs of its tests.
+#: Processes of pytest, for two cores. Three that wait leave half of the processor time, and so do
+#: the last three: two that only compute use it beside them, and give way (nice 10), so that no
+#: mount has to wait for a processor.
 N_WAITING, N_COMPUTING, N_LAST = "3", "2", "3"
 GIVE_WAY = ("nice", "-n", "10")
 
@@ -97,16 +97,16 @@ def main(arguments: Sequence[str]) -> int:
     computing = [file for file in files if not starts_processes(file)]
     last += [file for file in files if starts_processes(file)]
     runs: list[Run] = []
-    if waiting:
-        runs.append(Run(waiting, N_WAITING))
     if computing:
-        runs.append(Run(computing, N_COMPUTING, before=GIVE_WAY, is_shown=not waiting))
+        is_shown = not (waiting or last)
+        runs.append(Run(computing, N_COMPUTING, before=GIVE_WAY, is_shown=is_shown))
     results: dict[str, Result] = {}
-    for run in runs:
-        add_results(results, run.end())
-    if last:
-        runs.append(Run(last, N_LAST))
-        add_results(results, runs[-1].end())
+    for paths, n_processes in ((waiting, N_WAITING), (last, N_LAST)):
+        if paths:
+            runs.append(Run(paths, n_processes))
+            add_results(results, runs[-1].end())
+    if computing:
+        add_results(results, runs[0].end())
     print(summary({stage: results[stage] for stage in order if stage in results}, started))
     return int(any(run.code for run in runs))
 
