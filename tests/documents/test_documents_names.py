@@ -28,7 +28,13 @@ PAGES = sorted(
 
 #: Names of other programs and libraries.
 FOREIGN = {
-    *("AT_STATX_FORCE_SYNC", "SEEK_DATA", "posix_fallocate", "CONFIG_TLS"),  # Linux
+    *(
+        "AT_STATX_FORCE_SYNC",
+        "SEEK_DATA",
+        "posix_fallocate",
+        "CONFIG_TLS",
+        "sched_runtime",
+    ),  # Linux
     "OP_ENABLE_KTLS",  # OpenSSL, CPython
     *("FUSE_PARALLEL_DIROPS", "fuse_lowlevel_notify_inval_entry", "fuse_session_custom_io"),
     *("fuse_init_in", "fuse_init_out", "fuse_out_header", "fuse_lowlevel_ops"),
