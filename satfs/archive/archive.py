@@ -277,23 +277,10 @@ class Archive:
 
 
 class Archives:
-    """The archives of one mount: one `Archive` for each zip version in use.
+    """The archives of one mount: one `Archive` for each zip version in use."""
 
-    *nursery* runs what goes on behind readers, and must outlive them. *derived_store* keeps
-    inflate checkpoints over remounts, and members that must be unpacked as a whole, each of at most
-    *unpack_bytes*; None keeps the former in memory only, and refuses the latter.
-    """
-
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        *,
-        derived_store: DerivedStore | None = None,
-        unpack_bytes: int = 0,
-    ) -> None:
-        self._resources = ArchiveResources(
-            nursery, derived_store=derived_store, unpack_bytes=unpack_bytes
-        )
+    def __init__(self, resources: ArchiveResources) -> None:
+        self._resources = resources
         self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
         # Those used last, whether or not a node refers to them: how far a look that was cancelled
         # had come, and that an archive is damaged, is worth remembering.
@@ -317,10 +304,12 @@ async def open_archives(
 ) -> AsyncIterator[Archives]:
     """Yield `Archives`; its background work ends with the `async with`.
 
-    Callers must have closed all that they opened. See `Archives` for the arguments.
+    Callers must have closed all that they opened. See `ArchiveResources` for the arguments.
     """
     async with trio.open_nursery() as nursery:
         try:
-            yield Archives(nursery, derived_store=derived_store, unpack_bytes=unpack_bytes)
+            yield Archives(
+                ArchiveResources(nursery, derived_store=derived_store, unpack_bytes=unpack_bytes)
+            )
         finally:
             nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import trio
 from archive.zips import CountingZip, files
 
 from satfs.archive.archive import Archives
+from satfs.archive.resources import ArchiveResources
 from satfs.model import ByteRange, Reader
 
 MIB = 1024 * 1024
@@ -93,7 +94,7 @@ class Opened:
 
     def __init__(self, data: bytes, nursery: trio.Nursery, **means: Any) -> None:
         self.zip = CountingZip(data)
-        self.archives = Archives(nursery, **means)
+        self.archives = Archives(ArchiveResources(nursery, **means))
         self.archive = self.archives.archive("zip 1", self.zip.open, "S/contents")
         self.left_open: list[Reader] = []
 

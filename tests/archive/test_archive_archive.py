@@ -24,6 +24,7 @@ from satfs.archive import archive as archive_module
 from satfs.archive.archive import Archives
 from satfs.archive.end_record import TAIL_BYTES
 from satfs.archive.paths import NameProblem
+from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged, Encrypted, Unreachable, Unsupported
 from satfs.model import ByteRange, Reader
 
@@ -112,7 +113,7 @@ async def test_a_failed_look_is_tried_again(
 
 async def test_one_version_of_a_zip_is_one_archive(nursery: trio.Nursery) -> None:
     """The same for every path that leads to it; another version is another archive."""
-    archives = Archives(nursery)
+    archives = Archives(ArchiveResources(nursery))
     source = CountingZip(honest({"a": b"x"}))
     first = archives.archive("v1", source.open)
     assert archives.archive("v1", source.open) is first
@@ -233,7 +234,7 @@ async def test_archives_are_forgotten_but_for_those_in_use_and_used_last(
     nursery: trio.Nursery,
 ) -> None:
     """Nothing keeps an archive that no node refers to, when others came after it."""
-    archives = Archives(nursery)
+    archives = Archives(ArchiveResources(nursery))
     source = CountingZip(honest({"a": b"x"}))
     kept = archives.archive("kept", source.open)
     forgotten = weakref.ref(archives.archive("forgotten", source.open))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from satfs.archive.archive import Archives
 from satfs.archive.members import Members
 from satfs.archive.missing_zip64 import SAMPLE_BYTES, longest_bytes
+from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged
 
 GIB = 1 << 30
@@ -43,7 +44,9 @@ def members_of(zipped: SparseZip) -> Members:
     async def read() -> Members | Damaged:
         async with trio.open_nursery() as nursery:
             try:
-                return await Archives(nursery).archive("zip", zipped.open).members()
+                return (
+                    await Archives(ArchiveResources(nursery)).archive("zip", zipped.open).members()
+                )
             except Damaged as failure:
                 return failure
 

@@ -27,6 +27,7 @@ from story.shelves import (
 )
 
 from satfs.archive.archive import Archives
+from satfs.archive.resources import ArchiveResources
 from satfs.errors import Unreachable
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
@@ -94,7 +95,9 @@ def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         catalogue, objects = FakeCatalogue(), FakeObjects()
         catalogue.put(make_task("1"), make_capture("cap-1"))
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
-        archives = Archives(nursery, derived_store=MemoryStore(), unpack_bytes=1 << 20)
+        archives = Archives(
+            ArchiveResources(nursery, derived_store=MemoryStore(), unpack_bytes=1 << 20)
+        )
         extras = contents_of_zips(view, archives, Zips(objects))
         root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
