@@ -49,9 +49,8 @@ from satfs.notify import Notifier, describe_mount
 from satfs.process_limits import allow_all_descriptors, leave_no_core
 from satfs.scheduling import take_short_turns
 from satfs.settings import ContentsView, Settings, Views
-from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
-from satfs.tree.root import Root
+from satfs.tree.root import Root, volume_files
 from satfs.tree.stac_files import ItemFile
 from satfs.watchdog import Watchdog
 

@@ -18,9 +18,8 @@ from story.shelves import TAKEN, FakeCatalogue, FakeObjects, make_capture, make_
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.model import Attachment, AttachmentName
-from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
-from satfs.tree.root import Root
+from satfs.tree.root import Root, volume_files
 from satfs.tree.scenes import TreeSources
 from satfs.tree.thumbnails import Thumbnails, picture_of, text_chunks, thumbnail_names
 
