@@ -68,7 +68,7 @@ class Components:
     indexer: SceneIndexer
 
     def unreachable(self) -> tuple[str, ...]:
-        """Return the hosts that do not answer now."""
+        """Return the hosts that cannot be reached now."""
         return tuple(o for http in self.connections for o in http.reachability.offline_origins())
 
     def woke_up(self) -> None:

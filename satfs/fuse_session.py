@@ -47,7 +47,7 @@ _UNKNOWN: Final = frozenset({"nodiratime"})
 
 #: Has the kernel forget a name; waits for the lock of its directory: belongs in a thread.
 invalidate_entry = pyfuse3.invalidate_entry
-#: Has the kernel forget what it keeps of an inode; waits likewise.
+#: Has the kernel forget what it keeps of an inode; waits in the same way.
 invalidate_inode = pyfuse3.invalidate_inode
 
 

@@ -24,7 +24,7 @@ VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _STATUS_S: Final = 2.0
 #: Signs of life within the time of the watchdog; sd_watchdog_enabled(3) recommends two.
 _BEATS: Final = 2
-#: Most characters of a status line; it is shown on one line of a terminal.
+#: Limit of characters of a status line; it is shown on one line of a terminal.
 _STATUS_CHARACTERS: Final = 400
 
 

@@ -22,7 +22,7 @@ from satfs.errors import SatfsError
 from satfs.model import ByteRange
 
 #: Objects of which traces are kept, the least recently used forgotten first. With the next two this
-#: makes some 10 MB at the very most, and 1 kB for an object that was only listed.
+#: makes some 10 MB at most, and 1 kB for an object that was only listed.
 MAX_TRAILS: Final = 512
 #: Requests and failures kept for each object: the last ones. Older ones are only counted.
 MAX_REQUESTS: Final = 64

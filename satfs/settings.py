@@ -441,7 +441,7 @@ def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
 def worker_environment() -> dict[str, str]:
     """Return the environment for a child process: ours without anything of satfs.
 
-    Settings and secrets alike stay behind; a child gets what it needs.
+    No child gets a setting or a secret by its environment.
     """
     return {
         name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)

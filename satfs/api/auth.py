@@ -322,7 +322,7 @@ class Credential:
     def _not_a_token(self, response: Response) -> Exception:
         where = shown(self._settings.auth_url)
         stored = error_text.error_text(response.body, self.secrets())
-        message = f"request a token: {where} answered {response.status}" + (
+        message = f"request a token: {where} responded with {response.status}" + (
             f": {stored}" if stored else ""
         )
         if response.status in (400, 401, 403):

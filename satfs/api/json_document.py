@@ -17,10 +17,10 @@ from satfs.model import Json
 #: Deepest nesting of a record. Real ones have six levels (a footprint inside a page); what goes
 #: deeper would overflow the stack of a caller.
 MAX_DEPTH = 64
-#: Most values of one record. A scene of 20,000 attachments has 80,000. Parsing this many in one
+#: Limit of values of one record. A scene of 20,000 attachments has 80,000. Parsing this many in one
 #: call keeps other threads waiting for 20 ms.
 MAX_RECORD_VALUES: Final = 200_000
-#: Most digits of one integer that is read; converting more takes a time that grows with their
+#: Limit of digits of one integer that is read; converting more takes a time that grows with their
 #: square, and Python refuses more than 4,300.
 MAX_DIGITS: Final = 400
 #: Bodies up to this size, with at most this many values, are parsed within 20 ms, and a page of 100

@@ -37,10 +37,10 @@ from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, Tas
 from satfs.node_locks import NodeLocks
 from satfs.settings import Settings
 
-#: Most listings and look-ups remembered beside the list of tasks; those used least recently are
+#: Limit of listings and look-ups remembered beside the list of tasks; those used least recently are
 #: forgotten. Each takes 2 kB beside its records.
 MAX_REMEMBERED_LISTINGS: Final = 10_000
-#: Most listings read back from disk at once.
+#: Limit of listings read back from disk at once.
 MAX_RECALLED_LISTINGS: Final = 5000
 #: The share of a call's deadline for which a listing that is known waits to be renewed.
 _WAIT_SHARE: Final = 0.8

@@ -1,6 +1,6 @@
 """The API's requests as data: path and query of each, every id encoded.
 
-*Pure*. Paths end in a slash, as Django's do: one without is answered with a redirect.
+*Pure*. Paths end in a slash, as Django's do: the response to one without is a redirect.
 """
 
 from __future__ import annotations

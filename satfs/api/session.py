@@ -136,7 +136,7 @@ class ApiSession:
                 if self.on_refusal is not None and refusals.is_first:
                     await self.on_refusal()
                 if not is_contract_good and not refusals.is_first:
-                    # The vendor responds 401 to a wrong contract, too, which no wait cures.
+                    # The vendor also responds with 401 to a wrong contract, which no wait cures.
                     explanation = await self._explained(result.response, headers, what, deadline)
                     if isinstance(explanation, NeedsContract):
                         raise explanation
@@ -300,15 +300,13 @@ class ApiSession:
     def _checked(
         self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
     ) -> R:
-        """Return what *read* makes of a good answer; raise what the status of another means."""
+        """Return what *read* makes of a good response; raise what the status of another means."""
         status = response.status
         if status == 200 or (takes_redirect and status in REDIRECTS):
             try:
                 return read(response)
-            except Garbled as failure:
-                raise Garbled(error_text.prefixed(what, failure)) from failure
-            except NotAllowed as failure:
-                raise NotAllowed(error_text.prefixed(what, failure)) from failure
+            except (Garbled, NotAllowed) as failure:
+                raise type(failure)(error_text.prefixed(what, failure)) from failure
         message = f"{what}: {self._error_text(response)}"
         match status:
             case 403:

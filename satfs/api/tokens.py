@@ -30,7 +30,7 @@ def parse(text: str, *, now_s: float) -> ReceivedToken | None:
     """Return the token in *text*, or None without one that a header can carry.
 
     Either the token alone, with or without `Bearer` in front, or the JSON that token endpoints
-    answer with (RFC 6749 §5.1). *now_s* is the wall clock's time.
+    send (RFC 6749 §5.1). *now_s* is the wall clock's time.
     """
     text = text.strip()
     lifetime_s: float | None = None

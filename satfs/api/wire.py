@@ -34,13 +34,13 @@ from satfs.redaction import may_hold_secrets
 
 R = TypeVar("R")
 
-#: Most values of a page that may be parsed in one call, or split without looking at its entries.
+#: Limit of values of a page that is parsed in one call, or split without a look at its entries.
 MAX_VALUES: Final = 300_000
-#: Most values and objects of a page, read entry by entry. 32 MiB of footprints: 4 million values;
-#: 10,000 scenes with six attachments each: 100,000 objects.
+#: Limits of values and objects of a page that is read entry by entry. 32 MiB of footprints have 4
+#: million values, 10,000 scenes with six attachments each 100,000 objects.
 MAX_PAGE_VALUES: Final = 5_000_000
 MAX_PAGE_OBJECTS: Final = 500_000
-#: Most bytes of `count` or `next` in a page.
+#: Limit of bytes of `count` or `next` in a page.
 MAX_FIELD_BYTES: Final = 64 * 1024
 _ENTRY_LISTS = ("results", "features")
 _BOM = b"\xef\xbb\xbf"
@@ -104,7 +104,7 @@ def page_of(body: bytes, reader: Reader[R]) -> Page:
 
     Raises:
         Garbled: it is no page, or none of its entries is of any use. Taken for a listing, such an
-            answer would make everything disappear that was listed before.
+            response would make everything disappear that was listed before.
     """
     sent = _sent(body)
     packer = RecordPacker(reader)

@@ -17,7 +17,7 @@ from xxhash import xxh3_128_digest
 #: Distance of checkpoints in the output, in bytes: the most that a random read inflates in vain.
 #: Two MiB take some 10 ms, and their windows add 1.6 % to what is kept.
 MIN_DISTANCE_BYTES: Final = 2 * 1024 * 1024
-#: Most checkpoints of one member that is read through.
+#: Limit of checkpoints of one member that is read through.
 MAX_CHECKPOINTS: Final = 256
 
 _MAGIC: Final = b"satfs deflate 1\n"

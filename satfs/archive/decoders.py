@@ -27,7 +27,7 @@ _BZIP2_BYTES: Final = 4 * 1024 * 1024
 STEP_BYTES: Final = 1024 * 1024
 #: Buffers of a decoder: a step of input, and as much output, twice while it is handed on.
 _STEPS_BYTES: Final = 3 * STEP_BYTES
-#: Most memory that one decoder takes.
+#: Limit of the memory of one decoder.
 MAX_DECODER_BYTES: Final = MAX_DICTIONARY_BYTES + _TABLES_BYTES + _STEPS_BYTES
 
 #: Bytes of a member that hold its header: an xz block's is the longest (xz file format 1.2, 3.1).

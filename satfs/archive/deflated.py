@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 #: Output of one step, in bytes: some milliseconds of work, so that the way to a thread and back
 #: (0.1 ms) hardly counts.
 STEP_BYTES: Final = 2 * 1024 * 1024
-#: Fewest compressed bytes that are requested at once, however few the output needs by the member's
-#: average, and most.
+#: Minimum and maximum of compressed bytes that are requested at once, whatever the output needs by
+#: the member's average.
 _MIN_INPUT_BYTES: Final = 32 * 1024
 _MAX_INPUT_BYTES: Final = 2 * 1024 * 1024
 #: Cursors of one member: readers at more places than that take turns.

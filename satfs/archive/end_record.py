@@ -29,7 +29,7 @@ _WINDOWS_BYTES: Final = (128 * 1024, 2 * 1024 * 1024, 8 * 1024 * 1024)
 #: than a tenth of a second.
 _MAX_CANDIDATES: Final = _WINDOWS_BYTES[0] // 4
 #: The longest directory that is read, in bytes: a million members of 200 bytes each, names, extra
-#: fields and all. More is an attack or an accident, and would be fetched for a mere `ls`.
+#: fields and all. More is an attack or an accident, and an `ls` would fetch it.
 MAX_DIRECTORY_BYTES: Final = 256 * 1024 * 1024
 
 _END: Final = struct.Struct("<4s4H2LH")

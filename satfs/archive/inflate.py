@@ -202,4 +202,4 @@ class Inflater:
     def _check(outcome: int) -> None:
         """Raise MemoryError for anything but success: nothing else can fail with our arguments."""
         if outcome != _OK:
-            raise MemoryError(f"zlib answered {outcome}")
+            raise MemoryError(f"zlib returned {outcome}")

@@ -25,7 +25,7 @@ Row = NewType("Row", int)
 
 ROOT: Final = Row(0)
 
-#: Most names in one archive, directories included: about 100 MB at the very worst. Eight times
+#: Limit of names in one archive, directories included: about 100 MB in the worst case. Eight times
 #: the largest delivery that is known.
 MAX_NAMES: Final = 1_000_000
 #: Refusals kept one by one, and how much of each name; of the rest only the number is known.

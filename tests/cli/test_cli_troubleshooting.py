@@ -224,7 +224,7 @@ def test_nobody_to_be(aleph: Program, place: Path) -> None:
 def test_a_secret_that_is_wrong(aleph: Program, place: Path) -> None:
     done = aleph("mount", place, SATFS_CLIENT_SECRET="nonsense")
 
-    assert_explained(done.stderr, "answered 401: Unauthorized")
+    assert_explained(done.stderr, "responded with 401: Unauthorized")
 
 
 def test_a_directory_that_is_not_empty(aleph: Program, place: Path) -> None:

@@ -46,7 +46,7 @@ FOREIGN = {
     "Proxy Authentication Required",
     "Request has expired",
     "No space left on device",
-    "answered 401: Unauthorized",
+    "responded with 401: Unauthorized",
     "Bus error",
 }
 #: Programs' names in headings.
