@@ -119,7 +119,25 @@ class Permit:
 
     def not_taken_back(self) -> None:
         """Note that the request was sent before it could be taken back."""
+        if self.wait_s is not None and not self.scope.cancel_called:
+            if self.has_responded:
+                # It has a connection that has responded before, since that became idle.
+                self.wait_s, self.is_counted = None, True
+            else:
+                self.scope.cancel()
         self._host.note_recalled(self, is_taken_back=False)
+
+    def end_in_silence(self, wait_s: float) -> None:
+        """End the request, whose connection is silent: raised is `Crowded`, with *wait_s*.
+
+        What was not sent is taken back: it may get another connection at this moment.
+        """
+        self.wait_s = wait_s
+        if self.recall is None or self.is_recalled:
+            self.scope.cancel()
+        else:
+            self.is_recalled = True
+            self.recall()
 
     def begin(self) -> None:
         """Note that the request has its connection, or that one is being opened for it."""

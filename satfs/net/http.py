@@ -34,7 +34,7 @@ from satfs.errors import DeadlineReached, Garbled, SatfsError, Unreachable
 from satfs.net.addresses import origin_of, request_target, shown
 from satfs.net.connecting import CheckPeer
 from satfs.net.host_connections import Crowded, Holder, Permit
-from satfs.net.http_errors import causes_of, translating
+from satfs.net.http_errors import causes_of, is_refusal, translating
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
@@ -179,7 +179,7 @@ class Http:
         async with trio.open_nursery() as nursery:
             for _ in range(min(n_missing, self.permits.room(origin))):
                 nursery.start_soon(connect, self._pool)
-        self.permits.note_refused_ahead(origin, sum(map(_is_refusal, failures)))
+        self.permits.note_refused_ahead(origin, sum(map(is_refusal, failures)))
         for failure in failures:
             log.debug("no connection ahead of need", origin=origin, reason=type(failure).__name__)
         return not failures
@@ -373,13 +373,3 @@ class _NoIdle:
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         pass
-
-
-def _is_refusal(failure: Exception) -> bool:
-    """Return whether a connection ahead of need did not come about because of the host.
-
-    A name that cannot be resolved now shows nothing about it, and silence may be a slow line's.
-    """
-    is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
-    refusals = httpx.ConnectError | httpx.ReadError | httpx.RemoteProtocolError
-    return isinstance(failure, refusals) and not is_unresolved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterator
 
@@ -52,6 +53,16 @@ def _translated(
         is_silence = not isinstance(failure, httpx.ConnectTimeout)
         return ours(message, is_silence=is_silence, is_permanent=is_permanent)
     return ours(message, is_permanent=is_permanent)
+
+
+def is_refusal(failure: BaseException) -> bool:
+    """Return whether a connection did not come about because of the host; *failure* is httpx's.
+
+    A name that cannot be resolved now shows nothing about it, and silence may be a slow line's.
+    """
+    is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
+    refusals = httpx.ConnectError | httpx.ReadError | httpx.RemoteProtocolError
+    return isinstance(failure, refusals) and not is_unresolved
 
 
 def causes_of(failure: BaseException) -> Iterator[BaseException]:

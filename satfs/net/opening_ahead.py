@@ -21,6 +21,7 @@ class OpeningAhead:
         self._opening: defaultdict[str, list[trio.CancelScope]] = defaultdict(list)
         self._awaiting: Counter[str] = Counter()  # requests, each for one that is being opened
         self._ended = trio.Event()  # replaced whenever one is open, or has failed
+        self._n_refused: Counter[str] = Counter()  # of those that are awaited
 
     def n_free(self, origin: str) -> int:
         """Return how many are being opened to *origin* that no request waits for."""
@@ -56,8 +57,18 @@ class OpeningAhead:
         self._ended.set()
         self._ended = trio.Event()
 
-    async def wait(self, origin: str, is_satisfied: Callable[[], bool]) -> None:
-        """Wait while one is being opened to *origin* for this request, or until *is_satisfied*."""
+    def note_refused(self, origin: str) -> None:
+        """Take in that the host refused one to *origin*; then `note_ended` is to be called."""
+        if self._awaiting[origin] > len(self._opening[origin]):
+            self._n_refused[origin] += 1
+
+    async def wait(self, origin: str, is_satisfied: Callable[[], bool]) -> bool:
+        """Wait while one is being opened to *origin* for this request, or until *is_satisfied*.
+
+        Returns whether the host refused it: another one at once would be refused as well.
+        """
+        if not self._awaiting[origin]:
+            self._n_refused.pop(origin, None)  # of requests that were given up
         while self.n_free(origin) and not is_satisfied():
             self._awaiting[origin] += 1
             try:
@@ -65,3 +76,7 @@ class OpeningAhead:
             finally:
                 self._awaiting[origin] -= 1
                 self._awaiting += Counter()  # drops zeros
+            if self._n_refused[origin] and not is_satisfied():
+                self._n_refused[origin] -= 1
+                return True
+        return False

@@ -227,6 +227,9 @@ class Permits:
         connection that was exchanged for a new one behind it: it is only moved, and later.
         """
         now_s = trio.current_time()
+        for permit in host.permits:
+            if permit.wait_s is not None:  # since the last look, and nothing was reported
+                permit.scope.cancel()
         silence_s = host.limit.silence_s()
         silent = [
             permit
@@ -241,11 +244,11 @@ class Permits:
         for permit in silent:
             permit.is_counted = False
         for permit in silent:
-            permit.wait_s = host.note_refused(silent_since_s=permit.silent_since_s)
-            if permit.wait_s is None:
+            wait_s = host.note_refused(silent_since_s=permit.silent_since_s)
+            if wait_s is None:
                 permit.is_counted = True
             else:
-                permit.scope.cancel()
+                permit.end_in_silence(wait_s)
         if any(permit.wait_s is not None for permit in silent):
             host.close_unused()
             if len(silent) >= MIN_QUEUED:

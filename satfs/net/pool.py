@@ -32,6 +32,7 @@ from satfs.net.backend import Dialer
 from satfs.net.connecting import CheckPeer
 from satfs.net.core_messages import Body, core_request, is_kept_open, translating
 from satfs.net.happy_eyeballs import SlowAddresses
+from satfs.net.http_errors import is_refusal
 from satfs.net.opening_ahead import OpeningAhead
 from satfs.net.pooled_connection import PooledConnection, name_of, new_connection
 from satfs.net.proxies import Proxies, Proxy
@@ -214,6 +215,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         try:
             with translating(), self._opening_ahead.opening(origin):
                 await connection.connect_ahead(self._ssl_context, timeout_s)
+        except httpx.TransportError as failure:
+            if is_refusal(failure):
+                self._opening_ahead.note_refused(origin)
+            raise
         finally:
             if not connection.is_ahead:
                 self._abandon(connection)
@@ -303,11 +308,16 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return self._open(origin)
 
     async def _taken(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
-        """Return a connection for a request: an idle one, else one that is being opened, or new."""
+        """Return a connection for a request: an idle one, else one that is being opened, or new.
+
+        Raises: as `_take`.
+        """
         name = name_of(origin)
-        await self._opening_ahead.wait(
+        is_refused = await self._opening_ahead.wait(
             name, is_satisfied=lambda: any(each.name == name for each in self._idle)
         )
+        if is_refused and may_be_refused:
+            raise httpx.ConnectError("refused before its first request")
         return self._take(origin, may_be_refused=may_be_refused)
 
     def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:

@@ -15,10 +15,14 @@ from datetime import UTC
 
 from satfs.errors import Garbled, Throttled, Unreachable
 
-#: Statuses that mean "not now": a request that came too slowly for a server, or too early in a TLS
-#: connection (408, RFC 9110 §15.5.9; 425, RFC 8470 §5.2), the gateway's throttling, and its
-#: backend's failures.
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Statuses after which the same request may be accepted: it came too slowly for a server, over a
+#: connection that leads to another one, or too early in TLS (408 and 421, RFC 9110 §15.5.9 and
+#: §15.5.20; 425, RFC 8470 §5.2); another operation is in the way (409 and 423, RFC 9110 §15.5.10,
+#: RFC 4918 §11.3; S3 has 409 OperationAborted); the gateway's throttling, its backend's failures.
+PASSING_STATUSES = frozenset({408, 409, 421, 423, 425, 500, 502, 503, 504})
+RETRIED_STATUSES = PASSING_STATUSES | {429}
+#: Garbled responses that are forgiven, in a row.
+MAX_GARBLED = 2
 
 #: Limit of the first wait, in seconds. The sum of the limits passes the metadata deadline (15 s)
 #: at the seventh try, so an outage of ten seconds is survived without being hammered.
@@ -45,12 +49,12 @@ def failure_for(
 def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
     """Return whether the same request may succeed next time.
 
-    *n_garbled* counts the garbled responses so far, this one included. One is forgiven: a load
+    *n_garbled* counts the garbled responses so far, this one included. A few are forgiven: a load
     balancer's HTML page or a cut body is gone a moment later; a vendor's bug is not.
     """
     if isinstance(failure, Unreachable):
         return not failure.is_permanent
-    return isinstance(failure, Garbled) and n_garbled <= 1
+    return isinstance(failure, Garbled) and n_garbled <= MAX_GARBLED
 
 
 def wait_before_next_s(n_failed: int, failure: BaseException | None, draw: float) -> float:

@@ -481,6 +481,40 @@ async def test_a_request_that_was_sent_keeps_its_connection(
         assert first.is_recalled
 
 
+@pytest.mark.parametrize("outcome", ["taken back", "passed on", "sent", "no report"])
+async def test_silence_ends_what_was_not_sent_at_this_moment(
+    autojump_clock: trio.testing.MockClock, outcome: str
+) -> None:
+    """A request that gets a connection which has responded, just then, keeps it."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        known = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0))
+        known.begin()
+        await trio.sleep(0.1)
+        known.responded()
+        silent = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 1))
+        recalled = trio.Event()
+        silent.recall = recalled.set
+        silent.begin()
+        while not recalled.is_set():
+            await trio.sleep(0.05)
+            known.carried()
+        assert not silent.scope.cancel_called
+        match outcome:
+            case "taken back":
+                silent.taken_back()
+                silent.end()
+            case "passed on":
+                silent.responded()
+                silent.not_taken_back()
+            case "sent":
+                silent.not_taken_back()
+        await trio.sleep(0.3)
+        assert silent.scope.cancel_called is (outcome in ("sent", "no report"))
+        assert silent.is_counted is (outcome == "passed on")
+        assert permits.known(HOST).limit == 1
+
+
 async def test_connections_beyond_the_limit_that_never_responded_are_closed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -313,10 +313,7 @@ async def test_a_host_that_refuses_connections_ahead_of_need_lets_few_through(se
 
 
 async def test_a_connection_ahead_of_need_that_the_host_ends_is_a_refusal(serve: Serve) -> None:
-    """Another one in its place would be refused as well: the request uses what is let through.
-
-    Over TLS each of the two may be tried once more, without a session.
-    """
+    """Another one in its place would be refused as well: the request uses what is let through."""
     async with (
         serve() as (http, origin),
         trio.open_nursery() as nursery,
@@ -328,7 +325,27 @@ async def test_a_connection_ahead_of_need_that_the_host_ends_is_a_refusal(serve:
         nursery.start_soon(get, http, origin.url("/ramp/10"))
         assert len(b"".join([chunk async for chunk in response.chunks()])) == 3_000_000
     assert origin.n_connections == 1
-    assert origin.n_refused <= (2 if origin.scheme == "http" else 4)
+    assert origin.n_refused <= 2
+
+
+async def test_requests_that_wait_for_refused_connections_open_no_others(serve: Serve) -> None:
+    """They were refused with them, and wait for what is let through."""
+    async with (
+        serve() as (http, origin),
+        trio.open_nursery() as nursery,
+        http.stream(origin.url("/ramp/3000000"), headers={}) as response,
+    ):
+        name = origin_of(origin.url("/"))
+        origin.n_let_through = 1
+        nursery.start_soon(http.keep_ready, name, 3)
+        while http.holder.n_idle(name) != (0, 2):
+            await trio.lowlevel.checkpoint()
+        for _ in range(2):
+            nursery.start_soon(get, http, origin.url("/ramp/10"))
+        while http.permits.limit(name) != 1:
+            await trio.lowlevel.checkpoint()
+        assert len(b"".join([chunk async for chunk in response.chunks()])) == 3_000_000
+    assert origin.n_refused == 2
 
 
 async def test_a_ready_connection_that_the_host_closed_is_not_used(serve: Serve) -> None:

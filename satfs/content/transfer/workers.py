@@ -123,7 +123,14 @@ class WorkerPool:
         file = await self._file_of(process, delivery.layer.file)
         missing = delivery.missing
         order = MoveOrder(
-            number, file, link.url, missing.start, missing.stop, version.etag, version.size_bytes
+            number,
+            file,
+            link.url,
+            missing.start,
+            missing.stop,
+            version.etag,
+            version.size_bytes,
+            delivery.attempt.is_conditional,
         )
         if not (process.moves or process.cancelled):
             # A worker without moves reports nothing: its time begins now.
@@ -270,12 +277,20 @@ class WorkerPool:
             self._permits.note_refused_ahead(origin, report.n_refused)
             self._permits.note_changed(origin)
             return
+        state = worker.moves.get(report.move)
+        permit = None if state is None else state.delivery.attempt.permit
         if isinstance(report, OutcomeReport):
             worker.cancelled.discard(report.move)
-        state = worker.moves.get(report.move)
+            if permit is not None:
+                # Its connection is idle, closed or another move's: not once more, until its task
+                # has ended it.
+                permit.is_counted = False
+            if report.passed_to in worker.moves:
+                following = worker.moves[report.passed_to].delivery.attempt.permit
+                if following is not None:
+                    following.responded()
         if state is None or state.ended.is_set():
             return
-        permit = state.delivery.attempt.permit
         if isinstance(report, LookReport):
             if permit is not None:
                 if report.has_begun:
@@ -286,15 +301,8 @@ class WorkerPool:
             return
         if isinstance(report, OutcomeReport):
             if permit is not None:
-                # Its connection is idle, closed or another move's: not once more, until its task
-                # has ended it.
-                permit.is_counted = False
                 if report.is_kept:
                     worker.idle.note_kept(permit.origin)
-                elif report.passed_to in worker.moves:
-                    following = worker.moves[report.passed_to].delivery.attempt.permit
-                    if following is not None:
-                        following.responded()
                 elif report.is_taken_back:
                     worker.idle.note_opening_left(permit.origin)
                     permit.taken_back()
