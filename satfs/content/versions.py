@@ -31,7 +31,7 @@ from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.tail_delivery import Learning, PartDelivery
 from satfs.content.fetch.tails import TAIL_BYTES, Tail
 from satfs.content.open_fetchers import Key, OpenFetchers, label_of
-from satfs.content.transfer.store_responses import is_same
+from satfs.content.transfer.etags import is_same
 from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
 from satfs.model import AttachmentName, ByteRange, Link, SceneId, Version
 from satfs.net.addresses import origin_of

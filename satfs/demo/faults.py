@@ -86,6 +86,9 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         "A replica that gives the object another ETag, and judges If-Match by it (store).",
         {"etag": '"fedcba9876543210"'},
     ),
+    "refused-condition": FaultKind(
+        "412 to each If-Match, as of a server that has another ETag than it shows (store)."
+    ),
     "archived": FaultKind("403 InvalidObjectState: the object is in an archive (store)."),
     "labelled-encoding": FaultKind(
         "A Content-Encoding that nothing was done for: the bytes are the object's (store).",

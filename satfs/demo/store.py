@@ -107,6 +107,8 @@ class Store:
         if (flipping := named(faults, "flipping-etag")) is not None:
             tagged = Tagged(content, flipping["etag"])
             return object_response(request, replace(attachment, content=tagged))
+        if named(faults, "refused-condition") is not None and "if-match" in request.headers:
+            return xml_error(412, "PreconditionFailed", "At least one of the conditions differs.")
         if named(faults, "compressed-representation") is not None:
             packed = gzip.compress(bytes(content.read(0, content.size_bytes)), 1, mtime=0)
             other = replace(attachment, content=BytesContent(packed))

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.store_responses import (
+    CONDITION_REFUSED,
     MAX_SKIPPED_BYTES,
     ResponseClass,
     ResponseKind,
@@ -15,10 +17,8 @@ from satfs.content.transfer.store_responses import (
     classify_tail,
     encodings_of,
     is_object_itself,
-    is_same,
     request_headers,
     total_if_unsatisfied,
-    version_of,
 )
 from satfs.model import ByteRange, Version
 
@@ -102,13 +102,17 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
         (504, "", ResponseKind.RETRY),
         (408, "", ResponseKind.RETRY),
         (425, "", ResponseKind.RETRY),
+        (409, "OperationAborted", ResponseKind.RETRY),
+        (421, "", ResponseKind.RETRY),
+        (423, "", ResponseKind.RETRY),
         (301, "PermanentRedirect", ResponseKind.REDIRECT),
         (307, "TemporaryRedirect", ResponseKind.REDIRECT),
     ],
 )
 def test_the_stores_own_words(status: int, code: str, kind: ResponseKind) -> None:
     body = f"<Error><Code>{code}</Code><Message>Request</Message></Error>".encode()
-    assert classify_error(status, body) == ResponseClass(kind, code or str(status))
+    said = CONDITION_REFUSED if status == 412 else code or str(status)
+    assert classify_error(status, body) == ResponseClass(kind, said)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +236,27 @@ def test_a_label_is_believed_by_how_the_object_begins(
 def test_bytes_are_checked(status: int, changes: dict[str, str | None], kind: ResponseKind) -> None:
     told = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
     assert classify_success(status, told, ASKED, V).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("etag", "kind"),
+    [
+        ('"abc"', ResponseKind.BYTES),
+        ('W/"abc"', ResponseKind.BYTES),
+        ('"new"', ResponseKind.CHANGED),
+        (None, ResponseKind.CHANGED),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 206])
+def test_without_a_condition_the_etag_decides(
+    etag: str | None, kind: ResponseKind, status: int
+) -> None:
+    """The store has refused the condition: a response that names no version proves nothing."""
+    told = {**GOOD, "etag": etag}
+    headers = {name: value for name, value in told.items() if value is not None}
+    found = classify_success(status, headers, ASKED, V, is_conditional=False)
+    assert found.kind is kind
+    assert "If-Match" not in request_headers(ASKED, V, is_conditional=False)
 
 
 @pytest.mark.parametrize(

@@ -530,9 +530,11 @@ def test_every_fault_changes_something(
             essence(lambda: customer.get(path)),
             essence(lambda: ask(customer.get(path).json()["url"], timeout_s=0.6)),
             essence(lambda: ask(url, headers={"Range": "bytes=5-9999"}, timeout_s=0.6)),
+            essence(lambda: ask(url, headers={"If-Match": etag}, timeout_s=0.6)),
         ]
         return [*told, time.monotonic() - start_s > 0.3]
 
+    etag = str(ask(url).headers["etag"])
     shorter: dict[str, Any] = {"seconds": 0.4, "bytes_per_s": 25_000, "connections": 0, "bytes": 99}
     *told, _ = answers()
     right = [*told, False]  # a machine that was busy just then makes nothing slow

@@ -17,6 +17,7 @@ import trio
 from satfs.content.fetch.failures import error_for, refused
 from satfs.content.fetch.links import LASTING_CODES, LinkCache
 from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand_over, read_tail
+from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.content.transfer.store_responses import (
@@ -30,11 +31,9 @@ from satfs.content.transfer.store_responses import (
     encodings_of,
     is_object_itself,
     is_of_connection,
-    is_same,
     request_headers,
     total_if_unsatisfied,
     unsized_part,
-    version_of,
 )
 from satfs.errors import Garbled, SatfsError
 from satfs.model import ByteRange, Link, Version

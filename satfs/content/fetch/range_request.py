@@ -39,10 +39,16 @@ class ReplacementCheck:
     followed by a few spaced tries for the one that was opened: more of them once that one was seen
     again after another, which a replaced object never shows. Bytes of the other one are never
     taken.
+
+    Some servers show an ETag that they do not accept in a condition: one that was altered on its
+    way, for example. So a condition that was refused is left out from then on, and the ETag of each
+    response decides.
     """
 
     def __init__(self) -> None:
         self.is_alternating = False
+        #: Requests are to be conditional.
+        self.is_conditional = True
         self._has_differed = False
 
     def matched(self) -> None:

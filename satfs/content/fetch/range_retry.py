@@ -25,7 +25,7 @@ from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.content.fetch.soon_idle import SoonIdle
 from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
-from satfs.content.transfer.store_responses import ResponseKind
+from satfs.content.transfer.store_responses import CONDITION_REFUSED, ResponseKind
 from satfs.errors import (
     Changed,
     DeadlineReached,
@@ -40,6 +40,7 @@ from satfs.net.host_connections import Crowded, Holder, Permit, TakenBack
 from satfs.net.permits import AWAITED, READ_AHEAD, Permits
 from satfs.net.reachability import Reachability
 from satfs.net.recalls import Rank
+from satfs.net.retry import MAX_GARBLED
 from satfs.net.retry_loop import NoPauses, Pauses, admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
@@ -93,7 +94,9 @@ class RangeRetry:
         trial = AttemptCounts(range_request.held_until, self._give_up_s)
         while range_request.is_wanted():
             failure: SatfsError | None = None
-            range_request.attempt = Attempt(range_request.held_until)
+            range_request.attempt = Attempt(
+                range_request.held_until, range_request.source.doubt.is_conditional
+            )
             with range_request.attempt.scope:
                 began_s = trio.current_time()
                 await self.claiming.wait_for_others(range_request)
@@ -349,12 +352,16 @@ class RangeRetry:
                 trial.failed(failure, self._draw())
                 return failure if trial.is_over else None
             case ResponseKind.CHANGED:
+                doubt = range_request.source.doubt
+                if response_class.code == CONDITION_REFUSED and doubt.is_conditional:
+                    doubt.is_conditional = False
+                    return None
                 trial.n_other_version += 1
-                wait_s = range_request.source.doubt.differed(trial.n_other_version)
+                wait_s = doubt.differed(trial.n_other_version)
                 if wait_s is not None and wait_s < trial.left_s:
                     trial.wait_s = wait_s
                     return None
-                if range_request.source.doubt.is_alternating:
+                if doubt.is_alternating:
                     return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
             case ResponseKind.GONE:
@@ -362,9 +369,9 @@ class RangeRetry:
             case ResponseKind.REFUSED:
                 return error_for(response_class, label)
             case _:
-                # Forgiven once, as in net.retry: a balancer's error page is gone a moment later.
+                # As in net.retry: a balancer's error page is gone a moment later.
                 trial.n_garbled += 1
-                if trial.n_garbled <= 1:
+                if trial.n_garbled <= MAX_GARBLED:
                     trial.failed(None, self._draw())
                     return None
                 return error_for(response_class, label)

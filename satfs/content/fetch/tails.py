@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from satfs.content.fetch.failures import error_for
+from satfs.content.transfer.etags import version_of
 from satfs.content.transfer.store_responses import (
     ResponseClass,
     ResponseKind,
@@ -16,7 +17,6 @@ from satfs.content.transfer.store_responses import (
     encodings_of,
     total_if_unsatisfied,
     unsized_part,
-    version_of,
 )
 from satfs.errors import Unreachable
 from satfs.model import Version

@@ -125,7 +125,7 @@ class Exchange:
         headers = {
             "Host": _host(parts),
             "User-Agent": user_agent,
-            **request_headers(self._requested, version),
+            **request_headers(self._requested, version, is_conditional=move.is_conditional),
         }
         try:
             h11_request = h11.Request(method="GET", target=target, headers=list(headers.items()))
@@ -238,7 +238,10 @@ class Exchange:
         if status not in (200, 206):
             return  # its body has more
         version = Version(self.move.etag, self.move.size_bytes)
-        response_class = classify_success(status, headers, self._requested, version)
+        is_conditional = self.move.is_conditional
+        response_class = classify_success(
+            status, headers, self._requested, version, is_conditional=is_conditional
+        )
         length = headers.get("content-length", "").strip()
         self._is_chunked = self._is_end_due = "transfer-encoding" in headers
         is_length_stated = length.isdecimal() and not self._is_chunked

@@ -82,7 +82,8 @@ class InLoopMover:
         url = link.url
         for _ in range(MAX_REDIRECTS + 1):
             delivery.begin()
-            headers = request_headers(delivery.missing, version)
+            is_conditional = delivery.attempt.is_conditional
+            headers = request_headers(delivery.missing, version, is_conditional=is_conditional)
             requested_s = trio.current_time()
             permit = delivery.attempt.permit
             async with self._http.stream(url, headers=headers, permit=permit) as response:
@@ -103,7 +104,11 @@ class InLoopMover:
                     self._check_url(url)
                     continue
                 response_class = classify_success(
-                    response.status, response.headers, delivery.missing, version
+                    response.status,
+                    response.headers,
+                    delivery.missing,
+                    version,
+                    is_conditional=is_conditional,
                 )
                 if response_class.kind is not ResponseKind.BYTES:
                     raise UnusableResponse(response_class)

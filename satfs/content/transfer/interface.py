@@ -51,6 +51,7 @@ class Attempt:
 
     Attributes:
         start: the first byte that it requests.
+        is_conditional: the store is to refuse any other version.
         scope: cancelled, it ends the attempt; the bytes that have arrived stay.
         silence: limits the time until the first block; None where nothing limits it.
         permit: permission to use a connection, while the attempt has one.
@@ -61,6 +62,7 @@ class Attempt:
     """
 
     start: int
+    is_conditional: bool = True
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     silence: trio.CancelScope | None = None
     permit: Permit | None = None

@@ -33,6 +33,7 @@ class MoveOrder:
     """Fetch [start, stop) of the object at *url* into file number *file*.
 
     *start* is a block boundary. *etag* and *size_bytes* are the version that it must be.
+    *is_conditional*: the store is to refuse any other.
     """
 
     move: int
@@ -42,6 +43,7 @@ class MoveOrder:
     stop: int
     etag: str
     size_bytes: int
+    is_conditional: bool = True
 
 
 @dataclass(frozen=True, slots=True)

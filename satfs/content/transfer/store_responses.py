@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from satfs.content.transfer.etags import (
+    BY_DATE,
+    etag_of,
+    is_coded_of,
+    is_same,
+    may_be_condition,
+    version_of,
+)
 from satfs.model import ByteRange, Version
+from satfs.net.retry import PASSING_STATUSES
 
 # Eighteen digits hold any offset that a file system knows; Python refuses to read thousands.
 # Range units know no case (RFC 9110 §14.1). Servers were seen to write `bytes=`, `bytes: ` or the
@@ -35,17 +44,16 @@ _ABOUT_LINK: Final = re.compile(
     r"token|auth|signature|credential|accesskey|security|querystring", re.IGNORECASE
 )
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
-#: What servers add to the ETag of an object that they coded for a response, or might have: Apache's
-#: mod_deflate and mod_brotli (`"abc-gzip"`, before 2.4 `"abc"-gzip`), Jetty (`"abc--gzip"`).
-_CODING_SUFFIX: Final = re.compile(r'("?)--?(?:x-)?(?:gzip|deflate|br|zstd)("?)$')
-#: Begins the name of a version that has no ETag, only a date.
-_BY_DATE: Final = "modified:"
 #: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
 #: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
 MAX_OBJECT_BYTES: Final = 256 * 1024**3
 #: A whole body in place of a range is read through up to here, to the requested bytes;
 #: beyond, the response is refused.
 MAX_SKIPPED_BYTES: Final = 1024 * 1024
+
+
+#: The code of a response that refuses the condition of a request, however the store calls it.
+CONDITION_REFUSED: Final = "412"
 
 
 class ResponseKind(StrEnum):
@@ -78,45 +86,20 @@ class ResponseClass:
     is_over: bool = field(default=False, compare=False)
 
 
-def request_headers(requested: ByteRange, version: Version | None) -> dict[str, str]:
-    """Return the headers that request a range of one version of an object."""
+def request_headers(
+    requested: ByteRange, version: Version | None, *, is_conditional: bool = True
+) -> dict[str, str]:
+    """Return the headers that request a range of one version of an object.
+
+    *is_conditional*: the store is to refuse any other version, where it can.
+    """
     headers = {
         "Range": f"bytes={requested.start}-{requested.stop - 1}",
         "Accept-Encoding": "identity",
     }
-    if version is not None and _may_be_condition(version):
+    if version is not None and is_conditional and may_be_condition(version):
         headers["If-Match"] = version.etag
     return headers
-
-
-def _may_be_condition(version: Version) -> bool:
-    """Return whether the store compares the ETag of *version* with that of the object.
-
-    One that was altered on its way, or for the response, is another one than the store has.
-    """
-    return version.is_strong and _CODING_SUFFIX.search(version.etag) is None
-
-
-def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
-    """Return the version that *headers* (lower-case names) name.
-
-    Without an ETag, `Last-Modified` stands in; without both, the length is all that is known.
-    """
-    etag = _etag(headers)
-    if not etag:
-        etag = f"{_BY_DATE}{headers.get('last-modified', '').strip()}"
-    return Version(etag, size_bytes)
-
-
-def _etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag, if there is one that everybody writes alike: beyond ASCII clients differ.
-
-    The mark of a weak one is in upper case (RFC 9110 §8.8.3), whichever way the server writes it.
-    """
-    etag = headers.get("etag", "").strip()
-    if etag.startswith('w/"'):
-        etag = f"W{etag[1:]}"
-    return etag if etag.isascii() else ""
 
 
 def _is_range(status: int, headers: Mapping[str, str]) -> bool:
@@ -143,13 +126,15 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
         # S3 has no code of its own for a link that has expired: AccessDenied, with the moment.
         is_over = is_over_by_code or b"<Expires>" in body[:8192]
         return ResponseClass(ResponseKind.RENEW, code, is_over=is_over)
-    if code == "RequestTimeout" or status in (408, 425, 500, 502, 503, 504):
+    if code == "RequestTimeout" or status in PASSING_STATUSES:
         return ResponseClass(ResponseKind.RETRY, code)
     if status in (301, 302, 303, 307, 308):
         return ResponseClass(ResponseKind.REDIRECT, code)
     # A range beyond the end means that the object became shorter: we never request bytes beyond the
     # end of the version that we opened.
-    if status in (412, 416):
+    if status == 412:
+        return ResponseClass(ResponseKind.CHANGED, CONDITION_REFUSED)
+    if status == 416:
         return ResponseClass(ResponseKind.CHANGED, code)
     if status in (404, 410):
         return ResponseClass(ResponseKind.GONE, code)
@@ -168,15 +153,23 @@ def is_of_connection(status: int, response_class: ResponseClass) -> bool:
 
 
 def classify_success(
-    status: int, headers: Mapping[str, str], requested: ByteRange, version: Version | None
+    status: int,
+    headers: Mapping[str, str],
+    requested: ByteRange,
+    version: Version | None,
+    *,
+    is_conditional: bool = True,
 ) -> ResponseClass:
     """Return what a 200 or 206 means. *headers* have lower-case names.
 
-    With *version*, the response must show that version. A server may send less of a range than was
-    requested (RFC 9110 §15.3.7); such a part is BYTES if it begins where the range does. One that
-    begins before it is not: a header that is wrong would put its bytes in a wrong place.
+    With *version*, the response must show that version; by its ETag, where the request was not
+    conditional, since the store has refused the condition. A server may send less of a range than
+    was requested (RFC 9110 §15.3.7); such a part is BYTES if it begins where the range does. One
+    that begins before it is not: a header that is wrong would put its bytes in a wrong place.
     """
     length = _number(headers.get("content-length"))
+    if not (is_conditional or etag_of(headers)):
+        return ResponseClass(ResponseKind.CHANGED, "no ETag")
     if not _is_range(status, headers):
         if status == 200:
             return _classify_whole(headers, length, requested, version)
@@ -188,7 +181,7 @@ def classify_success(
     if total is None:
         # The range is inside of the version that was opened; the ETag must show that it is this
         # version, since the length does not.
-        if version is None or not (_names(headers) or _may_be_condition(version)):
+        if version is None or not (_names(headers) or may_be_condition(version)):
             return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         total = version.size_bytes
     seen = version_of(headers, total)
@@ -228,39 +221,19 @@ def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> boo
     if seen.size_bytes != version.size_bytes:
         return False
     # Proxies strip headers: a name that the response does not give cannot contradict.
-    if version.etag.startswith(_BY_DATE):
+    if version.etag.startswith(BY_DATE):
         modified = headers.get("last-modified", "").strip()
-        return not modified or version.etag == f"{_BY_DATE}{modified}"
-    if not _etag(headers):
+        return not modified or version.etag == f"{BY_DATE}{modified}"
+    if not etag_of(headers):
         return True
-    if encodings_of(headers) and _is_coded_of(seen, version):
+    if encodings_of(headers) and is_coded_of(seen, version):
         return False  # the ETag and the label agree that this is another representation
     return is_same(seen, version)
 
 
-def is_same(one: Version, other: Version) -> bool:
-    """Return whether two versions hold the same bytes.
-
-    A server may make an ETag weak for one response and not for the next (nginx does where it might
-    have compressed), or add a suffix to it (Apache). With the same length it names the same object:
-    identity was requested, and a coded form has another length.
-    """
-    return one.size_bytes == other.size_bytes and _stem(one.etag) == _stem(other.etag)
-
-
-def _stem(etag: str) -> str:
-    """Return *etag* without what servers add to it for a response."""
-    return _CODING_SUFFIX.sub(r"\1\2", etag.removeprefix("W/"))
-
-
-def _is_coded_of(one: Version, other: Version) -> bool:
-    """Return whether two ETags differ in the suffix of a coding."""
-    return one.etag.removeprefix("W/") != other.etag.removeprefix("W/") and is_same(one, other)
-
-
 def _names(headers: Mapping[str, str]) -> bool:
     """Return whether a response shows the name of its version."""
-    return bool(_etag(headers) or headers.get("last-modified", "").strip())
+    return bool(etag_of(headers) or headers.get("last-modified", "").strip())
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:

@@ -1,0 +1,69 @@
+"""What an ETag shows: which version of an object a response has.
+
+*Pure*. Servers alter ETags for single responses: they make them weak, or mark the coding that they
+might have applied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from satfs.model import Version
+
+#: What servers add to the ETag of an object that they coded for a response, or might have: Apache's
+#: mod_deflate and mod_brotli (`"abc-gzip"`, before 2.4 `"abc"-gzip`), Jetty (`"abc--gzip"`).
+_CODING_SUFFIX: Final = re.compile(r'("?)--?(?:x-)?(?:gzip|deflate|br|zstd)("?)$')
+#: Begins the name of a version that has no ETag, only a date.
+BY_DATE: Final = "modified:"
+
+
+def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
+    """Return the version that *headers* (lower-case names) name.
+
+    Without an ETag, `Last-Modified` stands in; without both, the length is all that is known.
+    """
+    etag = etag_of(headers)
+    if not etag:
+        etag = f"{BY_DATE}{headers.get('last-modified', '').strip()}"
+    return Version(etag, size_bytes)
+
+
+def etag_of(headers: Mapping[str, str]) -> str:
+    """Return the ETag, if there is one that everybody writes alike: beyond ASCII clients differ.
+
+    The mark of a weak one is in upper case (RFC 9110 §8.8.3), whichever way the server writes it.
+    """
+    etag = headers.get("etag", "").strip()
+    if etag.startswith('w/"'):
+        etag = f"W{etag[1:]}"
+    return etag if etag.isascii() else ""
+
+
+def may_be_condition(version: Version) -> bool:
+    """Return whether the store compares the ETag of *version* with that of the object.
+
+    One that was altered on its way, or for the response, is another one than the store has.
+    """
+    return version.is_strong and _CODING_SUFFIX.search(version.etag) is None
+
+
+def is_same(one: Version, other: Version) -> bool:
+    """Return whether two versions hold the same bytes.
+
+    A server may make an ETag weak for one response and not for the next (nginx does where it might
+    have compressed), or add a suffix to it (Apache). With the same length it names the same object:
+    identity was requested, and a coded form has another length.
+    """
+    return one.size_bytes == other.size_bytes and _stem(one.etag) == _stem(other.etag)
+
+
+def _stem(etag: str) -> str:
+    """Return *etag* without what servers add to it for a response."""
+    return _CODING_SUFFIX.sub(r"\1\2", etag.removeprefix("W/"))
+
+
+def is_coded_of(one: Version, other: Version) -> bool:
+    """Return whether two ETags differ in the suffix of a coding."""
+    return one.etag.removeprefix("W/") != other.etag.removeprefix("W/") and is_same(one, other)
