@@ -75,7 +75,7 @@ class ObjectSource:
         self.links = links
         self.version = version
         self.trace = trace
-        self.doubt = ReplacementCheck()
+        self.replacement = ReplacementCheck()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,30 +91,30 @@ class RangeRetry:
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
         """Download a range; return None when it is complete or cancelled, else the failure."""
-        trial = AttemptCounts(range_request.held_until, self._give_up_s)
+        counts = AttemptCounts(range_request.held_until, self._give_up_s)
         while range_request.is_wanted():
             failure: SatfsError | None = None
             range_request.attempt = Attempt(
-                range_request.held_until, range_request.source.doubt.is_conditional
+                range_request.held_until, range_request.source.replacement.is_conditional
             )
             with range_request.attempt.scope:
                 began_s = trio.current_time()
                 await self.claiming.wait_for_others(range_request)
-                trial.waited(trio.current_time() - began_s)
+                counts.waited(trio.current_time() - began_s)
                 if range_request.is_wanted():
-                    failure = await self._try_once(range_request, trial)
-                if trial.wait_s and failure is None and range_request.is_wanted():
+                    failure = await self._try_once(range_request, counts)
+                if counts.wait_s and failure is None and range_request.is_wanted():
                     self.counters["retries"] += 1
-                    await trio.sleep(trial.wait_s)
+                    await trio.sleep(counts.wait_s)
             if failure is not None and range_request.is_wanted():
                 return failure
         return None
 
     async def _try_once(
-        self, range_request: RangeRequest, trial: AttemptCounts
+        self, range_request: RangeRequest, counts: AttemptCounts
     ) -> SatfsError | None:
         """Make one attempt; None when another one makes sense (or none is needed any more)."""
-        trial.wait_s = 0.0
+        counts.wait_s = 0.0
         link: Link | None = None
         try:
             believed = range_request.source.links.believed_refusal
@@ -123,39 +123,39 @@ class RangeRetry:
             link = await range_request.source.links.get()
             pause_s = self._pauses.left_s(origin_of(link.url))
             if pause_s > 0:
-                return trial.paused(pause_s, range_request.source.label)
+                return counts.paused(pause_s, range_request.source.label)
             try:
-                await self._attempt(range_request, link, trial)
+                await self._attempt(range_request, link, counts)
             finally:
-                trial.look(range_request.held_until)
+                counts.look(range_request.held_until)
         except Spilled:
             self.counters["restarts"] += 1
         except WorkerDied as death:
             self.counters["restarts"] += 1
             # Perhaps it dies of this very range: the loop can move it, too. Whether it is the disk,
             # the loop finds out, and what to do about it.
-            trial.n_deaths += 1
-            range_request.is_bulk = trial.n_deaths < MAX_DEATHS and not death.is_of_file
+            counts.n_deaths += 1
+            range_request.is_bulk = counts.n_deaths < MAX_DEATHS and not death.is_of_file
         except TakenBack:
             self.counters["taken_back"] += 1
-            trial.was_taken_back = True
+            counts.was_taken_back = True
         except Crowded as crowded:
             # No failure: others carry, and this one waits for its turn.
             self.counters["crowded"] += 1
-            trial.n_crowded += 1
-            trial.wait_s = crowded.wait_s
+            counts.n_crowded += 1
+            counts.wait_s = crowded.wait_s
         except UnusableResponse as refusal:
-            return self._after_refusal(range_request, refusal, link, trial)
+            return self._after_refusal(range_request, refusal, link, counts)
         except Unreachable as failure:
             # Signing has had its own tries; a store that is known to be away gets none.
             if link is None or failure.is_permanent or isinstance(failure, Throttled):
                 return failure
-            trial.failed(failure, self._draw())
-            if trial.is_over:
-                decisive = trial.last or failure
+            counts.failed(failure, self._draw())
+            if counts.is_over:
+                decisive = counts.last or failure
                 self._reachability.gave_up(
                     origin_of(link.url),
-                    since_s=trial.since_s,
+                    since_s=counts.since_s,
                     now_s=trio.current_time(),
                     reason=str(decisive),
                     silent_about=range_request.source.label if is_silence(decisive) else None,
@@ -171,7 +171,9 @@ class RangeRetry:
             return failure
         return None
 
-    async def _attempt(self, range_request: RangeRequest, link: Link, trial: AttemptCounts) -> None:
+    async def _attempt(
+        self, range_request: RangeRequest, link: Link, counts: AttemptCounts
+    ) -> None:
         attempt, origin = range_request.attempt, origin_of(link.url)
         admission = await admit(self._reachability, origin, range_request.source.label)
         if admission is None:
@@ -179,8 +181,8 @@ class RangeRetry:
             raise Unreachable(f"{label}: the object store is offline", is_permanent=True)
         began_s = trio.current_time()
         await self._soon_idle.wait(range_request, origin)
-        trial.waited(trio.current_time() - began_s)
-        permit = await self._permitted(range_request, link, trial, is_probe=admission.is_probe)
+        counts.waited(trio.current_time() - began_s)
+        permit = await self._permitted(range_request, link, counts, is_probe=admission.is_probe)
         is_bulk = self._bulk is not None and permit.holder is self._bulk
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
         started_at = range_request.held_until
@@ -200,7 +202,7 @@ class RangeRetry:
             attempt.start = range_request.held_until
             requested_at_s = trio.current_time()
             # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
-            limit_s = trial.left_s
+            limit_s = counts.left_s
             if admission.patience_s is not None:
                 limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
@@ -220,7 +222,7 @@ class RangeRetry:
                 self._cache.claims.end(claim)
             began_at_s = attempt.first_byte_at_s
             if began_at_s is not None:
-                range_request.source.doubt.matched()
+                range_request.source.replacement.matched()
                 range_request.source.links.accepted(link)
                 self._reachability.responded(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
@@ -243,7 +245,7 @@ class RangeRetry:
                 self._reachability.probe_ended(origin, now_s, range_request.source.label)
 
     async def _permitted(
-        self, range_request: RangeRequest, link: Link, trial: AttemptCounts, *, is_probe: bool
+        self, range_request: RangeRequest, link: Link, counts: AttemptCounts, *, is_probe: bool
     ) -> Permit:
         """Wait until *range_request* may use a connection, and return the permission to."""
         origin = origin_of(link.url)
@@ -263,12 +265,12 @@ class RangeRetry:
                 origin,
                 holders,
                 rank,
-                is_patient=trial.n_crowded >= MAX_MOVES,
-                is_moved=trial.n_crowded > 0 or trial.was_taken_back,
+                is_patient=counts.n_crowded >= MAX_MOVES,
+                is_moved=counts.n_crowded > 0 or counts.was_taken_back,
             )
         finally:
             del self._waiting[range_request]
-        trial.waited(trio.current_time() - began_s)
+        counts.waited(trio.current_time() - began_s)
         self._controller.note_limit(trio.current_time(), self.permits.limit(origin))
         return permit
 
@@ -326,7 +328,7 @@ class RangeRetry:
         range_request: RangeRequest,
         refusal: UnusableResponse,
         link: Link | None,
-        trial: AttemptCounts,
+        counts: AttemptCounts,
     ) -> SatfsError | None:
         """Return what to report for a refusal; None when another attempt makes sense."""
         response_class, label = refusal.response_class, range_request.source.label
@@ -335,10 +337,10 @@ class RangeRetry:
                 links = range_request.source.links
                 if link is not None and response_class.code not in LASTING_CODES:
                     wait_s = links.wait_after_refusal_s(
-                        link, trial.refusals, is_over=response_class.is_over
+                        link, counts.refusals, is_over=response_class.is_over
                     )
-                    if wait_s is not None and wait_s < trial.left_s:
-                        trial.wait_s = wait_s
+                    if wait_s is not None and wait_s < counts.left_s:
+                        counts.wait_s = wait_s
                         return None
                 links.refused(response_class.code, is_over=response_class.is_over)
                 return error_for(response_class, label)
@@ -349,19 +351,19 @@ class RangeRetry:
                     self._controller.note_throttled(trio.current_time())
                 if wait_s is not None and link is not None:
                     self._pauses.note(origin_of(link.url), wait_s)
-                trial.failed(failure, self._draw())
-                return failure if trial.is_over else None
+                counts.failed(failure, self._draw())
+                return failure if counts.is_over else None
             case ResponseKind.CHANGED:
-                doubt = range_request.source.doubt
-                if response_class.code == CONDITION_REFUSED and doubt.is_conditional:
-                    doubt.is_conditional = False
+                replacement = range_request.source.replacement
+                if response_class.code == CONDITION_REFUSED and replacement.is_conditional:
+                    replacement.is_conditional = False
                     return None
-                trial.n_other_version += 1
-                wait_s = doubt.differed(trial.n_other_version)
-                if wait_s is not None and wait_s < trial.left_s:
-                    trial.wait_s = wait_s
+                counts.n_other_version += 1
+                wait_s = replacement.differed(counts.n_other_version)
+                if wait_s is not None and wait_s < counts.left_s:
+                    counts.wait_s = wait_s
                     return None
-                if doubt.is_alternating:
+                if replacement.is_alternating:
                     return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
             case ResponseKind.GONE:
@@ -370,8 +372,8 @@ class RangeRetry:
                 return error_for(response_class, label)
             case _:
                 # As in net.retry: a balancer's error page is gone a moment later.
-                trial.n_garbled += 1
-                if trial.n_garbled <= MAX_GARBLED:
-                    trial.failed(None, self._draw())
+                counts.n_garbled += 1
+                if counts.n_garbled <= MAX_GARBLED:
+                    counts.failed(None, self._draw())
                     return None
                 return error_for(response_class, label)
