@@ -151,8 +151,8 @@ class Permits:
 
     def limit(self, origin: str) -> int | None:
         """Return how many connections may be open to a host with a known limit, else None."""
-        host = self._host(origin)
-        return None if host.limit.limit is None else host.limit.allowed(trio.current_time())
+        known = self.known(origin)
+        return None if known.limit is None else known.allowed(trio.current_time())
 
     def n_expected(self, origin: str) -> int:
         """Return how many connections may soon be open; see `HostConnections.n_expected`."""
@@ -199,7 +199,7 @@ class Permits:
 
     def note_closed(self, origin: str) -> None:
         """Note that a connection was closed on this side which had responded."""
-        self._host(origin).limit.note_closed(trio.current_time())
+        self.known(origin).note_closed(trio.current_time())
 
     def expect_idle(self, origin: str, holder: Holder) -> None:
         """Have the first task that waits for a connection of *holder* wait for an idle one.
