@@ -160,9 +160,9 @@ class Layout:
         """Return how many full images there are."""
         return 1 + max((image.page for image in self.images), default=-1)
 
-    def image(self, level: int = 0, *, page: int = 0, is_mask: bool = False) -> Image | None:
-        """Return the full image (level 0), an overview or a mask; None where the file lacks it."""
-        wanted = (page, level, is_mask)
+    def image(self, level: int = 0, *, is_mask: bool = False) -> Image | None:
+        """Return the first page's full image (level 0), an overview or a mask; None without one."""
+        wanted = (0, level, is_mask)
         return next((i for i in self.images if (i.page, i.level, i.is_mask) == wanted), None)
 
     def block_coordinates(self, block: Block) -> BlockPlace:
