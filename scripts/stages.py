@@ -24,9 +24,11 @@ STAGES = (
     *("embedded", "fuzz", "story", "documents"),
     *("scripts", "mounted", "semantics", "cli", "reliability", "bench"),
 )
-#: The stages whose tests start programs and wait for them, most of them on real mounts. Those with
-#: the longest files come first, so that no process is left with one at the end.
-WAITING_STAGES = ("reliability", "mounted", "scripts", "packages", "cli", "semantics")
+#: The stages whose tests wait for timers of mounts, and compute for a fifth of their time.
+IDLE_STAGES = ("reliability",)
+#: Those whose tests start programs and wait for them, most of them on real mounts; they compute for
+#: half of their time. The longest files come first, so that no process is left with one at the end.
+WAITING_STAGES = ("mounted", "scripts", "packages", "cli", "semantics")
 #: The stages that run after the others: `documents` types its pages on a machine without mounts of
 #: other tests. So do the files of all other stages that start processes.
 LAST_STAGES = ("documents", "embedded")
@@ -36,10 +38,10 @@ LONG_STAGES = ("content", "imagery", "archive", "demo")
 BESIDE_EACH_OTHER = (
     *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
-#: Processes of pytest, for two cores. Three that wait leave half of the processor time, and so do
-#: the last three: two that only compute use it beside them, and give way (nice 10), so that no
-#: mount has to wait for a processor.
-N_WAITING, N_COMPUTING, N_LAST = "3", "2", "3"
+#: Processes of pytest, for two cores. Five idle ones, or three of the others, leave processor time:
+#: two that only compute use it beside them, and give way (nice 10), so that no mount has to wait
+#: for a processor.
+N_IDLE, N_WAITING, N_COMPUTING, N_LAST = "5", "3", "2", "3"
 GIVE_WAY = ("nice", "-n", "10")
 
 #: Stages that `--quick` leaves out: their tests mount, or start programs.
@@ -89,19 +91,22 @@ def main(arguments: Sequence[str]) -> int:
     drawn = tempfile.TemporaryDirectory(prefix="satfs-tests-drawn-", ignore_cleanup_errors=True)
     os.chmod(drawn.name, 0o755)  # noqa: S103 - other users run the demo, too
     os.environ["TESTS_DRAWN_IMAGERY"] = drawn.name
-    waiting = [TESTS / stage for stage in WAITING_STAGES if stage in chosen]
-    last = [TESTS / stage for stage in LAST_STAGES if stage in chosen]
-    others = [stage for stage in chosen if stage not in (*WAITING_STAGES, *LAST_STAGES)]
+    idle, waiting, last = (
+        [TESTS / stage for stage in stages if stage in chosen]
+        for stages in (IDLE_STAGES, WAITING_STAGES, LAST_STAGES)
+    )
+    named = (*IDLE_STAGES, *WAITING_STAGES, *LAST_STAGES)
+    others = [stage for stage in chosen if stage not in named]
     others.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
     files = [file for stage in others for file in sorted((TESTS / stage).glob("**/test_*.py"))]
     computing = [file for file in files if not starts_processes(file)]
     last += [file for file in files if starts_processes(file)]
     runs: list[Run] = []
     if computing:
-        is_shown = not (waiting or last)
+        is_shown = not (idle or waiting or last)
         runs.append(Run(computing, N_COMPUTING, before=GIVE_WAY, is_shown=is_shown))
     results: dict[str, Result] = {}
-    for paths, n_processes in ((waiting, N_WAITING), (last, N_LAST)):
+    for paths, n_processes in ((idle, N_IDLE), (waiting, N_WAITING), (last, N_LAST)):
         if paths:
             runs.append(Run(paths, n_processes))
             add_results(results, runs[-1].end())
