@@ -234,7 +234,7 @@ def _command_components(
         listings=parts.listings,
         contents=parts.contents,
         archives=parts.archives,
-        keeping=parts.contents.keeping(settings.cache_dir, settings.cache_free_fraction),
+        pins=parts.contents.pins(settings.cache_dir, settings.cache_free_fraction),
         kernel=kernel,
         introspection=introspection,
         items=ItemFile(parts.deliveries, has_contents=settings.contents is not ContentsView.OFF),

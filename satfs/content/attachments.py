@@ -151,8 +151,8 @@ class Attachments:
         """Return what the cache knows a version of an attachment as. Never waits."""
         return self._fetchers.stored(((scene, attachment), version))
 
-    def keeping(self, directory: Path, free_fraction: float) -> Pins:
-        """Return what looks at the cache, which lies in *directory*, and pins what is in it."""
+    def pins(self, directory: Path, free_fraction: float) -> Pins:
+        """Return the pins of the cache, which is in *directory*."""
         return Pins(self._cache, directory, free_fraction)
 
     def transfers(self) -> tuple[TransferStatus, ...]:

@@ -80,7 +80,7 @@ async def _log(
 
 
 async def _cached_versions(mount: MountComponents) -> Iterable[CachedVersion]:
-    return (await mount.keeping.kept()).values()
+    return (await mount.pins.kept()).values()
 
 
 async def _set_log_level(given: Mapping[str, Json], _send: SendNotice) -> dict[str, Json]:

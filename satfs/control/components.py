@@ -25,7 +25,7 @@ class MountComponents:
     listings: Listings
     contents: Attachments
     archives: Archives
-    keeping: Pins
+    pins: Pins
     kernel: KernelMemory
     introspection: Introspection
     #: The STAC item of any scene, with the facts of its zip, also where the mount shows no items.

@@ -39,17 +39,17 @@ async def unpin(
             continue
         # Also objects that the store has no longer, or whose version is not known now.
         scene = path_names[-1] if node is None else _scene_id(scene_of(node))
-        kept = await mount.keeping.kept()
+        kept = await mount.pins.kept()
         if node is None or isinstance(node, SceneDirectory):
             labels.update(each.label for each in kept.values() if _is_of(each, scene))
-    return {"unpinned": as_json(await mount.keeping.unpin(labels))}
+    return {"unpinned": as_json(await mount.pins.unpin(labels))}
 
 
 async def pins(
     mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
     """Return what is pinned, and where it is kept."""
-    kept = (await mount.keeping.kept()).values()
+    kept = (await mount.pins.kept()).values()
     return {
         "cache_dir": str(mount.cache_dir),
         "pinned": as_json(each for each in kept if each.is_pinned),

@@ -73,7 +73,7 @@ async def prefetch(
             await progress.ended(each.path, 0, each.node)
     await _require_room(mount, sound)
     if given.get("pin"):
-        await mount.keeping.pin(stored(mount, sound).values())
+        await mount.pins.pin(stored(mount, sound).values())
         if given.get("is_for_later"):
             return progress.result()
     left: Sequence[Target] = sound
@@ -81,7 +81,7 @@ async def prefetch(
         files = _WholeFiles()
         await Fetching(progress, jobs, files.read).run(left)
         if files.instead and given.get("pin"):
-            await mount.keeping.pin(stored(mount, list(files.instead.values())).values())
+            await mount.pins.pin(stored(mount, list(files.instead.values())).values())
         left = [files.instead.get(each.path, each) for each in left]
         left = await _lost(mount, left, progress)
         if not left or is_last:
@@ -149,7 +149,7 @@ def stored(mount: MountComponents, found: Sequence[Target]) -> dict[str, StoredO
 async def _require_room(mount: MountComponents, sound: Sequence[Target]) -> None:
     needed = sum(each.size_bytes for each in sound)
     names = {each.name for each in stored(mount, sound).values()}
-    room = await mount.keeping.capacity_bytes(names)
+    room = await mount.pins.capacity_bytes(names)
     if needed > room:
         raise BadCache(
             f"{format_bytes(needed)} do not fit: the cache can keep {format_bytes(room)} of them at"
@@ -163,7 +163,7 @@ async def _lost(
     """Return those of *left* that were fetched, and are not there any more."""
     failed = {each["path"] for each in progress.failures}
     names = stored(mount, left)
-    kept = await mount.keeping.kept()
+    kept = await mount.pins.kept()
     lost = []
     for each in left:
         name = names.get(each.path)

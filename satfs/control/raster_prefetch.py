@@ -85,7 +85,7 @@ async def prefetch_blocks(
     for path, failure in failures.items():
         await progress.ended(path, 0, failure)
     n_bytes = sum(plan.n_bytes for plan in plans.values())
-    room = await mount.keeping.capacity_bytes(set())
+    room = await mount.pins.capacity_bytes(set())
     if n_bytes > room:
         raise BadCache(
             f"{format_bytes(n_bytes)} do not fit: the cache can keep {format_bytes(room)} at once."

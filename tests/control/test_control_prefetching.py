@@ -26,7 +26,7 @@ ZIP = "delivery_zip"
 
 
 @dataclass
-class FakeKeeping:
+class FakePins:
     """A cache that holds all that is read, less the files that it is made to lose."""
 
     room_bytes: int = 1 << 40
@@ -50,7 +50,7 @@ class FakeKeeping:
     async def pin(self, objects: Iterable[StoredObject]) -> None:
         self.pinned += [each.name for each in objects]
 
-    async def capacity_bytes(self, besides: Collection[str]) -> int:
+    async def capacity_bytes(self, names: Collection[str]) -> int:
         return self.room_bytes
 
 
@@ -58,7 +58,7 @@ class House:
     """A task of two scenes, each with a zip of `SIZE` bytes."""
 
     def __init__(self) -> None:
-        self.catalogue, self.objects, self.keeping = FakeCatalogue(), FakeObjects(), FakeKeeping()
+        self.catalogue, self.objects, self.pins = FakeCatalogue(), FakeObjects(), FakePins()
         self.catalogue.put(make_task("1"), make_capture("cap"), make_capture("not", "planned"))
         files = [("delivery_zip", "all.zip")]
         scenes = [make_scene(id, "cap", files) for id in ("a", "b")]
@@ -73,7 +73,7 @@ class House:
             listings=cast(Any, self.catalogue),
             contents=cast(Any, self),
             archives=cast(Any, None),
-            keeping=cast(Any, self.keeping),
+            pins=cast(Any, self.pins),
             kernel=cast(Any, None),
             introspection=cast(Any, None),
             items=cast(Any, None),
@@ -82,7 +82,7 @@ class House:
     def stored(self, scene: SceneId, attachment: AttachmentName, version: Version) -> StoredObject:
         name = f"{scene}/{attachment}/{version.etag}"
         known = StoredObject(name, f"{scene}/{attachment}", version.size_bytes)
-        return self.keeping.known.setdefault(name, known)
+        return self.pins.known.setdefault(name, known)
 
     async def prefetch(self, *path: str, **given: Any) -> dict[str, Any]:
         async def tell(what: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ async def test_one_object_on_two_paths_is_one_file() -> None:
 
 async def test_what_the_cache_lost_meanwhile_is_fetched_again() -> None:
     house = House()
-    house.keeping.losses["a/delivery_zip"] = 1
+    house.pins.losses["a/delivery_zip"] = 1
     result = await house.prefetch("tasks", "1")
     assert (result["bytes_done"], result["failed"]) == (2 * SIZE, [])
     assert house.objects.asked["open"] == 3
@@ -120,7 +120,7 @@ async def test_what_the_cache_lost_meanwhile_is_fetched_again() -> None:
 
 async def test_a_cache_that_goes_on_losing_is_told() -> None:
     house = House()
-    house.keeping.losses["a/delivery_zip"] = 9
+    house.pins.losses["a/delivery_zip"] = 9
     result = await house.prefetch("tasks", "1")
     assert result["bytes_done"] == SIZE
     (failure,) = result["failed"]
@@ -145,7 +145,7 @@ async def test_what_was_replaced_since_it_was_listed_is_fetched_as_it_is_now() -
     house.objects._look = replaced_after_listing  # type: ignore[method-assign]
     result = await house.prefetch("tasks", "1", pin=True)
     assert result["failed"] == []
-    assert {'a/delivery_zip/"2"', 'b/delivery_zip/"2"'} <= set(house.keeping.pinned)
+    assert {'a/delivery_zip/"2"', 'b/delivery_zip/"2"'} <= set(house.pins.pinned)
 
 
 async def test_a_line_that_is_gone_for_a_moment_is_waited_for(autojump_clock: object) -> None:
@@ -212,16 +212,16 @@ async def test_what_cannot_be_is_refused_before_anything_is_fetched(given: dict[
 
 async def test_what_does_not_fit_is_not_begun() -> None:
     house = House()
-    house.keeping.room_bytes = 2 * SIZE - 1
+    house.pins.room_bytes = 2 * SIZE - 1
     with pytest.raises(BadCache, match="do not fit"):
         await house.prefetch("tasks", "1", pin=True)
     assert house.objects.asked["open"] == 0
-    assert house.keeping.pinned == []
+    assert house.pins.pinned == []
 
 
 async def test_a_pin_comes_before_the_bytes() -> None:
     """So that what is fetched first is not pushed out by what is fetched last."""
     house = House()
     await house.prefetch("tasks", "1", pin=True, is_for_later=True)
-    assert len(house.keeping.pinned) == 2
+    assert len(house.pins.pinned) == 2
     assert house.objects.asked["open"] == 0

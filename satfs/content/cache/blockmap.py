@@ -162,7 +162,7 @@ class BlockMap:
         return dropped * BLOCK_BYTES
 
     def load(self, segment: Segment) -> None:
-        """Take in what the index knows: blocks not known here become unchecked."""
+        """Add what the index knows: blocks not known here become unchecked."""
         first = segment.number * BLOCKS_PER_SEGMENT
         known = array("Q")
         known.frombytes(segment.hashes)

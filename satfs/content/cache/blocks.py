@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 #: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
 COMMIT_INTERVAL_S: Final = 0.5
-#: The same while other processes use the cache: what one that waits for a block waits longer.
+#: The same while other processes use the cache: they wait that much longer for a block.
 SHARED_COMMIT_INTERVAL_S: Final = 0.05
 
 
@@ -145,7 +145,7 @@ class BlockCache:
         """Return the object called *name*, to be given back with `CachedObject.release`.
 
         *name* must be a legal file name and stand for one version of one object; *label* is for
-        people. Waits for the disk when the object isn't open yet; never fails for want of one.
+        people. Waits for the disk when the object isn't open yet, and works without one.
         """
         return await self.objects.acquire(name, label, size_bytes)
 
@@ -339,7 +339,7 @@ class BlockCache:
             self.objects.close_unused(cached)
 
     async def look_around(self) -> None:
-        """Take in what other mounts have fetched of the objects that are open here."""
+        """Load what other mounts have fetched of the objects that are open here."""
         if not await self._index_sync.has_changes():
             return
         # Not while eviction is between dropping blocks here and in the index.
@@ -356,7 +356,7 @@ class BlockCache:
         return await self._index_sync.changes(max_age_s)
 
     async def load_changes(self, cached: CachedObject, span: ByteRange) -> None:
-        """Take in what other processes have entered of *span* of an object that is open here."""
+        """Load what other processes have entered of *span* of an object that is open here."""
         async with self.eviction.lock:  # as in `look_around`
             await self._index_sync.load_changes(cached, cached.top.map.segments_of(span))
 

@@ -26,7 +26,7 @@ _KIND: Final = "derived"
 
 
 class Derived:
-    """Records and files that *account*'s deliveries gave rise to, in *cache*.
+    """Records and files that were made from the deliveries of *account*, in *cache*.
 
     A key is any text; it names what it was made of, version included.
     """

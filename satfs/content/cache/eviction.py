@@ -150,7 +150,7 @@ async def _evict_open(cached: CachedObject, index: Index, group: Sequence[Victim
 
 
 def _evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
-    """Evict from an object that this mount has not open, unless another one has.
+    """Evict from an object that is not open in this mount, unless it is in another one.
 
     *group* are segments of this object. Returns the bytes given back. Waits for the disk.
 
@@ -181,7 +181,9 @@ def _evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int
 
 
 def _discard_closed(index: Index, directory: Path, name: str, size_bytes: int) -> None:
-    """Remove an object that this mount has not open, unless another one has. Waits for the disk.
+    """Remove an object that is not open in this mount, unless it is in another one.
+
+    Waits for the disk.
 
     Raises:
         OSError, sqlite3.Error: the disk failed; nothing is promised of the object any more.

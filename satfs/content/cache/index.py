@@ -288,7 +288,7 @@ class Index:
                 rows.close()
 
     def pin(self, name: str, *, is_pinned: bool) -> None:
-        """Keep an object against eviction, or no longer."""
+        """Protect an object from eviction, or no longer."""
         with self._lock, _Transaction(self._db):
             self._db.execute("UPDATE objects SET pinned = ? WHERE name = ?", (int(is_pinned), name))
 

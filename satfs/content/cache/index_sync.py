@@ -106,7 +106,7 @@ class IndexSync:
         return self._changes
 
     async def load_changes(self, cached: CachedObject, numbers: range | None = None) -> None:
-        """Take in what other mounts have fetched of *cached*, in segments *numbers* or in all."""
+        """Load what other mounts have fetched of *cached*, in segments *numbers* or in all."""
         index, object_id = self.index, cached.object_id
         if index is None or object_id is None:
             return

@@ -43,7 +43,7 @@ class Pins:
         return {each.name: each for each in await self._cache.on_index(index.kept) or ()}
 
     async def pin(self, objects: Iterable[StoredObject]) -> None:
-        """Keep *objects* against eviction, fetched or not; other versions of them no longer.
+        """Protect *objects* from eviction, fetched or not, and no other version of them.
 
         Raises:
             BadCache: nothing is kept on disk here.
@@ -64,7 +64,7 @@ class Pins:
         await self._cache.on_index(pin)
 
     async def unpin(self, labels: Collection[str]) -> list[CachedVersion]:
-        """Keep what is called one of *labels* no longer; return what was pinned of it.
+        """Unpin the objects with one of *labels*; return those that were pinned.
 
         Raises:
             BadCache: nothing is kept on disk here.
@@ -72,10 +72,10 @@ class Pins:
         index = self._index()
         return await self._cache.on_index(lambda: unpin(index, labels)) or []
 
-    async def capacity_bytes(self, besides: Collection[str]) -> int:
-        """Return how much could be kept of the objects called *besides*, all at once, in bytes.
+    async def capacity_bytes(self, names: Collection[str]) -> int:
+        """Return how many bytes of the objects called *names* could be kept at once.
 
-        That is the limit, or what the disk could hold, less what is pinned of others.
+        That is the limit, or what the disk could hold, less what is pinned of other objects.
 
         Raises:
             BadCache: nothing is kept on disk here.
@@ -88,7 +88,7 @@ class Pins:
             raise BadCache(f"cache_dir: {self._directory} cannot be used any more") from problem
         kept = await self.kept()
         pinned = sum(
-            each.held_bytes for each in kept.values() if each.is_pinned and each.name not in besides
+            each.held_bytes for each in kept.values() if each.is_pinned and each.name not in names
         )
         limit = min(statistics["disk_limit_bytes"], statistics["disk_bytes"] + max(0, spare))
         return max(0, int(limit * (1 - SLACK)) - pinned)
@@ -104,13 +104,13 @@ class Pins:
 
 
 def unpin(index: Index, labels: Collection[str] | None) -> list[CachedVersion]:
-    """Take the pins from what is called one of *labels*, or (None) from all; return what had one.
+    """Unpin the objects with one of *labels*, or all (None); return those that were pinned.
 
     Waits for the disk.
     """
-    had = [
+    pinned = [
         each for each in index.kept() if each.is_pinned and (labels is None or each.label in labels)
     ]
-    for each in had:
+    for each in pinned:
         index.pin(each.name, is_pinned=False)
-    return had
+    return pinned

@@ -30,9 +30,9 @@ UNTOLD_LIFETIME_S: Final = 300.0
 DOUBTED_LIFETIME_S: Final = 10.0
 #: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
 LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
-#: How long such a refusal is believed without a request, and how long any other one is looked into
-#: with one link and one request, in seconds. Programs `stat` a file many times; restoring one from
-#: an archive takes hours.
+#: How long such a refusal is believed without a request, in seconds, and for how long any other one
+#: is checked with a single link and a single request. Programs `stat` a file many times; restoring
+#: one from an archive takes hours.
 REFUSED_S: Final = 60.0
 #: How long any other refusal of the object is believed without a request, in seconds: programs look
 #: at a file several times in a row, and a permission that was just granted is to show at once.
@@ -96,9 +96,9 @@ class LinkCache:
         """Note that the store refused *link*; return the seconds to wait before the next `get`.
 
         *refusals* are those that the operation has met. *is_over*: by the response the time of
-        the link is over, so that another one will be accepted. So will it be after a link that has
-        expired by its own words or was accepted before: an API with a cache of its own hands such
-        a link out for a while. None: no further try makes sense.
+        the link is over, so that another one will be accepted. The same holds for a link that was
+        accepted before, or whose stated expiry has passed: an API with a cache of its own returns
+        such a link for a while. None: no further try makes sense.
         """
         has_expired = link.expires_at_s is not None and link.expires_at_s <= time.time()
         again = self._standing.again(
