@@ -31,7 +31,7 @@ STALL_S: Final = 1.0
 #: How often the loop shows that it turns, and how often that is looked at, in seconds.
 _BEAT_S: Final = STALL_S / 4
 #: Longest time a read of a request that is gone can take, in seconds.
-_NUDGE_S: Final = 0.25
+_INTERRUPT_S: Final = 0.25
 #: A machine that slept for longer than this, in seconds, has lost its connections.
 _SLEPT_S: Final = 5.0
 
@@ -50,7 +50,7 @@ class Watchdog:
             target=self._watch, args=(threading.get_ident(),), name="satfs-watchdog", daemon=True
         )
         asleep_s = _asleep_s()
-        with _nudges():
+        with _interrupts():
             watcher.start()
             try:
                 while True:
@@ -77,14 +77,14 @@ class Watchdog:
 
 
 @contextmanager
-def _nudges() -> Iterator[None]:
-    """Have a signal arrive each `_NUDGE_S` seconds, which does nothing but interrupt."""
+def _interrupts() -> Iterator[None]:
+    """Have a signal arrive each `_INTERRUPT_S` seconds, which does nothing but interrupt."""
 
     def do_nothing(number: int, frame: FrameType | None) -> None:
         pass
 
     before = signal.signal(signal.SIGALRM, do_nothing)
-    signal.setitimer(signal.ITIMER_REAL, _NUDGE_S, _NUDGE_S)
+    signal.setitimer(signal.ITIMER_REAL, _INTERRUPT_S, _INTERRUPT_S)
     try:
         yield
     finally:

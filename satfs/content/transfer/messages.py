@@ -70,13 +70,14 @@ ALIVE_PER_TIMEOUT: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class OutcomeReport:
-    """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
+    """A move has ended, by a response that is not the bytes where *response_class* names it.
 
-    *is_permanent*: another connection will break in the same way. *is_file_failure*: what broke is
-    not the connection, but the cache file. *retry_after_s*: the wait that a refusal requires.
-    *is_refused*: a new connection did not come about, broke before its first byte or began with a
-    503. *is_kept*: the connection is idle now. *passed_to*: the move that has it now.
-    *is_taken_back*: the bytes were not requested.
+    Otherwise it is complete, or the connection broke as *broken* describes. *is_permanent*: another
+    connection will break in the same way. *is_file_failure*: what broke is not the connection, but
+    the cache file. *retry_after_s*: the wait that a refusal requires. *is_refused*: a new
+    connection did not come about, broke before its first byte or began with a 503. *is_kept*: the
+    connection is idle now. *passed_to*: the move that has it now. *is_taken_back*: the bytes were
+    not requested.
     """
 
     move: int
