@@ -177,6 +177,7 @@ async def _serve(
             limits=_limits(settings),
             gate=gate,
             on_look=ready.look,
+            on_list=parts.contents.note_listing,
         )
         introspection = _introspection(settings, options, mountpoint, parts, operations)
         root.hide(introspection.nodes(root))

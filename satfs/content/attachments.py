@@ -39,6 +39,7 @@ class Attachments:
         egress: EgressLimit | None = None,
         locks: NodeLocks | None = None,
         n_idle: Callable[[str], int] = lambda origin: 0,
+        may_open: Callable[[str, int], bool] = lambda origin, n_connections: False,
         absent_s: float = 0.0,
     ) -> None:
         #: Traces of reads, object by object, for users.
@@ -70,18 +71,25 @@ class Attachments:
             egress=self.egress,
             locks=locks or NodeLocks(),
             n_idle=n_idle,
+            may_open=may_open,
             absent_s=absent_s,
         )
         #: Data that others derive from these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
 
     def start_early(self) -> None:
-        """Have the first worker process start with the first look at a file, ahead of need.
+        """Expect that the first file which is looked up is read.
 
-        A process takes as long to start as three round trips to a store. For mounts, whose programs
-        mostly read what they look at.
+        A worker process starts with that look, since it takes as long to start as three round trips
+        to a store. The file's beginning is requested beside its size, unless a directory has been
+        listed before. For mounts, whose programs mostly read what they look up.
         """
         self._dispatcher.start_early()
+        self._versions.expect_read()
+
+    def note_listing(self) -> None:
+        """Note that a program lists a directory. Never waits."""
+        self._versions.note_listing()
 
     # -- versions (`Versions` has the details) -----------------------------------------------------
 

@@ -128,6 +128,7 @@ async def open_attachments(
                 egress=egress,
                 locks=locks,
                 n_idle=lambda origin: sum(http.holder.n_idle(origin)),
+                may_open=http.permits.may_open,
                 absent_s=ABSENT_FACTOR * settings.negative_ttl_s,
             )
             nursery.start_soon(cache.run)

@@ -22,7 +22,7 @@ from satfs import read_trace
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.open_objects import alone_with
-from satfs.content.fetch.beginning import bring_beginning, parts_of_beginning
+from satfs.content.fetch.beginning import N_NEW, TAIL_WAITS_S, bring_beginning, parts_of_beginning
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.first_reads import BEGINNING_BYTES, FirstReads
@@ -55,8 +55,9 @@ LEARN_AHEAD_S: Final = 10.0
 class Versions:
     """The versions of all attachments of one *account*.
 
-    *n_idle* returns how many connections to an origin are open and have no request. An object that
-    is not there is looked for again after *absent_s*.
+    *n_idle* returns how many connections to an origin are open and have no request, *may_open*
+    whether that many may be opened now. An object that is not there is looked for again after
+    *absent_s*.
 
     Invariants:
         A version is learnt once, however many callers wait for it (`_learning`).
@@ -77,6 +78,7 @@ class Versions:
         egress: EgressLimit,
         locks: NodeLocks,
         n_idle: Callable[[str], int],
+        may_open: Callable[[str, int], bool],
         absent_s: float,
     ) -> None:
         self._cache = cache
@@ -102,6 +104,7 @@ class Versions:
         self._probing = RequestSlots(PROBES_AT_ONCE)
         self._n_ahead = 0
         self._n_idle = n_idle
+        self._may_open = may_open
         self._first_reads = FirstReads()
 
     async def get(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
@@ -262,20 +265,29 @@ class Versions:
         async def learn(version: Version) -> None:
             await announce(Tail(version, max(0, version.size_bytes - TAIL_BYTES), b""))
 
-        async def bring(link: Link) -> None:
+        async def bring(link: Link, is_free: trio.Event) -> None:
             trace = self._traces.of(label)
-            await bring_beginning(self._probe, link, parts, beginning, trace, wanted_version, learn)
+            await bring_beginning(
+                self._probe, link, parts, beginning, trace, wanted_version, learn, is_free
+            )
             self._fetchers.close_idle()
 
-        def beside(link: Link) -> None:
+        async def beside(link: Link) -> None:
+            """Request the beginning; return when the tail is to be requested."""
             nonlocal parts
+            n_idle, origin = 0, origin_of(link.url)
             left_bytes = self._egress.left_bytes()
             if left_bytes is None or left_bytes > BEGINNING_BYTES + TAIL_BYTES:
-                parts = parts_of_beginning(self._n_idle(origin_of(link.url)))
+                n_idle, may_open = self._n_idle(origin), self._may_open(origin, N_NEW)
+                parts = parts_of_beginning(n_idle, may_open=may_open)
             if not parts:
                 beginning.end()
                 return
-            self._dispatcher.run_in_background(bring, link)
+            is_free = trio.Event()  # one of the connections
+            self._dispatcher.run_in_background(bring, link, is_free)
+            if not n_idle:
+                with trio.move_on_after(TAIL_WAITS_S):
+                    await is_free.wait()
 
         async def wanted_version() -> Version | None:
             await beginning.is_decided.wait()
@@ -319,6 +331,14 @@ class Versions:
                 learning.failure = Unreachable(f"the request for {label} was cancelled")
             learning.is_settled.set()
             self._fetchers.close_idle()
+
+    def expect_read(self) -> None:
+        """Expect that the first object of which the version is learnt is read."""
+        self._first_reads.expect()
+
+    def note_listing(self) -> None:
+        """Note that a program lists a directory."""
+        self._first_reads.listed()
 
     def note_first_read(self, key: Key, start: int) -> None:
         """Note that the first read of a handle on *key* begins at the offset *start*."""

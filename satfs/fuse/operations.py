@@ -167,10 +167,13 @@ class Operations(pyfuse3.Operations):
         limits: Limits,
         gate: CrawlerGate | None = None,
         on_look: Callable[[], None] = lambda: None,
+        on_list: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         #: Called when a program looks up a name or opens a directory.
         self._on_look = on_look
+        #: Called when a program opens a directory.
+        self._on_list = on_list
         #: Set when the handshake with the kernel is complete: from then on the mount is usable.
         self.greeted = trio.Event()
         self.limits = limits
@@ -259,6 +262,7 @@ class Operations(pyfuse3.Operations):
         if self._gate is not None and self._gate.refuses_list(ctx.pid, directory):
             raise FUSEError(errno.EACCES)
         self._on_look()
+        self._on_list()
         handle = next(self._handles)
         self._directories[handle] = OpenDirectory(directory, self._large)
         return handle

@@ -168,6 +168,10 @@ class Permits:
         host = self._host(origin)
         return max(0, host.limit.allowed(trio.current_time()) - host.n_open())
 
+    def may_open(self, origin: str, n_connections: int) -> bool:
+        """Return whether requests for names and sizes may open *n_connections* together now."""
+        return self.limit(origin) is None or self.room(origin) >= n_connections
+
     def forget(self) -> None:
         """Forget what was learnt: the network has changed, for example."""
         for host in self._hosts.values():

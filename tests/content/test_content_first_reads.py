@@ -22,6 +22,26 @@ class TestFirstReads:
     def test_nothing_is_expected_at_first(self) -> None:
         assert not FirstReads().looked_up("a", 0.0)
 
+    def test_a_mount_expects_a_read_of_the_first_file_and_of_no_other(self) -> None:
+        reads = FirstReads()
+        reads.expect()
+        assert reads.looked_up("a", 0.0)
+        assert not reads.looked_up("b", 0.1)
+        assert not reads.looked_up("c", 0.1 + 2 * SOON_S)
+
+    def test_none_is_expected_after_a_listing(self) -> None:
+        reads = FirstReads()
+        reads.expect()
+        reads.listed()
+        assert not reads.looked_up("a", 0.0)
+
+    def test_a_listing_changes_nothing_about_what_programs_have_done(self) -> None:
+        reads = FirstReads()
+        reads.looked_up("a", 0.0)
+        reads.read("a", 0, 0.1)
+        reads.listed()
+        assert reads.looked_up("b", 100.0)
+
     def test_what_was_done_with_the_last_one_is_expected(self) -> None:
         reads = FirstReads()
         reads.looked_up("a", 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
+from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.demo.request_log import LoggedRequest
 from satfs.demo.sample import many_scenes, many_tasks
 from satfs.demo.server import DemoOrigin
@@ -78,6 +80,43 @@ def test_reading_one_scene(origin: DemoOrigin, mount: RealMount) -> None:
         (scene / name).read_bytes()
         (scene / name).stat()
     assert not all_requests(origin)
+
+
+def ranges_of_a_look(
+    origin: DemoOrigin, path: Path, n_bytes: int, n_ranges: int
+) -> list[str | None]:
+    """Return the ranges that a `stat` of *path*, or a read of its beginning, requests.
+
+    Waits for *n_ranges* of them, since the tail may come after what was read.
+    """
+    origin.journal.clear()
+    if n_bytes:
+        with path.open("rb", buffering=0) as file:
+            assert len(file.read(n_bytes)) == n_bytes
+    else:
+        path.stat()
+    deadline_s = time.monotonic() + 10
+    while len(origin.journal.of("object")) < n_ranges and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert origin.journal.wait_until_idle()
+    return [request.range for request in origin.journal.of("object")]
+
+
+def test_a_program_that_goes_straight_to_a_file_is_expected_to_read_it(
+    origin: DemoOrigin, mount: RealMount
+) -> None:
+    """The first block of the first file comes with its version, in two halves."""
+    scene = scene_path(origin, mount)
+    ranges = ranges_of_a_look(origin, scene / f"{scene.name}.zip", 4096, 3)
+    assert set(ranges[:2]) == {"bytes=0-8191", "bytes=8192-16383"}
+    assert ranges[2:] == [f"bytes=-{TAIL_BYTES}"]
+
+
+def test_a_program_that_looks_around_is_not(origin: DemoOrigin, mount: RealMount) -> None:
+    """After a listing, the first size costs one request."""
+    scene = scene_path(origin, mount)
+    os.listdir(mount.path / "tasks")
+    assert ranges_of_a_look(origin, scene / f"{scene.name}.zip", 0, 1) == [f"bytes=-{TAIL_BYTES}"]
 
 
 def test_what_desktops_poll_costs_nothing(origin: DemoOrigin, mount: RealMount) -> None:

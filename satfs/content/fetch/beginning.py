@@ -1,10 +1,10 @@
 """The beginning of an object, requested beside its version.
 
-Over connections that were idle for a moment a server sends ten segments, some 14 KB, before it
-waits for an acknowledgement (RFC 5681 §4.1, RFC 6928). A block of 16 KiB is more than that, and one
-record of TLS, of which nothing can be decrypted before its last byte: it takes two round trips. Its
-two halves come in one, over two connections. Their headers show the version in the same round trip;
-those of the tail, which begin a record of 16 KiB, come in two.
+Over connections that are new, or were idle for a moment, a server sends ten segments, some 14 KB,
+before it waits for an acknowledgement (RFC 5681 §4.1, RFC 6928). A block of 16 KiB is more than
+that, and one record of TLS, of which nothing can be decrypted before its last byte: it takes two
+round trips. Its two halves come in one, over two connections. Their headers show the version in the
+same round trip; those of the tail, which begin a record of 16 KiB, come in two.
 """
 
 from __future__ import annotations
@@ -28,16 +28,22 @@ log = structlog.get_logger(__name__)
 #: For how long a read waits for the beginning that was requested beside the version, in seconds;
 #: then it makes a request of its own.
 BEGINNING_S: Final = 2.0
+#: Connections that may be opened to a host of which nothing is known: one for each half.
+N_NEW: Final = 2
+#: For how long the tail waits until one of these is idle, in seconds. Over new ones the halves show
+#: the version a round trip before the tail would.
+TAIL_WAITS_S: Final = 0.5
 #: Bytes that a connection brings in its first round trip, headers and TLS included.
 _HALF_BYTES: Final = BLOCK_BYTES // 2
 
 
-def parts_of_beginning(n_idle: int) -> tuple[ByteRange, ...]:
+def parts_of_beginning(n_idle: int, *, may_open: bool) -> tuple[ByteRange, ...]:
     """Return what to request of a beginning beside its version, with *n_idle* connections.
 
-    One of them is for the tail. A new connection would come too late.
+    One of them is for the tail, and a new one beside it would come too late. Where none is idle,
+    *may_open* is whether two may be opened: the tail comes over the first of these that is idle.
     """
-    if n_idle >= 3:
+    if n_idle >= 3 or (n_idle == 0 and may_open):
         return (ByteRange(0, _HALF_BYTES), ByteRange(_HALF_BYTES, BLOCK_BYTES))
     return (ByteRange(0, BEGINNING_BYTES),) if n_idle == 2 else ()
 
@@ -50,11 +56,13 @@ async def bring_beginning(
     trace: ReadTrace,
     version: Callable[[], Awaitable[Version | None]],
     learn: Callable[[Version], Awaitable[None]],
+    is_free: trio.Event,
 ) -> None:
     """Request *parts* of an object at the same time, and give *delivery* their bytes in order.
 
     *version* waits until it is known, and returns None where no bytes are wanted. *learn* gets the
-    version that the first response shows. Raises nothing, and ends *delivery*.
+    version that the first response shows. *is_free* is set when the first of the parts has ended,
+    whose connection is idle then. Raises nothing, and ends *delivery*.
     """
     ended = [trio.Event() for _ in parts]
 
@@ -73,6 +81,7 @@ async def bring_beginning(
                 request.received_bytes = max(0, min(delivery.n_bytes, part.stop) - part.start)
         finally:
             ended[number].set()
+            is_free.set()
 
     try:
         with trio.move_on_after(BEGINNING_S):

@@ -3,7 +3,8 @@
 Decides, and never waits. The first look-up of a file needs its size, which is one request, and a
 read is another one. Where a program is going to read the beginning anyway, both can be sent at the
 same time. The kernel does not announce it: it looks a name up in the same way for `stat` and for
-`cat`. So the last look-up decides.
+`cat`. So the last look-up decides. For the first one of a mount a read is expected, unless a
+program has listed a directory by then: one that goes straight to a file will mostly read it.
 """
 
 from __future__ import annotations
@@ -29,11 +30,22 @@ class FirstReads:
     def __init__(self) -> None:
         self._waiting: OrderedDict[Hashable, float] = OrderedDict()
         self._is_usual = False
+        self._is_first = True
+
+    def expect(self) -> None:
+        """Expect that the first file which is looked up is read."""
+        self._is_usual = self._is_first
+
+    def listed(self) -> None:
+        """Take in that a program lists a directory: the first look-up may come from a walk."""
+        if self._is_first:
+            self._is_usual = False
 
     def looked_up(self, key: Hashable, now_s: float) -> bool:
         """Note that the size of *key* is requested; return whether its beginning is expected."""
         self._forget_old(now_s)
         is_expected = self._is_usual and not self._waiting
+        self._is_first = False
         self._waiting[key] = now_s
         return is_expected
 

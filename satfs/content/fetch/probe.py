@@ -81,13 +81,13 @@ class Probe:
         links: LinkCache,
         label: str,
         take: TakeTail | None = None,
-        beside: Callable[[Link], None] | None = None,
+        beside: Callable[[Link], Awaitable[None]] | None = None,
     ) -> Tail:
         """Return the version of an object, and its last bytes.
 
         Where the headers alone show the version, *take* gets it at once, and then the bytes;
         what is returned then has none. A body that breaks off is no failure any more. *beside* is
-        called with the link just before the first request is sent.
+        called with the link, and the first request is sent when it has returned.
 
         Raises:
             NotThere: no such object.
@@ -97,7 +97,7 @@ class Probe:
         """
         deadline_at = trio.current_time() + self._deadline_s
         if beside is not None and links.refusal is None:
-            beside(await links.get())
+            await beside(await links.get())
         return await self._tail(links, label, deadline_at, take)
 
     async def beginning(
