@@ -28,7 +28,12 @@ from satfs.content.fetch.connection_controller import (
     ConnectionController,
 )
 from satfs.content.fetch.links import MARGIN_S, usable_for_s
-from satfs.content.fetch.range_request import fitted_stop, range_length, split
+from satfs.content.fetch.range_request import (
+    SHORTEST_LAST_BYTES,
+    fitted_stop,
+    range_length,
+    split,
+)
 from satfs.content.fetch.readahead import (
     OPENING_WINDOW_BYTES,
     PAGEWISE_BYTES,
@@ -164,17 +169,29 @@ class TestVictims:
 
 
 class TestSplit:
-    @given(ranges(100 * MIB), st.integers(64 * KIB, 16 * MIB))
-    def test_covers_once_in_order(self, gap: ByteRange, length: int) -> None:
+    @given(
+        ranges(100 * MIB),
+        st.integers(64 * KIB, 16 * MIB),
+        st.one_of(st.none(), st.integers(1, 64)),
+    )
+    def test_covers_once_in_order(self, gap: ByteRange, length: int, n: int | None) -> None:
         """Whole blocks in each: a block that two ranges share would be declared whole too early."""
         gap = align(gap, 100 * MIB)
-        pieces = split(gap, length)
+        pieces = split(gap, length, n)
         assert all(piece.start % BLOCK_BYTES == 0 for piece in pieces)
         assert sum(map(len, pieces)) == len(gap)
         assert all(a.stop == b.start for a, b in pairwise(pieces))
         assert all(0 < len(piece) <= length * 5 // 4 for piece in pieces)
         if pieces:
             assert (pieces[0].start, pieces[-1].stop) == (gap.start, gap.stop)
+
+    @given(ranges(1000 * MIB), st.integers(MIB, 16 * MIB), st.integers(1, 64))
+    def test_the_last_ranges_of_a_file_are_short(self, gap: ByteRange, length: int, n: int) -> None:
+        """None is longer than a connection's share of what is left, or than the shortest one."""
+        gap = align(gap, 1000 * MIB)
+        for piece in split(gap, length, n):
+            share = max(SHORTEST_LAST_BYTES, (gap.stop - piece.start) // n)
+            assert len(piece) <= min(length, share) * 5 // 4
 
 
 class TestRangeLength:

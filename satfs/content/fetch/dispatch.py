@@ -108,10 +108,14 @@ class Dispatcher:
             longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
         return range_length(window_bytes, longest, target, goes_on=goes_on)
 
-    def window_bytes(self) -> int:
-        """Return how far ahead one sequential reader may go now, its fair share of the whole."""
+    def window_bytes(self, n_together: int = 1) -> int:
+        """Return how far ahead a sequential reader may go now, its fair share of the whole.
+
+        *n_together* readers want the same bytes: they have their shares together.
+        """
         whole = max(4, 3 * self.controller.target) * self._range_bytes
-        return min(whole, self._cache.window_limit_bytes()) // max(1, self.n_wanting)
+        n_wanting = max(1, n_together, self.n_wanting)
+        return min(whole, self._cache.window_limit_bytes()) * n_together // n_wanting
 
     def start_early(self) -> None:
         """Start a process at the next `expect_reads`, and not only when one is needed."""

@@ -104,9 +104,11 @@ class Fetcher:
         """Return whether the store was last seen to serve another version."""
         return self._outdated is not None
 
-    def window_bytes(self) -> int:
-        """Return how far ahead a sequential reader may go now."""
-        return self._dispatcher.window_bytes()
+    def window_bytes(self, reader: object) -> int:
+        """Return how far ahead *reader* may go now, if it reads sequentially."""
+        # Readers side by side want the same requests, the oldest one all of them.
+        oldest = next(iter(self._requests_of.get(reader, ())), None)
+        return self._dispatcher.window_bytes(1 if oldest is None else max(1, len(oldest.readers)))
 
     async def wait_for(self, span: ByteRange, reader: object) -> None:
         """Wait until *span* is held, or was for a moment; requests what is not requested yet.
@@ -233,7 +235,9 @@ class Fetcher:
                 if range_bytes is None:
                     pieces = [gap]
                 elif is_needed or is_last or len(gap) >= range_bytes // 2:
-                    pieces = split(gap, range_bytes)
+                    is_end = gap.stop == self.cached.size_bytes
+                    n_connections = self._dispatcher.controller.target if is_end else None
+                    pieces = split(gap, range_bytes, n_connections)
                 else:
                     continue
                 range_requests.extend(

@@ -20,6 +20,9 @@ _order: Final = itertools.count()
 
 #: A range of a sequential read is no shorter, so that it is worth its round trip.
 MIN_RANGE_BYTES: Final = 1024 * 1024
+#: Shortest range at the end of a file: of 27 connections that carry 500 MB/s together, one brings
+#: it in four round trips of 30 ms.
+SHORTEST_LAST_BYTES: Final = 2 * 1024 * 1024
 
 #: Further tries for a range whose response was of another version. Most objects of which that is
 #: seen have been replaced, and the read waits for these tries: 0.3 s for two.
@@ -280,18 +283,27 @@ def range_length(
     return max(min(longest_bytes, MIN_RANGE_BYTES), min(longest_bytes, share))
 
 
-def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
+def split(gap: ByteRange, range_bytes: int, n_connections: int | None = None) -> list[ByteRange]:
     """Cut *gap*, which starts with a block, into ranges of whole blocks and about *range_bytes*.
 
     A short rest goes to the last one. Two requests must never share a block: the one that ends
     first would declare it whole.
+
+    Nothing follows on *gap* where *n_connections* is given. Then a range is no longer than a
+    connection's share of what is left, as far as `SHORTEST_LAST_BYTES` allow: with long ones, the
+    last connections would bring bytes while others have nothing to do, and a reader, which needs
+    them in order, would have that much left to read when all has come.
     """
     range_bytes = max(BLOCK_BYTES, range_bytes // BLOCK_BYTES * BLOCK_BYTES)
     pieces: list[ByteRange] = []
     start = gap.start
     while start < gap.stop:
-        stop = min(start + range_bytes, gap.stop)
-        if gap.stop - stop < range_bytes // 4:
+        length = range_bytes
+        if n_connections is not None:
+            share = (gap.stop - start) // n_connections // BLOCK_BYTES * BLOCK_BYTES
+            length = min(range_bytes, max(SHORTEST_LAST_BYTES, share))
+        stop = min(start + length, gap.stop)
+        if gap.stop - stop < length // 4:
             stop = gap.stop
         pieces.append(ByteRange(start, stop))
         start = stop

@@ -135,7 +135,7 @@ class ObjectReader:
         reads, habit = self._raster_reads, self._habit
         if habit is None:
             return None
-        window_bytes = self._fetcher.window_bytes()
+        window_bytes = self._fetcher.window_bytes(self)
         if reads is None:
             return habit.note(span, window_bytes)
         n_before = reads.pattern.hit_bytes
