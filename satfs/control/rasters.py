@@ -19,7 +19,7 @@ from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
 from satfs.model import DELIVERY_ZIP, ByteRange, Json, LimitsReadAhead, Reader
 from satfs.tree.archives import ContentsDirectory
-from satfs.tree.nodes import File, MadeFile, Node
+from satfs.tree.nodes import ContentFile, File, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.scenes import AttachmentFile
 
@@ -35,7 +35,7 @@ _SUFFIXES: Final = (".tif", ".tiff")
 
 def may_be_raster(node: Node) -> bool:
     """Return whether *node* is a file of the vendor's whose name is that of a TIFF."""
-    is_made = isinstance(node, MadeFile | ListedFile)
+    is_made = isinstance(node, ContentFile | ListedFile)
     return isinstance(node, File) and not is_made and node.name.lower().endswith(_SUFFIXES)
 
 

@@ -25,7 +25,7 @@ from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
 from satfs.model import DELIVERY_ZIP, Json
 from satfs.settings import ContentsView
 from satfs.tree.archives import MemberFile, contents_of_zips
-from satfs.tree.nodes import Directory, File, MadeFile
+from satfs.tree.nodes import ContentFile, Directory, File
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 _MD5: Final = re.compile(r'"([0-9a-f]{32})"')
@@ -126,7 +126,7 @@ async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: 
     async with aclosing(_files(contents)) as members:
         async for member in members:
             name = "/".join(member.path[len(contents.path) :])
-            if isinstance(member, MadeFile):  # UNREADABLE.txt: what is not shown, and why
+            if isinstance(member, ContentFile):  # UNREADABLE.txt: what is not shown, and why
                 facts.unchecked.append(name)
                 continue
             facts.n_members += 1
@@ -143,7 +143,7 @@ async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: 
         raise Damaged(f"{damaged[0]}{more}")
 
 
-async def _files(directory: Directory) -> AsyncGenerator[MemberFile | MadeFile, None]:
+async def _files(directory: Directory) -> AsyncGenerator[MemberFile | ContentFile, None]:
     for entry in await directory.children():
         if isinstance(entry.target, SatfsError):
             raise entry.target
@@ -151,5 +151,5 @@ async def _files(directory: Directory) -> AsyncGenerator[MemberFile | MadeFile, 
             async with aclosing(_files(entry.target)) as below:
                 async for member in below:
                     yield member
-        elif isinstance(entry.target, MemberFile | MadeFile):
+        elif isinstance(entry.target, MemberFile | ContentFile):
             yield entry.target

@@ -17,7 +17,7 @@ from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import raster_paths
 from satfs.tree.extras import Extra
-from satfs.tree.nodes import Directory, File, MadeFile, Node
+from satfs.tree.nodes import ContentFile, Directory, File, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
@@ -143,7 +143,7 @@ async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]
     of the zip once more.
     """
     if isinstance(node, File):
-        if not isinstance(node, MadeFile | ListedFile) and holds_all(
+        if not isinstance(node, ContentFile | ListedFile) and holds_all(
             wanted.conditions, wanted.records
         ):
             yield Target(_path(node), node)

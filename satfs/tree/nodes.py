@@ -231,7 +231,7 @@ class Unresolved(Node):
         return Attributes(Kind.FILE, 0)
 
 
-class _ContentFile(File):
+class ContentFile(File):
     """A file whose content is made here, from a record or from nothing at all.
 
     Its time is *mtime_ns*, or else that of the directory it is in.
@@ -266,7 +266,7 @@ class _ContentFile(File):
         return self.parent.xattrs() if self.parent is not None else {}
 
 
-class MadeFile(_ContentFile):
+class MadeFile(ContentFile):
     """A file whose content is made when it is read.
 
     It is one version, too: the bytes that *make* made when the file was looked up. They are not
@@ -309,7 +309,7 @@ def _digest(content: bytes | LargeContent) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-class BytesFile(_ContentFile):
+class BytesFile(ContentFile):
     """A file whose content is kept: for the few that cannot be made again."""
 
     __slots__ = ("content",)
