@@ -44,6 +44,11 @@ def make_own_directory(path: Path) -> None:
         path.chmod(0o700)
 
 
+def for_owner(path: str, flags: int) -> int:
+    """Open *path* as `open` wants it of its *opener*; a file that is made has mode 0600."""
+    return os.open(path, flags, 0o600)
+
+
 def write_atomically(path: Path, text: str, *, mode: int | None = None) -> None:
     """Put a file with *text* in place of *path*, which is the old or the new one at any moment.
 

@@ -21,7 +21,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, get_loop, mirror_sync_methods
@@ -41,7 +41,7 @@ from satfs.embedded.fsspec_objects import (
 
 if TYPE_CHECKING:
     from satfs.components import Components
-    from satfs.embedded.tree import NodeInfo, PathTree
+    from satfs.embedded.tree import PathTree
 
 T = TypeVar("T")
 
@@ -147,7 +147,9 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         path = self._strip_protocol(path)
         return described(
             await self._access.call(
-                path, lambda mount, place: mount.info(place, path), _info_of, path
+                path,
+                lambda mount, place: mount.info(place, path),
+                lambda tree: tree.info(path),
             )
         )
 
@@ -162,7 +164,9 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
         found = await self._access.call(
-            path, lambda mount, place: mount.children(place, path), _children_of, path
+            path,
+            lambda mount, place: mount.children(place, path),
+            lambda tree: tree.children(path),
         )
         found = sorted(found, key=lambda each: each.path)
         return [described(each) if detail else each.path for each in found]
@@ -207,7 +211,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         """
         super().invalidate_cache(path)
         if (thread := self._access.thread) is not None:
-            self._access.wait("", _forget, thread.parts)
+            self._access.wait("", partial(_forget, thread.parts))
 
     # -- bytes -----------------------------------------------------------------------------------
 
@@ -264,9 +268,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         found = await self._access.call(
             path,
             lambda mount, place: mount.read_ranges(place, path, bounds),
-            _ranges_of,
-            path,
-            bounds,
+            lambda tree: tree.read_ranges(path, bounds),
         )
         return [
             raised_for(each, path) if isinstance(each, Exception) else each  # type: ignore[misc]
@@ -366,25 +368,11 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
 # -- what is done in the loop of the tree --------------------------------------------------------
 
 
-async def _info_of(tree: PathTree, path: str) -> NodeInfo:
-    return await tree.info(path)
-
-
-async def _children_of(tree: PathTree, path: str) -> list[NodeInfo]:
-    return await tree.children(path)
-
-
-async def _ranges_of(
-    tree: PathTree, path: str, bounds: list[tuple[int | None, int | None]]
-) -> list[bytes | Exception]:
-    return await tree.read_ranges(path, bounds)
-
-
 async def _statistics(tree: PathTree) -> dict[str, int]:
     return tree.statistics()
 
 
-async def _forget(tree: PathTree, parts: Components) -> None:
+async def _forget(parts: Components, tree: PathTree) -> None:
     tree.forget()
     parts.listings.forget()
 

@@ -26,6 +26,8 @@ DEMO_SOURCE: Final = "satfs:demo"
 FS_TYPE: Final = "fuse.satfs"
 #: The program that mounts and unmounts FUSE filesystems for ordinary users.
 FUSERMOUNT: Final = "fusermount3"
+#: The errnos of a mount whose process has ended ("Transport endpoint is not connected").
+DEAD_ERRNOS: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 #: Time for `fusermount3` to unmount, in seconds. It is a call into the kernel; more means a mount
 #: that is stuck, which `-z` detaches.
 _DETACH_TIMEOUT_S: Final = 10.0
@@ -204,7 +206,7 @@ def is_dead_mount(path: Path) -> bool:
     try:
         os.statvfs(path)  # `stat` may still be answered from what the kernel remembers
     except OSError as failure:
-        return failure.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        return failure.errno in DEAD_ERRNOS
     return False
 
 

@@ -17,8 +17,11 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from satfs.mountpoints import DEAD_ERRNOS
 
 if TYPE_CHECKING:
     from satfs.embedded.loop_thread import TreeThread
@@ -26,12 +29,8 @@ if TYPE_CHECKING:
     from satfs.embedded.tree import PathTree
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 #: Where paths lead: to the node's mount if there is one, never to it, or to nothing else.
 MountUse: TypeAlias = Literal["auto", "never", "only"]
-
-#: The errnos of a mount that has gone: killed, or unmounted under an open file.
-_GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
 class TreeAccess:
@@ -90,7 +89,7 @@ class TreeAccess:
         try:
             return True, work(node_mount, place)
         except OSError as failure:
-            if failure.errno not in _GONE or self._mount_use == "only":
+            if failure.errno not in DEAD_ERRNOS or self._mount_use == "only":
                 raise
             node_mount.forget()
             return False, None
@@ -113,38 +112,26 @@ class TreeAccess:
         thread = self._thread
         return thread if thread is not None and thread.is_usable else None
 
-    def wait(self, path: str, work: Callable[[PathTree, *Ts], Awaitable[T]], *args: *Ts) -> T:
+    def wait(self, path: str, work: Callable[[PathTree], Awaitable[T]]) -> T:
         """Return what *work* returns; waits in this thread. Interrupted, it cancels the work.
 
         Raises:
             OSError: the failure of *work*, as Python programs expect it, about *path*.
         """
-        future = self._submit(work, *args)
+        future = self._submit(work)
         try:
             return future.result()
         except BaseException as failure:
             future.cancel()
-            raise raised_for(failure, path) from _cause(failure)
-
-    async def result(
-        self, path: str, work: Callable[[PathTree, *Ts], Awaitable[T]], *args: *Ts
-    ) -> T:
-        """Return what *work* returns; waits in asyncio's loop. Raises as `wait`."""
-        if self.thread is None:
-            # Starting takes a tenth of a second, for which other tasks need not wait.
-            await asyncio.to_thread(self._served)
-        future = self._submit(work, *args)
-        try:
-            return await asyncio.wrap_future(future)
-        except Exception as failure:
-            raise raised_for(failure, path) from _cause(failure)
+            raise raised_for(failure, path) from (
+                failure if isinstance(failure, Exception) else None
+            )
 
     async def call(
         self,
         path: str,
         on_mount: Callable[[NodeMount, Path], T],
-        in_tree: Callable[[PathTree, *Ts], Awaitable[T]],
-        *args: *Ts,
+        in_tree: Callable[[PathTree], Awaitable[T]],
     ) -> T:
         """Return what *on_mount* returns where paths lead to a mount, else what *in_tree* does.
 
@@ -155,7 +142,14 @@ class TreeAccess:
             is_done, found = await asyncio.to_thread(self.on_mount, on_mount)
             if is_done:
                 return found  # type: ignore[return-value]  # None only where T allows it
-        return await self.result(path, in_tree, *args)
+        if self.thread is None:
+            # Starting takes a tenth of a second, for which other tasks need not wait.
+            await asyncio.to_thread(self._served)
+        future = self._submit(in_tree)
+        try:
+            return await asyncio.wrap_future(future)
+        except Exception as failure:
+            raise raised_for(failure, path) from failure
 
     def close(self) -> None:
         """End what was started here; returns when it has ended, unless others use it as well."""
@@ -185,14 +179,14 @@ class TreeAccess:
                 self._thread = thread
             return self._thread
 
-    def _submit(self, work: Callable[[PathTree, *Ts], Awaitable[T]], *args: *Ts) -> Future[T]:
+    def _submit(self, work: Callable[[PathTree], Awaitable[T]]) -> Future[T]:
         """Have *work* done on the tree, in its thread."""
         from satfs.embedded.loop_thread import Ended
 
         for _ in range(2):
             thread = self._served()
             with suppress(Ended):
-                return thread.submit(work, thread.tree, *args)
+                return thread.submit(partial(work, thread.tree))
         raise OSError(errno.ENOTCONN, "the filesystem was closed")
 
     def _own_lock(self) -> threading.Lock:
@@ -213,7 +207,3 @@ def raised_for(failure: BaseException, path: str) -> BaseException:
     if isinstance(failure, Ended):
         return OSError(errno.ENOTCONN, "the filesystem was closed", path)
     return exception_for(failure, path)
-
-
-def _cause(failure: BaseException) -> BaseException | None:
-    return failure if isinstance(failure, Exception) else None

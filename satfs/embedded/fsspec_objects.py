@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fsspec.asyn import AbstractAsyncStreamedFile, AsyncFileSystem
@@ -14,7 +15,7 @@ from fsspec.spec import AbstractBufferedFile
 
 if TYPE_CHECKING:
     from satfs.embedded.access import TreeAccess
-    from satfs.embedded.tree import NodeInfo, OpenedFile, PathTree
+    from satfs.embedded.tree import NodeInfo, OpenedFile
 
 #: Bytes of a small read that are kept for the next one: whole blocks of the cache, which are
 #: fetched as a whole anyway (`content/cache/blockmap.py`).
@@ -82,7 +83,7 @@ class SatfsFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
 
     def __init__(self, fs: Any, path: str, access: TreeAccess, **kwargs: Any) -> None:
         self._access = access
-        self._opened: OpenedFile = access.wait(path, _opened, path, None)
+        self._opened: OpenedFile = access.wait(path, lambda tree: tree.open(path))
         self._thread = access.thread
         info = self._opened.info
         self._number = info.number
@@ -130,9 +131,10 @@ class SatfsFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         access = self._access
         if self._thread is None or self._thread is not access.thread:
             # A fork, or the filesystem was closed since: the same version is opened again.
-            self._opened = access.wait(self.path, _opened, self.path, self._number)
+            self._opened = access.wait(self.path, lambda tree: tree.open(self.path, self._number))
             self._thread = access.thread
-        return access.wait(self.path, _filled, self._opened, start, view)
+        opened = self._opened
+        return access.wait(self.path, lambda tree: tree.read_into(opened, start, view))
 
     def close(self) -> None:
         """Close the file; waits for nothing."""
@@ -141,7 +143,7 @@ class SatfsFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         super().close()
         if self._thread is not None and self._thread is self._access.thread:
             with suppress(Exception):
-                self._thread.submit(_close, self._opened)
+                self._thread.submit(partial(_close, self._opened))
 
 
 class SatfsStreamedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspec has no types
@@ -165,17 +167,6 @@ class SatfsStreamedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fss
         """Close the file."""
         await super().close()
         await asyncio.to_thread(self._file.close)
-
-
-# -- what is done in the loop of the tree --------------------------------------------------------
-
-
-async def _opened(tree: PathTree, path: str, number: int | None) -> OpenedFile:
-    return await tree.open(path, number)
-
-
-async def _filled(tree: PathTree, opened: OpenedFile, start: int, view: memoryview) -> int:
-    return await tree.read_into(opened, start, view)
 
 
 async def _close(opened: OpenedFile) -> None:

@@ -13,24 +13,24 @@ cache that it would keep alive after the death of its parent it gives back.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar
 
 import structlog
 import trio
 
 from satfs.components import Components, open_components, tree_over
-from satfs.embedded.library_log import log_to_standard_library
 from satfs.embedded.tree import PathTree
 from satfs.fuse.errnos import gravest_of
+from satfs.redaction import redact
 from satfs.settings import Settings
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 log = structlog.get_logger(__name__)
 
 #: How often the loop looks whether the program's main thread has ended, in seconds.
@@ -80,7 +80,7 @@ class TreeThread:
         self._thread.start()
         self._opened.result()
 
-    def submit(self, work: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Future[T]:
+    def submit(self, work: Callable[[], Awaitable[T]]) -> Future[T]:
         """Have *work* run in the loop; return the future of its result. Never waits.
 
         Cancelling the future cancels the work.
@@ -94,7 +94,7 @@ class TreeThread:
             if self._has_ended:
                 future.set_exception(Ended())
                 return
-            self._nursery.start_soon(self._work, future, work, args)
+            self._nursery.start_soon(self._work, future, work)
 
         if not self.is_usable:
             raise Ended
@@ -149,9 +149,7 @@ class TreeThread:
             await trio.sleep(_LOOK_S)
         self._cancel()
 
-    async def _work(
-        self, future: Future[T], work: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts]
-    ) -> None:
+    async def _work(self, future: Future[T], work: Callable[[], Awaitable[T]]) -> None:
         """Run *work* and complete *future*; raises nothing but the cancellation of the loop."""
         with trio.CancelScope() as scope:
 
@@ -162,7 +160,7 @@ class TreeThread:
 
             future.add_done_callback(withdraw)
             try:
-                result = await work(*args)
+                result = await work()
             except trio.Cancelled:
                 _complete(future, failure=Ended())
                 raise
@@ -197,7 +195,7 @@ def acquire(settings: Settings) -> TreeThread:
     Raises:
         SatfsError: it could not be started.
     """
-    log_to_standard_library()
+    _log_to_standard_library()
     with _lock:
         found = _threads.get(settings)
         if found is None or not found.is_usable:
@@ -247,6 +245,39 @@ def _give_back_locks(cache_dir: Path) -> None:
                     os.dup2(nothing, int(name), inheritable=False)
     finally:
         os.close(nothing)
+
+
+# -- the log -------------------------------------------------------------------------------------
+
+
+def _log_to_standard_library() -> None:
+    """Send our log lines to the standard library, unless the program has configured structlog.
+
+    A library does not decide where a program's log goes. Lines go to the logger `satfs` and those
+    below it, which show warnings on standard error unless the program configures them (`logging` in
+    Python's documentation, "configuring logging for a library").
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, _as_text],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    # They log headers and whole addresses at their lower levels.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _as_text(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str, str], dict[str, Any]]:
+    """Return the arguments of a call of a standard logger for *event*."""
+    words = str(event.pop("event", ""))
+    reason = event.pop("exc_info", None)
+    fields = " ".join(f"{name}={value!r}" for name, value in event.items())
+    return ("%s", redact(f"{words} {fields}".rstrip())), {"exc_info": reason}
 
 
 os.register_at_fork(after_in_child=_begin_afresh)
