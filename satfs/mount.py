@@ -30,7 +30,8 @@ from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
 from satfs.control.kernel import KernelMemory
-from satfs.control.server import serve_control, socket_path
+from satfs.control.server import serve_control
+from satfs.control.socket_path import socket_path
 from satfs.errors import FuseMissing
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules

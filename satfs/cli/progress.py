@@ -27,10 +27,9 @@ from satfs import errors
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import OutputOptions
 from satfs.cli.output import print_json, print_remark, print_sentence, show
-from satfs.cli.targets import missing, on_mounts
+from satfs.cli.targets import missing_explained, on_mounts
 from satfs.control.client import messages_of
 from satfs.control.protocol import Done, Failed, Notice, error_of
-from satfs.errors import NotThere
 from satfs.fuse.errnos import gravest_of
 from satfs.humanize import format_bytes
 from satfs.model import Json
@@ -202,15 +201,9 @@ def fetch(
             "jobs": jobs,
             **(more or {}),
         }
-        try:
-            result = follow(
-                messages_of(mounted, command, given),
-                as_json=as_json,
-                is_quiet=is_quiet,
-                verb=verb,
-            )
-        except NotThere as failure:
-            raise missing(failure) from failure
+        messages = messages_of(mounted, command, given)
+        with missing_explained():
+            result = follow(messages, as_json=as_json, is_quiet=is_quiet, verb=verb)
         sums.update({name: n for name, n in result.items() if isinstance(n, int)})
         sums["failed"] += len(result["failed"])
         outcome = outcome or outcome_of(result)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from satfs.cli.output import show
 from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.control import records
 from satfs.control.client import result_of
-from satfs.control.local import cached_versions_of, open_listings
 from satfs.control.selecting import selected
 from satfs.errors import BadMountpoint, NotThere
 from satfs.model import Json
@@ -92,10 +92,10 @@ async def _query_api(
         ("captures",),
         ("scenes",),
     )
-    async with open_listings(settings, with_all=knows_all) as listings:
+    async with records.open_listings(settings, with_all=knows_all) as listings:
         if where:
             return await selected(listings, words, where)
-        return await call(listings, words, lambda: cached_versions_of(settings))
+        return await call(listings, words, lambda: records.cached_versions_of(settings))
 
 
 def settings_for(target: OnMount | tuple[str, ...], profile: str | None) -> Settings | None:
@@ -112,9 +112,13 @@ def settings_for(target: OnMount | tuple[str, ...], profile: str | None) -> Sett
     return None
 
 
-def missing(failure: NotThere) -> click.ClickException:
-    """Return *failure* as the exception that ends a command whose target does not exist."""
-    return Missing(str(failure))
+@contextmanager
+def missing_explained() -> Iterator[None]:
+    """End the command with exit code 1, and what to do, where the body finds nothing."""
+    try:
+        yield
+    except NotThere as failure:
+        raise Missing(str(failure)) from failure
 
 
 class Missing(click.ClickException):

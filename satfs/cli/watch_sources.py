@@ -17,7 +17,7 @@ from satfs.control.protocol import Done, Failed, error_of
 from satfs.control.publications import Event
 from satfs.errors import Garbled
 from satfs.facts.record import facts_of_record
-from satfs.model import DELIVERY_ZIP, Json, Scene
+from satfs.model import DELIVERY_ZIP, Json
 from satfs.mountpoints import Mounted
 from satfs.stac.assets import SceneFiles
 from satfs.stac.items import ItemPlace, item_of
@@ -29,7 +29,7 @@ class Source(Protocol):
     """Where listings and items come from: a mount, or the API."""
 
     async def query(self, command: str, path_names: Sequence[str]) -> Listing:
-        """Return the answer to *command* (`list` or `describe`)."""
+        """Return the result of *command* (`list` or `describe`)."""
         ...
 
     def path(self, path_names: Sequence[str]) -> str | None:
@@ -72,7 +72,7 @@ class OfMount:
         item = await trio.to_thread.run_sync(
             item_of_mount, self.mounted, given, abandon_on_cancel=True
         )
-        scene = scene_of_record(event.record)
+        scene = readers.scene(dict(event.record))
         is_announced = scene is not None and any(a.name == DELIVERY_ZIP for a in scene.attachments)
         return None if is_announced and "delivery" not in item["assets"] else item
 
@@ -97,7 +97,7 @@ class OfApi:
 
     async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
         """See `Source`: made of the record alone, without assets."""
-        scene = scene_of_record(event.record)
+        scene = readers.scene(dict(event.record))
         if scene is None:
             raise Garbled(f"the record of scene {event.scene_id} has no id")
         return item_of(facts_of_record(scene), SceneFiles(contents=None, record=None), ItemPlace())
@@ -127,8 +127,3 @@ def item_of_mount(mounted: Mounted, given: Mapping[str, Json]) -> Json:
     if item is None:
         raise Garbled("the mount has sent no item")
     return item
-
-
-def scene_of_record(record: Mapping[str, Json]) -> Scene | None:
-    """Return the scene of a record of the API; None when it has no id."""
-    return readers.scene(dict(record))

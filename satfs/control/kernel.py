@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -59,8 +60,8 @@ class KernelMemory:
         it, and the absence of new names, are forgotten, too. None: *path* is no directory.
         """
         names, directories = await self._chosen(tuple(path), now)
-        jobs: list[Callable[[], None]] = [self._entry_job(*each) for each in names]
-        jobs += [self._attributes_job(inode) for inode in directories]
+        jobs: list[Callable[[], None]] = [partial(self._forget_entry, *each) for each in names]
+        jobs += [partial(self._forget_attributes, inode) for inode in directories]
         for start in range(0, len(jobs), _BATCH):
             batch = jobs[start : start + _BATCH]
             await trio.to_thread.run_sync(
@@ -105,23 +106,13 @@ class KernelMemory:
             names += [(top, name) for name in listed - seen]
         return names, directories
 
-    def _entry_job(self, directory: int, name: bytes) -> Callable[[], None]:
-        return lambda: self._forget_entry(directory, name)
-
-    def _attributes_job(self, inode: int) -> Callable[[], None]:
-        return lambda: self._forget_attributes(inode)
-
     def _run(self, jobs: Sequence[Callable[[], None]]) -> None:
-        for job in self._until_ended(jobs):
+        for job in jobs:
+            if self._is_ended.is_set():
+                return
             try:
                 job()
             except FileNotFoundError:
                 pass  # the kernel did not know it, or has forgotten it
             except OSError as failure:
                 log.debug("kernel did not forget", errno=failure.errno)
-
-    def _until_ended(self, jobs: Sequence[Callable[[], None]]) -> Iterator[Callable[[], None]]:
-        for job in jobs:
-            if self._is_ended.is_set():
-                return
-            yield job

@@ -77,14 +77,14 @@ async def prefetch(
         if given.get("is_for_later"):
             return progress.result()
     left: Sequence[Target] = sound
-    for is_last in (False, True)[-_ROUNDS:]:
+    for _ in range(_ROUNDS):
         files = _WholeFiles()
         await Fetching(progress, jobs, files.read).run(left)
         if files.instead and given.get("pin"):
             await mount.pins.pin(stored(mount, list(files.instead.values())).values())
         left = [files.instead.get(each.path, each) for each in left]
         left = await _lost(mount, left, progress)
-        if not left or is_last:
+        if not left:
             break
     for each in left:
         await progress.ended(each.path, each.size_bytes, BadCache(_TOO_SMALL))
@@ -265,12 +265,10 @@ PIECE_BYTES: Final = 1024 * 1024
 PAUSES_S: Final = (2.0, 8.0)
 
 
-async def read_whole(
-    file: File, take: Take, *, pauses_s: tuple[float, ...] = PAUSES_S, start: int = 0
-) -> int:
-    """Read *file* from *start* to its end, hand each piece to *take*, and return the length.
+async def read_whole(file: File, take: Take) -> int:
+    """Read *file*, hand each piece to *take*, and return the length.
 
-    Where the network fails the piece is tried again after each of *pauses_s*, which begin again
+    Where the network fails the piece is tried again after each of `PAUSES_S`, which begin again
     after a success.
 
     Raises:
@@ -278,10 +276,10 @@ async def read_whole(
     """
     reader = await file.open()
     try:
-        position = start
+        position = 0
         while position < reader.size_bytes:
             span = ByteRange(position, min(position + PIECE_BYTES, reader.size_bytes))
-            data = await read_piece(reader, span, pauses_s=pauses_s)
+            data = await read_piece(reader, span)
             position = span.stop
             await take(data, position)
             await trio.lowlevel.checkpoint()  # what is held comes without waiting
@@ -290,23 +288,21 @@ async def read_whole(
         reader.close()
 
 
-async def read_piece(
-    reader: Reader, span: ByteRange, *, pauses_s: tuple[float, ...] = PAUSES_S
-) -> bytes | memoryview:
-    """Return the bytes of *span*; where the network fails, try again after each of *pauses_s*.
+async def read_piece(reader: Reader, span: ByteRange) -> bytes | memoryview:
+    """Return the bytes of *span*; where the network fails, try again after each of `PAUSES_S`.
 
     A memoryview is good until the next checkpoint.
 
     Raises:
         SatfsError: they cannot be read.
     """
-    for n_tries in range(len(pauses_s) + 1):
+    for n_tries in range(len(PAUSES_S) + 1):
         try:
             data = await reader.read(span)
         except Unreachable as failure:
-            if n_tries == len(pauses_s) or failure.is_permanent:
+            if n_tries == len(PAUSES_S) or failure.is_permanent:
                 raise
-            await trio.sleep(pauses_s[n_tries])
+            await trio.sleep(PAUSES_S[n_tries])
             continue
         if len(data) != len(span):
             raise Misuse(f"{len(data)} bytes read for [{span.start}, {span.stop})")

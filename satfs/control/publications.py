@@ -121,7 +121,7 @@ class SeenPublications:
         """Take in a capture's scenes; return those that are news (see `note_captures`)."""
         seen = self.captures[capture_id]
         ids = {str(entry["id"]) for entry in entries}
-        if seen.scenes is None:  # what was there before anybody watched
+        if seen.scenes is None:  # what was there before the watch began
             seen.scenes, seen.requested_at_s = ids, now_s
             return []
         known = seen.scenes

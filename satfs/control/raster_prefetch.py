@@ -115,7 +115,7 @@ class _Planned(Target):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Which spans of a raster are to be read. A packed one is read from front to back."""
+    """The spans of a raster that are to be read. A packed raster is read from front to back."""
 
     target: Target
     spans: Sequence[ByteRange]

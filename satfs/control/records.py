@@ -8,14 +8,22 @@ believed, or when the API cannot be reached.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+import trio
+
+from satfs.api.auth import account_key
+from satfs.api.client import Aleph, http_for
+from satfs.api.listing_store import ListingStore
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
+from satfs.content.cache import maintenance
 from satfs.content.cache.index import CachedVersion
-from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere
+from satfs.errors import BadCache, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
+from satfs.settings import Settings
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE
 from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
@@ -23,6 +31,8 @@ from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 #: Returns what the cache on disk holds.
 CachedVersionsOf = Callable[[], Awaitable[Iterable[CachedVersion]]]
 
+#: Longest wait for the disk in the end, in seconds.
+_CLOSING_S: Final = 2.0
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -110,20 +120,20 @@ async def listed(
     match thing.record:
         case Task(task_id):
             captures = await catalogue.captures(task_id)
-            listing = _listing(catalogue, "captures", captures, (CAPTURES, task_id))
+            listing = listing_of(catalogue, "captures", captures, (CAPTURES, task_id))
             return {**listing, "taken": _dates(catalogue, captures)}
         case Capture(capture_id):
             scenes = await catalogue.scenes(capture_id)
-            return _listing(catalogue, "scenes", scenes, (SCENES, capture_id))
+            return listing_of(catalogue, "scenes", scenes, (SCENES, capture_id))
         case Scene():
             return {"kind": "files", "entries": _files(thing.record, await cached_versions())}
     if thing.kind == "captures":
         published = [each for each in catalogue.known_captures() if each.is_published]
-        listing = _listing(catalogue, "captures", published, None)
+        listing = listing_of(catalogue, "captures", published)
         return {**listing, "taken": _dates(catalogue, published)}
     if thing.kind == "scenes":
-        return _listing(catalogue, "scenes", tuple(catalogue.known_scenes()), None)
-    return _listing(catalogue, "tasks", await catalogue.tasks(), (TASKS, ""))
+        return listing_of(catalogue, "scenes", tuple(catalogue.known_scenes()))
+    return listing_of(catalogue, "tasks", await catalogue.tasks(), (TASKS, ""))
 
 
 async def described(
@@ -141,12 +151,13 @@ async def described(
     return fields
 
 
-def _listing(
+def listing_of(
     catalogue: Listings,
     kind: str,
     records: Sequence[Task | Capture | Scene],
-    key: tuple[str, str] | None,
+    key: tuple[str, str] | None = None,
 ) -> dict[str, Json]:
+    """Return *records* as entries, with the age of the listing *key* that they are from."""
     state = None if key is None else catalogue.state(*key)
     things = [Found(kind.removesuffix("s"), record) for record in records]
     return {
@@ -193,6 +204,38 @@ def _files(scene: Scene, kept: Iterable[CachedVersion]) -> list[Json]:
             }
         )
     return list(files)
+
+
+# -- without a mount -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[Listings]:
+    """Hand out the listings of the account that *settings* name.
+
+    *with_all* reads back all listings that mounts have kept; an id is looked up in these first.
+    """
+    store = ListingStore(settings.cache_dir / account_key(settings))
+    try:
+        async with http_for(settings) as http:
+            listings = Listings(Aleph(http, settings), settings, store)
+            if with_all:
+                await listings.recall()
+            yield listings
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
+            await store.aclose()
+
+
+async def cached_versions_of(settings: Settings) -> Iterable[CachedVersion]:
+    """Return the versions in the cache on disk; none where there is no cache."""
+    try:
+        return (await trio.to_thread.run_sync(maintenance.info, settings.cache_dir)).objects
+    except (NotThere, BadCache):
+        return ()
+
+
+# -- paths and ids -------------------------------------------------------------------------------
 
 
 async def _task(catalogue: Listings, name: str) -> Found:

@@ -9,7 +9,7 @@ from typing import Final
 from satfs.api.listings import Listings
 from satfs.concurrent_map import concurrent_map
 from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
-from satfs.control.records import Found, resolve
+from satfs.control.records import Found, listing_of, resolve
 from satfs.errors import NotThere
 from satfs.model import Capture, Json, Scene, Task
 
@@ -27,14 +27,8 @@ async def selected(
         SatfsError: a listing is not available.
     """
     conditions = [parse_condition(text) for text in where]
-    records = await _records_below(catalogue, await resolve(catalogue, path_names), conditions)
-    found = [Found("scene", scene) for scene in records]
-    entries = [
-        {"id": each.id, "path": each.path, "record": dict(each.record.record)}
-        for each in found
-        if each.record is not None
-    ]
-    return {"kind": "scenes", "entries": entries, "asked_at_s": None, "is_stale": False}
+    scenes = await _records_below(catalogue, await resolve(catalogue, path_names), conditions)
+    return listing_of(catalogue, "scenes", scenes)
 
 
 async def _records_below(

@@ -33,11 +33,8 @@ from satfs.control.protocol import (
     peer_credentials,
     request_of,
 )
-from satfs.control.socket_path import socket_path
 from satfs.errors import Garbled, Misuse, NotAllowed, SatfsError, Throttled
 from satfs.model import Json
-
-__all__ = ["Command", "SendNotice", "serve_control", "socket_path"]
 
 log = structlog.get_logger(__name__)
 

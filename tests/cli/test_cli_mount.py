@@ -18,7 +18,7 @@ import pytest
 from cli.conftest import Program, is_mounted, mount_processes
 from fakes.processes import is_running, wait_until
 
-from satfs.control.server_process import ServingProcess
+from satfs.control.client import ServingProcess
 from satfs.mountpoints import satfs_mounts
 
 pytestmark = pytest.mark.mounts

@@ -13,8 +13,7 @@ from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_fl
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.output import new_table, print_json, print_table, show
 from satfs.cli.raster_rows import list_rows, raster_rows
-from satfs.cli.targets import OnMount, anywhere, missing, query, settings_for
-from satfs.errors import NotThere
+from satfs.cli.targets import OnMount, anywhere, missing_explained, query, settings_for
 from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
 
@@ -48,11 +47,8 @@ def info(output_options: OutputOptions, path: str, profile: str | None, as_json:
     """
     target = anywhere(path)
     settings = settings_for(target, profile)
-    try:
-        with logging_quietly(output_options):
-            found = dict(query(target, "describe", settings))
-    except NotThere as failure:
-        raise missing(failure) from failure
+    with missing_explained(), logging_quietly(output_options):
+        found = dict(query(target, "describe", settings))
     if isinstance(target, OnMount):
         is_inside = "raster" in found or "rasters" in found
         place = "/".join(target.words) if is_inside else str(found["path"])

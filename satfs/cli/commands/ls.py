@@ -14,8 +14,7 @@ from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_fl
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.output import new_table, print_json, print_remark, print_table, show
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import anywhere, missing, query, settings_for
-from satfs.errors import NotThere
+from satfs.cli.targets import anywhere, missing_explained, query, settings_for
 from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
 
@@ -55,11 +54,8 @@ def ls(
     """
     target = anywhere(path)
     settings = settings_for(target, profile)
-    try:
-        with logging_quietly(output_options):
-            listing = query(target, "list", settings, where)
-    except NotThere as failure:
-        raise missing(failure) from failure
+    with missing_explained(), logging_quietly(output_options):
+        listing = query(target, "list", settings, where)
     if as_json:
         print_json(dict(listing))
     else:

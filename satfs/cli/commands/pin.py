@@ -16,7 +16,7 @@ from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.output import new_table, print_json, print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import missing, on_mounts
+from satfs.cli.targets import missing_explained, on_mounts
 from satfs.content.cache import maintenance
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin
@@ -162,10 +162,8 @@ def _unpin(
     found: list[Json] = _unpin_all() if is_all else []
     for mounted, targets in on_mounts(paths):
         given = {"paths": [list(each.words) for each in targets], "where": list(where)}
-        try:
+        with missing_explained():
             found += result_of(mounted, "unpin", given)["unpinned"]
-        except NotThere as failure:
-            raise missing(failure) from failure
     if as_json:
         print_json({"unpinned": found})
     elif output_options.verbosity >= 0:

@@ -8,9 +8,8 @@ from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.output import print_json, print_remark, show
-from satfs.cli.targets import missing, on_mounts
+from satfs.cli.targets import missing_explained, on_mounts
 from satfs.control.client import result_of
-from satfs.errors import NotThere
 from satfs.humanize import format_count
 
 
@@ -37,10 +36,8 @@ def refresh(output_options: OutputOptions, paths: tuple[str, ...], as_json: bool
     done: list[dict[str, object]] = []
     for mounted, targets in on_mounts(paths):
         words = [list(each.words) for each in targets]
-        try:
+        with missing_explained():
             result = result_of(mounted, "refresh", {"paths": words})
-        except NotThere as failure:
-            raise missing(failure) from failure
         for each in result["refreshed"]:
             path = str(mounted.mountpoint / each["path"])
             done.append({**each, "path": path})

@@ -22,10 +22,10 @@ from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
 from satfs.cli.output import print_json, print_remark, print_sentence
 from satfs.cli.progress import outcome_of
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import missing, on_mounts
+from satfs.cli.targets import missing_explained, on_mounts
 from satfs.control.client import messages_of
 from satfs.control.protocol import Done, Notice
-from satfs.errors import BadSettings, NotThere
+from satfs.errors import BadSettings
 from satfs.humanize import format_count
 from satfs.model import Json
 from satfs.stac.items import item_collection
@@ -108,10 +108,9 @@ def export(
             "absolute": absolute,
         }
         found: dict[int, Json] = {}
-        try:
-            for message in _shown(
-                messages_of(mounted, "stac", given), is_quiet=output_options.verbosity < 0
-            ):
+        messages = messages_of(mounted, "stac", given)
+        with missing_explained():
+            for message in _shown(messages, is_quiet=output_options.verbosity < 0):
                 if isinstance(message, Done):
                     outcome = outcome or outcome_of(message.result)
                 elif message.what.get("event") == "item":
@@ -119,8 +118,6 @@ def export(
                         print_json(message.what["item"], is_line=True)
                     else:
                         found[message.what["number"]] = message.what["item"]
-        except NotThere as failure:
-            raise missing(failure) from failure
         items += [found[number] for number in sorted(found)]
     if write is not None and output is not None:
         placed = [item for item in items if item["geometry"] is not None]

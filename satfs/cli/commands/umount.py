@@ -9,10 +9,10 @@ import click
 
 from satfs.cli.busy_processes import busy_processes
 from satfs.cli.completion_values import mountpoints as offer_mountpoints
-from satfs.cli.flags import OutputOptions, verbosity_flags
+from satfs.cli.flags import verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.output import print_remark, show
-from satfs.control.server_process import ServingProcess
+from satfs.control.client import ServingProcess
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
 
@@ -44,8 +44,7 @@ Examples:
     help="Detach now; it ends when the last program has closed its files.",
 )
 @verbosity_flags
-@click.pass_obj
-def umount(_output_options: OutputOptions, mountpoints: tuple[str, ...], lazy: bool) -> None:
+def umount(mountpoints: tuple[str, ...], lazy: bool) -> None:
     """Unmount what satfs has mounted at MOUNTPOINT, and wait until its process has ended.
 
     A mount whose process has died is removed, too. Other filesystems are left as they are.

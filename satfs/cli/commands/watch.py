@@ -13,14 +13,14 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import OnMount, anywhere, missing, settings_for
+from satfs.cli.targets import OnMount, anywhere, missing_explained, settings_for
 from satfs.cli.waiting import run_alone, waiting_shown
 from satfs.cli.watch_loop import Memory, Watch, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
 from satfs.cli.webhook import Poster, check_address, poster
 from satfs.control.conditions import parse_condition
-from satfs.control.local import open_listings
-from satfs.errors import BadSettings, NotThere
+from satfs.control.records import open_listings
+from satfs.errors import BadSettings
 from satfs.settings import Settings
 
 
@@ -129,12 +129,9 @@ def watch(
         )
 
     memory = Memory(state or state_file(target, settings))
-    try:
-        with memory.alone(), logging_quietly(output_options):
-            interval = None if once else interval_s
-            return run_alone(_watch, target, settings, watch_of, interval, webhook)
-    except NotThere as failure:
-        raise missing(failure) from failure
+    interval = None if once else interval_s
+    with missing_explained(), memory.alone(), logging_quietly(output_options):
+        return run_alone(_watch, target, settings, watch_of, interval, webhook)
 
 
 async def _watch(
