@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ def test_info_tells_what_is_kept(satfs: Program, filled: Path) -> None:
     shown = satfs("cache", "info", "--cache-dir", filled)
     assert "SCENE/delivery_zip" in shown.stdout
     assert shown.returncode == 0
+
+
+def test_a_path_of_any_bytes_is_one_line_in_a_pipe(
+    satfs: Program, filled: Path, tmp_path: Path
+) -> None:
+    """However long its name is, and whichever bytes are in it."""
+    place = filled.rename(tmp_path / f"{'long' * 30}-\udcff")
+    done = subprocess.run(
+        satfs.command("cache", "info", "--cache-dir", place),
+        env=satfs.environ(PYTHONIOENCODING="utf-8:strict"),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.splitlines()
+    assert [lines[0].split()[1], len(lines)] == [b"holds", 3]
+    assert lines[0].startswith(f"{place.parent}/{'long' * 30}".encode())
 
 
 def test_a_cache_that_is_not_there_holds_nothing(satfs: Program, tmp_path: Path) -> None:

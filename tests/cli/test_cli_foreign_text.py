@@ -151,7 +151,7 @@ def test_a_status_of_another_shape_is_told_so() -> None:
     with pytest.raises((LookupError, ArithmeticError, ValueError)):
         list(rows_of(heard.status or {}))
     with redirect_stdout(io.StringIO()) as printed:
-        status._print([heard])
+        status._print([heard], as_json=False, short=False)
     require_harmless(printed.getvalue())
 
 

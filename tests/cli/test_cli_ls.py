@@ -128,6 +128,9 @@ def test_a_scene_is_shown_with_its_files_and_without_links(aleph: Mounted) -> No
     }
     assert "X-Amz" not in shown + str(told)
     assert f"{scene.name}.zip" in shown
+    refused = aleph.program("ls", "--profile", "harbour", scene)
+    assert refused.returncode == 2
+    assert "a mount has its own" in refused.stderr
 
 
 def test_without_network_what_mounts_have_kept_is_shown_with_its_age(aleph: Mounted) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +85,15 @@ def test_a_mount_is_made_without_standard_streams(aleph: Mounted, closed: str) -
     assert done.returncode == 0, done.stderr
     assert next(aleph.place.glob("tasks/*/*/*/*.zip")).read_bytes() == b"bytes"
     aleph.unmount()
+
+
+def test_bytes_of_a_path_that_are_no_utf_8_are_printed_as_they_are() -> None:
+    """So that a reader of the pipe finds the path; also where Python was told to be strict."""
+    code = "from satfs.cli import process_start as p; p.settle_encoding(); print('/mnt/\\udcff')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (b"/mnt/\xff\n", b"")

@@ -299,3 +299,22 @@ def test_the_home_of_no_user_is_a_directory_that_is_not_there(
     assert done.returncode in (2, 5)
     assert "~nobody-here" in done.stderr
     assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pin", "--remove", "--jobs", "2", "MOUNT"],
+        ["pin", "--remove", "--no-fetch", "MOUNT"],
+        ["pin", "--jobs", "2"],
+        ["pin", "--no-fetch"],
+        ["pin", "--where", "cloud<20"],
+        ["demo", "--serve-only", "--nonempty"],
+        ["demo", "--serve-only", "-o", "views=off"],
+        ["demo", "--serve-only", "MOUNT"],
+    ],
+)
+def test_an_option_without_effect_is_refused(satfs: Program, words: list[str]) -> None:
+    done = satfs(*words)
+    assert done.returncode == 2
+    assert "Usage: satfs" in done.stderr

@@ -9,15 +9,15 @@ import click
 
 from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Commands, OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import Commands, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
 from satfs.cli.output import (
-    console,
     new_table,
     print_json,
     print_remark,
     print_sentence,
+    print_table,
     show,
 )
 from satfs.content.cache import maintenance
@@ -62,10 +62,7 @@ Examples:
 @_directory_flag
 @json_flag
 @verbosity_flags
-@click.pass_obj
-def info(
-    _output_options: OutputOptions, mountpoint: str | None, cache_dir: Path | None, as_json: bool
-) -> None:
+def info(mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
     """Show what is kept, the most recently used first.
 
     With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
@@ -96,8 +93,7 @@ def info(
         return
     if mountpoint is None and cache_dir is None:
         _notify_mounts()
-    screen = console()
-    screen.print(f"{show(str(directory))} holds {format_bytes(found.held_bytes)} of content.")
+    click.echo(f"{show(str(directory))} holds {format_bytes(found.held_bytes)} of content.")
     if not found.objects:
         return
     table = new_table("kept", "share", "used", "what", right=("kept", "share", "used"))
@@ -109,7 +105,7 @@ def info(
             _age(time.time() - each.used_at_s) if each.used_at_s else "",
             show(each.label) + (" (pinned)" if each.is_pinned else ""),
         )
-    screen.print(table)
+    print_table(table)
 
 
 @cache.command(
@@ -123,10 +119,7 @@ Examples:
 @_mountpoint
 @_directory_flag
 @verbosity_flags
-@click.pass_obj
-def clear(
-    _output_options: OutputOptions, mountpoint: str | None, cache_dir: Path | None, pinned: bool
-) -> None:
+def clear(mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
     """Remove what is kept. Listings stay; content is fetched again when a program reads it.
 
     With MOUNTPOINT, from the cache of the mount there; without, from that of the settings.
@@ -151,10 +144,7 @@ Examples:
 @_directory_flag
 @json_flag
 @verbosity_flags
-@click.pass_obj
-def verify(
-    _output_options: OutputOptions, mountpoint: str | None, cache_dir: Path | None, as_json: bool
-) -> int:
+def verify(mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> int:
     """Read all that is kept, and drop what is damaged; exits with 7 if anything was.
 
     With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.

@@ -111,8 +111,7 @@ def show_settings(
 )
 @json_flag
 @verbosity_flags
-@click.pass_obj
-def profiles(_output_options: OutputOptions, as_json: bool) -> None:
+def profiles(as_json: bool) -> None:
     """List the profiles of config.toml, with the client id and the contract of each."""
     chosen = resolve_settings({}, may_be_new=True)
     rows = [_profile(name, is_chosen=name == chosen.settings.profile) for name in chosen.profiles]
@@ -135,8 +134,7 @@ def profiles(_output_options: OutputOptions, as_json: bool) -> None:
 @config.command(epilog="\b\nExamples:\n  satfs config path\n  satfs config path --system\n")
 @click.option("--system", "is_system", is_flag=True, help="The one for all users.")
 @verbosity_flags
-@click.pass_obj
-def path(_output_options: OutputOptions, is_system: bool) -> None:
+def path(is_system: bool) -> None:
     """Print where config.toml is, or would be."""
     click.echo(system_file(os.environ) if is_system else user_file(os.environ))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 import time
@@ -22,7 +21,7 @@ from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.mount_status import mounts_of_user, read_log
-from satfs.cli.output import console, print_sentence, show
+from satfs.cli.output import console, print_json, print_sentence, show
 from satfs.cli.waiting import run_alone
 from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity, deciding_failure, worst
@@ -100,7 +99,7 @@ def doctor(
     code = code_of(findings)
     if as_json:
         took_s = time.monotonic() - began_s
-        click.echo(json.dumps(as_record(findings, code, took_s), indent=2, ensure_ascii=False))
+        print_json(as_record(findings, code, took_s))
     else:
         console().print(summary(findings))
     if report is not None:

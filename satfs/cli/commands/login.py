@@ -7,8 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +83,8 @@ def login(
     before = resolve_settings(flags, may_be_new=True)
     is_token = with_token or flags.get("auth_mode") == str(AuthMode.TOKEN)
     given = _prompted_for(before.settings, with_token=is_token)
-    settings = resolve_settings({**flags, **given.settings}, may_be_new=True).settings
+    secret = given["token" if is_token else "client_secret"]
+    settings = resolve_settings({**flags, **given}, may_be_new=True).settings
     is_prompted = any(
         name == "contract_id" and origin.kind in _GIVEN_NOW
         for name, origin in before.origins.items()
@@ -97,7 +96,7 @@ def login(
 
     account, settings = query_account(settings, output_options, choose)
     store = SecretPlace(place) if place else _best_place()
-    removed = _keep(before, settings, account, given.secret, store)
+    removed = _keep(before, settings, account, secret, store)
     if as_json:
         print_json(_record(settings, account, store))
     elif output_options.verbosity >= 0:
@@ -117,15 +116,8 @@ def login(
 # -- prompts ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """The settings that log in, as given, and the secret among them."""
-
-    settings: Mapping[str, Any]
-    secret: SecretStr
-
-
-def _prompted_for(settings: Settings, *, with_token: bool) -> _Given:
+def _prompted_for(settings: Settings, *, with_token: bool) -> dict[str, Any]:
+    """Return the settings that log in, as given now; a `SecretStr` is among them."""
     if with_token:
         return _token_given(settings)
     mode = AuthMode.LEGACY if settings.auth_mode is AuthMode.LEGACY else AuthMode.OAUTH
@@ -150,23 +142,19 @@ def _prompted_for(settings: Settings, *, with_token: bool) -> _Given:
         )
     if not client_id:
         raise click.UsageError("no client id: give --client-id ID, or pipe it in before the secret")
-    client_id = str(client_id).strip()
-    return _Given({"auth_mode": mode, "client_id": client_id, "client_secret": secret}, secret)
+    return {"auth_mode": mode, "client_id": str(client_id).strip(), "client_secret": secret}
 
 
-def _token_given(settings: Settings) -> _Given:
+def _token_given(settings: Settings) -> dict[str, Any]:
     if sys.stdin.isatty():
         text = click.prompt("Token (not shown)", hide_input=True, err=True)
     else:
         text = sys.stdin.read(_MAX_CHARACTERS)
     parsed = tokens.parse(text, now_s=0.0)
-    if parsed is not None:
-        secret = SecretStr(parsed.token)
-    elif settings.token is not None and not text.strip():
-        secret = settings.token
-    else:
+    secret = settings.token if not text.strip() else parsed and SecretStr(parsed.token)
+    if secret is None:
         raise click.UsageError("the input is no token")
-    return _Given({"auth_mode": AuthMode.TOKEN, "token": secret}, secret)
+    return {"auth_mode": AuthMode.TOKEN, "token": secret}
 
 
 def _piped_pair() -> tuple[str | None, SecretStr | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -170,8 +169,7 @@ Examples:
 @click.argument("profile", required=False)
 @json_flag
 @verbosity_flags
-@click.pass_obj
-def status(_output_options: OutputOptions, profile: str | None, as_json: bool) -> int:
+def status(profile: str | None, as_json: bool) -> int:
     """Show the services there are, or that of PROFILE: where it mounts, and its state."""
     wanted = None if profile is None else unit_name(profile)
     found = [(path, unit) for path, unit in _installed() if wanted in (None, unit.name)]
@@ -183,18 +181,18 @@ def status(_output_options: OutputOptions, profile: str | None, as_json: bool) -
     manager = UserManager()
     states = [_state(manager, path, unit) for path, unit in found]
     if as_json:
-        print_json([state.as_json() for state in states])
+        print_json(states)
         return 0
     if not states:
         print_sentence("There are no services; make one: satfs service install PROFILE MOUNTPOINT")
         return 0
     table = new_table("profile", "mountpoint", "mounted", "systemd")
     for state in states:
-        detail = f"{state.active}: {state.detail}" if state.detail else state.active
+        detail = ": ".join(str(state[name]) for name in ("active", "status") if state[name])
         table.add_row(
-            show(state.unit.profile),
-            show(str(state.unit.mountpoint)),
-            "yes" if state.is_mounted else "no",
+            show(str(state["profile"])),
+            show(str(state["mountpoint"])),
+            "yes" if state["is_mounted"] else "no",
             show(detail or "not known"),
         )
     print_table(table)
@@ -203,39 +201,18 @@ def status(_output_options: OutputOptions, profile: str | None, as_json: bool) -
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    path: Path
-    unit: Unit
-    is_mounted: bool
-    active: str = ""
-    enabled: str = ""
-    detail: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        return {
-            "profile": self.unit.profile,
-            "mountpoint": str(self.unit.mountpoint),
-            "unit": self.unit.name,
-            "file": str(self.path),
-            "is_mounted": self.is_mounted,
-            "active": self.active or None,
-            "enabled": self.enabled or None,
-            "status": self.detail or None,
-        }
-
-
-def _state(manager: UserManager, path: Path, unit: Unit) -> _State:
-    is_mounted = mount_at(unit.mountpoint) is not None
+def _state(manager: UserManager, path: Path, unit: Unit) -> dict[str, object]:
     shown = manager.properties(unit.name) if manager.is_there else {}
-    return _State(
-        path,
-        unit,
-        is_mounted,
-        shown.get("ActiveState", ""),
-        shown.get("UnitFileState", ""),
-        shown.get("StatusText", ""),
-    )
+    return {
+        "profile": unit.profile,
+        "mountpoint": str(unit.mountpoint),
+        "unit": unit.name,
+        "file": str(path),
+        "is_mounted": mount_at(unit.mountpoint) is not None,
+        "active": shown.get("ActiveState") or None,
+        "enabled": shown.get("UnitFileState") or None,
+        "status": shown.get("StatusText") or None,
+    }
 
 
 def _units() -> Path:

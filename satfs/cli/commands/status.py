@@ -6,6 +6,7 @@ import pwd
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,7 +18,8 @@ from rich.text import Text
 
 from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import json_flag, verbosity_flags
+from satfs.cli.hints import hint
 from satfs.cli.mount_status import (
     MountReport,
     State,
@@ -66,9 +68,7 @@ reading one file took.
     help="With --watch: how often.",
 )
 @verbosity_flags
-@click.pass_obj
 def status(
-    _output_options: OutputOptions,
     mountpoint: str | None,
     short: bool,
     with_others: bool,
@@ -125,16 +125,15 @@ def _watch(
     mountpoint: str | None, as_json: bool, interval_s: float, *, short: bool, with_others: bool
 ) -> int:
     reports = _reports(mountpoint, with_others=with_others)
+    is_screen = sys.stdout.isatty() and not as_json
     try:
-        if as_json or not sys.stdout.isatty():
+        with Live(console=console(), auto_refresh=False) if is_screen else nullcontext() as live:
             while True:
-                _print(reports, as_json=as_json, short=short, is_line=True)
-                sys.stdout.flush()
-                time.sleep(interval_s)
-                reports = _reports(mountpoint, with_others=with_others)
-        with Live(_shown(reports, short=short), console=console(), auto_refresh=False) as live:
-            while True:
-                live.update(_shown(reports, short=short), refresh=True)
+                if live is None:
+                    _print(reports, as_json=as_json, short=short, is_line=True)
+                    sys.stdout.flush()
+                else:
+                    live.update(_shown(reports, short=short), refresh=True)
                 time.sleep(interval_s)
                 reports = _reports(mountpoint, with_others=with_others)
     except KeyboardInterrupt:  # how a watch ends
@@ -142,11 +141,7 @@ def _watch(
 
 
 def _print(
-    reports: Sequence[MountReport],
-    *,
-    as_json: bool = False,
-    short: bool = False,
-    is_line: bool = False,
+    reports: Sequence[MountReport], *, as_json: bool, short: bool, is_line: bool = False
 ) -> None:
     if as_json:
         query = short_json_of if short else json_of
@@ -170,7 +165,8 @@ def _print(
 
 def _shown(reports: Sequence[MountReport], *, short: bool) -> RenderableType:
     if not reports:
-        return Text("Nothing is mounted. To mount: satfs mount ~/aleph")
+        mount = f"mkdir -p ~/aleph; {hint('satfs mount')} ~/aleph"
+        return Text(f"Nothing is mounted. To mount: {mount}")
     if short:
         return _table(reports)
     parts: list[RenderableType] = []
@@ -282,12 +278,10 @@ def _cache(cache: Mapping[str, Any]) -> str:
 
 
 def _reading(reading: Mapping[str, Any]) -> str:
-    n_open = reading["open_files"]
-    files = "1 file open" if n_open == 1 else f"{n_open} files open"
-    text = f"{files}; {format_bytes(reading['served_bytes'])} read"
+    files = format_count(reading["open_files"], "file")
+    text = f"{files} open; {format_bytes(reading['served_bytes'])} read"
     if reading["waits"]:
-        n_waits = reading["waits"]
-        text += f", {n_waits} {'wait' if n_waits == 1 else 'waits'}"
+        text += f", {format_count(reading['waits'], 'wait')}"
         text += f", {format_duration(reading['longest_wait_s'])} at most"
     return text
 
