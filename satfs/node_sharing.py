@@ -34,19 +34,11 @@ class NodeLinks:
     means that it was spent or refused, and gets another link.
     """
 
-    def __init__(
-        self,
-        sign: Sign,
-        locks: NodeLocks,
-        board: NodeBoard,
-        account: str,
-        wall_clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, sign: Sign, locks: NodeLocks, board: NodeBoard, account: str) -> None:
         self._sign = sign
         self._locks = locks
         self._board = board
         self._account = account
-        self._wall_clock = wall_clock
         self._used: LRUCache[str, str] = LRUCache(MAX_USED_LINKS)
 
     async def sign(self, scene: SceneId, attachment: AttachmentName) -> Link:
@@ -72,7 +64,7 @@ class NodeLinks:
         # A link without an end is used for some minutes, and its age is not known here.
         if not isinstance(expires_at_s, int | float):
             return None
-        is_good = expires_at_s - self._wall_clock() >= MIN_LEFT_S
+        is_good = expires_at_s - time.time() >= MIN_LEFT_S
         return Link(url, expires_at_s) if is_good else None
 
 

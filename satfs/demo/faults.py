@@ -197,7 +197,7 @@ class Fault:
         self.parameters = {**kind.parameters, **self.parameters}
         if self.parameters.get("how", "reset") not in LIMIT_MODES:
             raise ValueError(f"how: one of {sorted(LIMIT_MODES)}")
-        self._dice = random.Random(self.seed)
+        self._rng = random.Random(self.seed)
         self._seen = 0
 
     def __getitem__(self, parameter: str) -> Any:
@@ -222,7 +222,7 @@ class Fault:
             return False
         self._seen += 1
         turn = self._seen - self.skip
-        if turn <= 0 or turn % self.every or self._dice.random() >= self.probability:
+        if turn <= 0 or turn % self.every or self._rng.random() >= self.probability:
             return False
         self.hits += 1
         return True

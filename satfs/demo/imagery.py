@@ -159,15 +159,13 @@ def _add_overviews(path: Path, rows: int) -> None:
         file.build_overviews(factors, rasterio.enums.Resampling.average)
 
 
-def write_enlarged(
-    path: Path, land: Reflectance, place: Place, seed: int = 0, *, layout: str = "vendor"
-) -> None:
+def write_enlarged(path: Path, land: Reflectance, place: Place, *, layout: str = "vendor") -> None:
     """Write TOA of a place of any size: *land* stretched over it, and a texture of every pixel.
 
     *layout* is one of `LARGE_LAYOUTS`. Memory does not grow with the size.
     """
-    dice = np.random.default_rng(seed)
-    texture = dice.normal(1, 0.03, (2 * _STRIPE, 2 * _STRIPE)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    texture = rng.normal(1, 0.03, (2 * _STRIPE, 2 * _STRIPE)).astype(np.float32)
     profile = _profile(len(land.bands), place.n, place.n, "uint16", place, _LARGE_TILE)
     profile["num_threads"] = os.cpu_count() or 1
     profile.update(LARGE_LAYOUTS[layout])
@@ -177,7 +175,7 @@ def write_enlarged(
         _describe(file, len(land.bands))
         for rows, columns in _squares(place.n, _STRIPE):
             part = land.window(place.n, rows, columns)
-            down, right = (int(n) for n in dice.integers(0, _STRIPE, 2))
+            down, right = (int(n) for n in rng.integers(0, _STRIPE, 2))
             part *= texture[down : down + part.shape[1], right : right + part.shape[2]]
             seen = np.where(place.seen(rows, columns), part, 0).astype(np.uint16)
             file.write(seen, window=Window.from_slices(rows, columns))

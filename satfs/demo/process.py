@@ -29,7 +29,6 @@ class DemoProcess:
         large_mb: size of the one large zip, in MB.
         data_dir: where generated products are kept for the next start; None: a directory of the
             user's cache.
-        api_port, store_port: 0 chooses free ones.
         arguments: more arguments of `python -m satfs.demo`, for example `--latency-ms`.
         prefix: words in front of the command, for example `nsenter` with its options.
     """
@@ -40,8 +39,6 @@ class DemoProcess:
         seed: int = 1,
         large_mb: int = 64,
         data_dir: Path | str | None = None,
-        api_port: int = 0,
-        store_port: int = 0,
         arguments: tuple[str, ...] = (),
         prefix: tuple[str, ...] = (),
     ) -> None:
@@ -51,7 +48,6 @@ class DemoProcess:
         self._command = [
             *(*prefix, sys.executable, "-m", "satfs.demo", "--control"),
             *(f"--seed={seed}", f"--large-mb={large_mb}"),
-            *(f"--api-port={api_port}", f"--store-port={store_port}"),
             *([f"--data-dir={data_dir}"] if data_dir else []),
             *arguments,
         ]

@@ -31,7 +31,7 @@ _PIXEL: Final = bytes.fromhex(
 )
 
 
-def sample_zip(seed: int = 1, *, member_bytes: int = 40_000, deflated: bool = False) -> bytes:
+def sample_zip(seed: int = 1, *, deflated: bool = False) -> bytes:
     """Return a delivery zip in the vendor's layout whose rasters are ramps, not images."""
     stem = f"20260128_155747_{seed % 1000:03}_SN33_L1D_MS"
     method = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
@@ -40,7 +40,7 @@ def sample_zip(seed: int = 1, *, member_bytes: int = 40_000, deflated: bool = Fa
         f"{stem}_preview.png": _PIXEL,
     }
     for n, raster in enumerate(("TOA", "VISUAL", "CLOUD")):
-        ramp = RampContent(member_bytes // (n + 1), seed + n)
+        ramp = RampContent(40_000 // (n + 1), seed + n)
         members[f"rasters/{stem}_{raster}_0.tif"] = bytes(ramp.read(0, ramp.size_bytes))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -89,17 +89,15 @@ def sample_catalogue() -> Catalogue:
     )
 
 
-def many_tasks(n_tasks: int, first_id: int = 100_000) -> Catalogue:
+def many_tasks(n_tasks: int) -> Catalogue:
     """Return a catalogue of bare tasks, for listings."""
-    return Catalogue(make_task(first_id + n) for n in range(n_tasks))
+    return Catalogue(make_task(100_000 + n) for n in range(n_tasks))
 
 
-def many_scenes(
-    n_scenes: int, capture_id: str = "many-scenes", task_id: int = 500_000
-) -> Catalogue:
+def many_scenes(n_scenes: int) -> Catalogue:
     """Return a catalogue of one capture with many scenes, each with a zip and a preview."""
     delivery, preview = BytesContent(sample_zip()), BytesContent(_PIXEL)
-    scenes = []
+    task_id, scenes = 500_000, []
     for number in range(n_scenes):
         moment = _FIRST + timedelta(seconds=number)
         scene_id = f"{moment:%Y%m%d_%H%M%S}_000_SN33_L1D_MS_{task_id}"
@@ -108,4 +106,4 @@ def many_scenes(
         ring = [[west, south], [west + 0.08, south], [west + 0.08, south + 0.07], [west, south]]
         footprint = {"type": "Polygon", "coordinates": [ring]}
         scenes.append(make_scene(scene_id, attachments, moment=moment, footprint=footprint))
-    return Catalogue([make_task(task_id, [make_capture(capture_id, scenes)])])
+    return Catalogue([make_task(task_id, [make_capture("many-scenes", scenes)])])

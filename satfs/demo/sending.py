@@ -78,9 +78,9 @@ def _paced(transport: asyncio.Transport, bytes_per_s: float | None) -> bool:
     if bytes_per_s is not None and bytes_per_s < _MIN_PACED:
         return False
     rate = _UNPACED if bytes_per_s is None else min(int(bytes_per_s), _UNPACED - 1)
-    plug = transport.get_extra_info("socket")
+    sock = transport.get_extra_info("socket")
     try:
-        plug.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
     except OSError:
         return bytes_per_s is None
     return True
@@ -168,14 +168,14 @@ def _break(request: web.BaseRequest, *, reset: bool) -> None:
     transport = request.transport
     if transport is None:
         return
-    plug = transport.get_extra_info("socket")
-    if reset and plug is not None:
+    sock = transport.get_extra_info("socket")
+    if reset and sock is not None:
         with contextlib.suppress(OSError):
-            set_to_reset(plug)
+            set_to_reset(sock)
     transport.abort()
 
 
-def set_to_reset(plug: socket.socket) -> None:
-    """Have close(2) of *plug* reset the connection."""
+def set_to_reset(sock: socket.socket) -> None:
+    """Have close(2) of *sock* reset the connection."""
     # l_onoff=1, l_linger=0: close(2) sends RST (socket(7))
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -85,7 +85,7 @@ class ServicePort:
         #: Connections that wait to be served, or are at their handshake.
         self._joining: set[asyncio.Task[None]] = set()
         self._n_shaking = 0  # handshakes in flight
-        #: Peers of connections beyond a limit, each of whose requests is answered with 503.
+        #: Peers of connections beyond a limit, each of whose requests gets a 503.
         self._beyond: set[object] = set()
         self._seen_connections: dict[int, int] = {}
 
@@ -144,24 +144,24 @@ class ServicePort:
     def _accept(self, listener: socket.socket) -> None:
         """Accept a connection; called whenever one may wait."""
         try:
-            plug, peer = listener.accept()
+            sock, peer = listener.accept()
         except OSError:  # none waits, or it is broken already
             return
-        plug.setblocking(False)
-        joining = asyncio.get_running_loop().create_task(self._join(plug, peer))
+        sock.setblocking(False)
+        joining = asyncio.get_running_loop().create_task(self._join(sock, peer))
         self._joining.add(joining)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._joining.discard(task)
             if task.cancelled():  # before it began: `_join` itself lets no cancellation out
-                plug.close()
+                sock.close()
 
         joining.add_done_callback(ended)
 
-    async def _join(self, plug: socket.socket, peer: object) -> None:
+    async def _join(self, sock: socket.socket, peer: object) -> None:
         """Serve a connection, unless it is beyond a limit."""
         if self._server is None:
-            plug.close()
+            sock.close()
             return
         self._beyond.discard(peer)
         limit = self.faults.connection_limit(self.service.side)
@@ -169,8 +169,8 @@ class ServicePort:
             limit.hits += 1
             match limit["how"]:
                 case "reset":
-                    set_to_reset(plug)
-                    plug.close()
+                    set_to_reset(sock)
+                    sock.close()
                     return
                 case "503":
                     self._beyond.add(peer)
@@ -182,14 +182,14 @@ class ServicePort:
             self._n_shaking += 1
             try:
                 await asyncio.get_running_loop().connect_accepted_socket(
-                    self._server, plug, ssl=self.tls
+                    self._server, sock, ssl=self.tls
                 )
             finally:
                 self._n_shaking -= 1
         except OSError:  # TLS that fails, a peer that went away
-            plug.close()
+            sock.close()
         except asyncio.CancelledError:
-            plug.close()
+            sock.close()
 
     def _n_joined(self) -> int:
         """Return how many connections are served within the limit."""

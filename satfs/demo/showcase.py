@@ -237,9 +237,9 @@ def _draw_shot(
     from satfs.demo.georeference import Place
 
     number, order, shot = job
-    dice = random.Random(repr((seed, order.longitude)))
-    longitude = round(order.longitude + dice.uniform(-order.spread, order.spread), 4)
-    latitude = round(order.latitude + dice.uniform(-order.spread, order.spread), 4)
+    rng = random.Random(repr((seed, order.longitude)))
+    longitude = round(order.longitude + rng.uniform(-order.spread, order.spread), 4)
+    latitude = round(order.latitude + rng.uniform(-order.spread, order.spread), 4)
     drawn: dict[str, Any] = {}
     sharpest_m = min(_pixel_m(level) for level, _ in shot.products)
     land_seed = hash_number(seed, order.name, order.longitude) % 2**32

@@ -67,12 +67,6 @@ def _quoted(text: str) -> str:
     return quote(text, safe="-_.~")
 
 
-def _canonical_request(
-    method: str, raw_path: str, pairs: Sequence[tuple[str, str]], host: str
-) -> str:
-    return _canonical(method, raw_path, _canonical_query(pairs), host)
-
-
 def _canonical_query(pairs: Sequence[tuple[str, str]]) -> str:
     signed = sorted((_quoted(name), _quoted(value)) for name, value in pairs)
     return "&".join(f"{name}={value}" for name, value in signed)
@@ -105,17 +99,16 @@ def presign(
     *,
     now_s: float,
     lifetime_s: int,
-    method: str = "GET",
     overrides: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Return *url* (scheme, host and quoted path) signed for *method* from *now_s* on.
+    """Return *url* (scheme, host and quoted path) signed for GET from *now_s* on.
 
     *overrides* are further signed parameters, for example `response-content-disposition`.
     """
     parts = urlsplit(url)
     stamp = datetime.fromtimestamp(now_s, UTC).strftime(_STAMP)
     canonical_query, query = _queries(key, stamp, lifetime_s, tuple(overrides))
-    canonical = _canonical(method, parts.path, canonical_query, parts.netloc)
+    canonical = _canonical("GET", parts.path, canonical_query, parts.netloc)
     signature = _signature(key, stamp, canonical)
     address = f"{parts.scheme}://{parts.netloc}{parts.path}"
     return f"{address}?{query}&X-Amz-Signature={signature}"
@@ -186,7 +179,7 @@ def check(
     if now >= signed_at + timedelta(seconds=lifetime_s):
         return Check(SignatureState.EXPIRED, *times)
     unsigned = [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
-    canonical = _canonical_request(method, raw_path, unsigned, host)
+    canonical = _canonical(method, raw_path, _canonical_query(unsigned), host)
     made = _signature(key, stamp, canonical).encode()
     good = hmac.compare_digest(made, given["X-Amz-Signature"].encode())
     if key.session_token != given.get("X-Amz-Security-Token", ""):

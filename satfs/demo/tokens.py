@@ -70,8 +70,8 @@ class TokenOffice:
             base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
             for part in ({"alg": "RS256", "typ": "JWT"}, claims)
         ]
-        seal = hashlib.sha256(".".join(parts).encode()).digest() + secrets.token_bytes(32)
-        token = ".".join((*parts, base64.urlsafe_b64encode(seal).rstrip(b"=").decode()))
+        signature = hashlib.sha256(".".join(parts).encode()).digest() + secrets.token_bytes(32)
+        token = ".".join((*parts, base64.urlsafe_b64encode(signature).rstrip(b"=").decode()))
         self._expiry_by_token[token] = now_s + self.lifetime_s
         self.given_out.append(token)
         return token
