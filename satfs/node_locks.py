@@ -30,7 +30,7 @@ _NAMES: Final = 1 << 61
 #: Pause between two tries for a lock that another process holds, in seconds. A try takes some
 #: microseconds; the kernel does not report when a lock becomes free.
 POLL_S: Final = 0.02
-#: Longest wait for a named lock, in seconds: well above what a request takes that is answered.
+#: Longest wait for a named lock, in seconds: well above the time of a request that gets a response.
 PATIENCE_S: Final = 3.0
 #: How long the last look for other processes counts, in seconds.
 _VALID_S: Final = 0.5

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from satfs import __version__
+from satfs.atomic_file import for_owner
 from satfs.cli.commands.config import shown_value
 from satfs.cli.known_secrets import IDENTITIES, secrets_of_user
 from satfs.cli.output import show
@@ -108,16 +109,12 @@ def write_report(path: Path, text: str) -> None:
         BadSettings: it cannot be written; the message has the reason.
     """
     try:
-        with open(path, "x", encoding="utf-8", opener=_for_owner) as file:
+        with open(path, "x", encoding="utf-8", opener=for_owner) as file:
             file.write(text)
     except OSError as failure:
         raise BadSettings(
             f"the report cannot be written to {show(str(path))}: {failure.strerror}"
         ) from failure
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _finding_text(finding: Finding) -> str:

@@ -1,4 +1,4 @@
-"""Which processes keep a mount busy, and with which files.
+"""The processes that keep a mount busy, and the files that they use.
 
 Looks only at names that the kernel keeps in /proc, and never at the files behind them: those may
 be on the mount, and a mount that is stuck would stick us too. Of other people's processes one sees

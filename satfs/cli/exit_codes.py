@@ -1,4 +1,4 @@
-"""Which failure ends the program with which exit code and which message: one table."""
+"""The exit code and the message of each failure, in one table."""
 
 from __future__ import annotations
 

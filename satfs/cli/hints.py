@@ -46,7 +46,8 @@ def shell_path(path: Path | str) -> str:
 def home_name(path: Path) -> str:
     """Return *path* as people read it, with `~` for their home."""
     home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    is_inside = path.is_relative_to(home) and home != Path("/")
+    return f"~/{path.relative_to(home)}" if is_inside else str(path)
 
 
 def next_step() -> str:

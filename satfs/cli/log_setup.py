@@ -31,6 +31,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from satfs import log_level
+from satfs.atomic_file import for_owner
 from satfs.cli.flags import LogChoice, LogFormat, OutputOptions
 from satfs.cli.output import show
 from satfs.errors import BadSettings
@@ -235,11 +236,7 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     """A log file; a file that it makes is for its owner alone, with any umask."""
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_owner)
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=for_owner)
 
 
 def _target(choice: LogChoice, in_background: bool) -> logging.Handler:

@@ -77,7 +77,7 @@ def manual_of(
     """
     context = click.Context(command, info_name=name, parent=parent, max_content_width=100)
     paragraphs = tuple(_paragraphs(command.help or ""))
-    summaries = dict(_listed(command))
+    summaries = getattr(command, "summaries", {})  # a group may have some of its own
     return Manual(
         name=context.command_path,
         summary=summary or _first_sentence(paragraphs),
@@ -125,11 +125,6 @@ def _children(
             child = command.get_command(context, name)
             if child is not None:
                 yield name, child
-
-
-def _listed(command: click.Command) -> Iterator[tuple[str, str]]:
-    """Yield the summaries that a group has of its own, as `satfs` does."""
-    yield from getattr(command, "summaries", {}).items()
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[Term]:

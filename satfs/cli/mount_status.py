@@ -26,7 +26,7 @@ from typing import Any, Final
 from satfs.cli.hints import hint, shell_path
 from satfs.control.client import MountSilent, result_of
 from satfs.errors import BadMountpoint, SatfsError
-from satfs.mountpoints import Mounted, locate, satfs_mounts
+from satfs.mountpoints import DEAD_ERRNOS, Mounted, locate, satfs_mounts
 
 #: Longest wait for a mount, in seconds. It responds from memory, within milliseconds.
 PATIENCE_S: Final = 3.0
@@ -85,8 +85,7 @@ def remedy_of(state: State, mountpoint: Path | str) -> str:
 
 #: The state of a mount that a reader could not read, by the number of its error.
 _STATES: Final[Mapping[int, State]] = {
-    errno.ENOTCONN: State.DEAD,
-    errno.ECONNABORTED: State.DEAD,
+    **dict.fromkeys(DEAD_ERRNOS, State.DEAD),
     errno.EACCES: State.CLOSED,
     errno.EPERM: State.CLOSED,
     errno.ETIMEDOUT: State.SILENT,
@@ -145,15 +144,15 @@ def the_mount(path: str | None) -> Mounted:
     return found[0]
 
 
-def read_log(mounted: Mounted, patience_s: float = PATIENCE_S) -> str:
-    """Return the last lines of a mount's log; waits *patience_s* seconds at most.
+def read_log(mounted: Mounted) -> str:
+    """Return the last lines of a mount's log; waits `PATIENCE_S` seconds at most.
 
     Raises:
         BadMountpoint: the mount does not return them; the message has the remedy.
     """
-    deadline_s = time.monotonic() + patience_s
+    deadline_s = time.monotonic() + PATIENCE_S
     try:
-        text = result_of(mounted, "log", {}, time_limit_s=patience_s).get("text")
+        text = result_of(mounted, "log", {}, time_limit_s=PATIENCE_S).get("text")
     except MountSilent:
         response = None
     except SatfsError:

@@ -12,7 +12,7 @@ from satfs.cli.hints import hint, shell_path
 from satfs.cli.output import print_remark, show
 from satfs.errors import BadMountpoint
 from satfs.mountpoint_hold import MountpointHold
-from satfs.mountpoints import detach, is_dead_mount, may_mount_on, mount_at
+from satfs.mountpoints import DEAD_ERRNOS, detach, is_dead_mount, may_mount_on, mount_at
 
 
 def prepare_mountpoint(hold: MountpointHold, path: Path, *, nonempty: bool = False) -> Path:
@@ -88,7 +88,7 @@ def _explain(failure: OSError, path: Path) -> str:
     name, typed = _name(path), shell_path(path)
     if failure.errno == errno.ENOENT:
         return f"there is no directory {name}; make it first: mkdir -p {typed}"
-    if failure.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+    if failure.errno in DEAD_ERRNOS:
         return (
             f"at {name} is the dead mount of another program; "
             f"remove it first: fusermount3 -u {typed}"

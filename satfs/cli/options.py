@@ -7,7 +7,7 @@ and so are unknown ones: users find a misspelt option that is silently dropped m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,7 +77,7 @@ def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOpti
     found: dict[str, bool | int | str] = {}
     flags: dict[str, None] = {}
     settings: dict[str, str] = {}
-    for option in _split_all(texts):
+    for option in (option for text in texts for option in split_escaped(text) if option):
         name, given, value = option.partition("=")
         if name in FOR_OTHERS or name == "ro" or option.startswith(FOR_OTHERS_PREFIXES):
             continue
@@ -103,11 +103,6 @@ def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOpti
     if found.get("allow_other") and found.get("allow_root"):
         raise BadSettings("-o allow_other and -o allow_root exclude each other; give one of them")
     return GivenOptions(**found, kernel_flags=tuple(flags), settings=settings)  # type: ignore[arg-type]
-
-
-def _split_all(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield from (option for option in split_escaped(text) if option)
 
 
 def split_escaped(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from satfs.cli.manual import Manual, Section, Term
 
@@ -47,7 +48,8 @@ def man_page(
     for section in manual.sections:
         lines += _section(section, ".SH")
     lines += _terms(".SH ENVIRONMENT", environment)
-    if others := [f".BR {_text(name)} ({part}" for name, _, part in map(_parted, see_also)]:
+    parted = (page.partition("(") for page in see_also)
+    if others := [f".BR {_text(name)} ({part}" for name, _, part in parted]:
         lines += [".SH SEE ALSO", *(f"{each} ," for each in others[:-1]), others[-1]]
     return "\n".join(lines) + "\n"
 
@@ -55,10 +57,6 @@ def man_page(
 def _upper(title: str) -> str:
     words, bracket, flag = title.partition("(")
     return words.upper() + bracket + flag
-
-
-def _parted(page: str) -> tuple[str, str, str]:
-    return page.partition("(")
 
 
 def page_name(manual: Manual) -> str:
@@ -113,18 +111,21 @@ def _guarded(escaped: str) -> str:
     return rf"\&{escaped}" if escaped.startswith((".", "'")) else escaped or r"\&"
 
 
+#: A bare hyphen is typeset as one that cannot be pasted into a shell (groff_char(7)).
+_SPECIAL: Final = {
+    "\\": r"\e", "-": r"\-", '"': r"\(dq", "'": r"\(aq", "`": r"\(ga", "~": r"\(ti", "^": r"\(ha",
+}  # fmt: skip
+
+
 def _text(text: str) -> str:
-    # A bare hyphen is typeset as one that cannot be pasted into a shell (groff_char(7)).
-    special = {"\\": r"\e", "-": r"\-", '"': r"\(dq", "'": r"\(aq", "`": r"\(ga", "~": r"\(ti"}
-    special["^"] = r"\(ha"
     return "".join(
-        special.get(letter, letter if letter.isascii() else rf"\[u{ord(letter):04X}]")
+        _SPECIAL.get(letter, letter if letter.isascii() else rf"\[u{ord(letter):04X}]")
         for letter in text
     )
 
 
 def _without_stop(sentence: str) -> str:
-    return sentence.removesuffix(".")[:1].lower() + sentence.removesuffix(".")[1:]
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")
 
 
 def _capital(sentence: str) -> str:

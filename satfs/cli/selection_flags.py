@@ -1,4 +1,4 @@
-"""Which scenes, which of their rasters, and which parts of these a command works on."""
+"""Options that choose scenes, their rasters, and parts of these."""
 
 from __future__ import annotations
 

@@ -19,11 +19,10 @@ from satfs.doctor.findings import Area, Check, Finding
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
-from satfs.mountpoints import FS_TYPE, Mounted, may_mount_on
+from satfs.mountpoints import DEAD_ERRNOS, FS_TYPE, Mounted, may_mount_on
 
 #: Mounts probed at once: each stuck one takes the whole time limit of a program.
 _AT_ONCE: Final = 8
-DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 READ_AHEAD = Check(Area.MOUNTS, "read-ahead")
 MOUNT_HELPER = Check(Area.MOUNTS, "mount-helper")
@@ -61,7 +60,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
                 f"echo 1 | sudo tee {connection}",
             )
             return
-        case _ if response in DEAD:
+        case _ if response in DEAD_ERRNOS:
             yield MOUNTS.failure(
                 f"{place} is a dead mount: its process has ended.",
                 "Programs get “Transport endpoint is not connected” there.",
@@ -70,9 +69,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
             )
             return
         case errno.EACCES:
-            owner = next(
-                (word[8:] for word in mounted.super_options if word.startswith("user_id=")), "?"
-            )
+            owner = "?" if mounted.user is None else mounted.user
             yield MOUNTS.note(
                 f"{place} belongs to the user with the id {owner}, and lets no other user in.",
                 "That is so for every FUSE mount without -o allow_other, and for root, too.",
@@ -148,7 +145,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
             "Make it:",
             f"mkdir -p {name}",
         )
-    elif response in DEAD:
+    elif response in DEAD_ERRNOS:
         yield MOUNTPOINT.failure(
             f"{path} is the dead mount of another program.",
             "Nothing can be mounted there before it is gone.",

@@ -27,7 +27,7 @@ from satfs.net.http import Http
 from satfs.net.proxies import SCHEMES, Proxies, Proxy
 
 #: Time for a name to be resolved, in seconds. A resolver sends a second query after five; one that
-#: has not answered once in four makes every program on the machine slow.
+#: has not responded in four makes every program on the machine slow.
 NAME_LIMIT_S: Final = 4.0
 #: Time for a connection, TLS and a response together, in seconds.
 RESPONSE_LIMIT_S: Final = 6.0

@@ -128,7 +128,7 @@ class Introspection:
         of = f" of {self._clean(found.id)}" if found.id else ""
         return (
             f"{text}Listing: {found.kind}{of}, {found.n_records} records,"
-            f" answered {age_s:.0f} s ago; {state}.\n"
+            f" received {age_s:.0f} s ago; {state}.\n"
         )
 
     # -- as files --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from satfs.model import Json
 Record = Mapping[str, Json]
 
 
-class StatusCollector(Collector):
+class _StatusCollector(Collector):
     """Gets a status record for each request of metrics."""
 
     def __init__(self, status: Callable[[], Record]) -> None:
@@ -35,14 +35,9 @@ class StatusCollector(Collector):
 
 def exposition(status: Callable[[], Record]) -> bytes:
     """Return the metrics in Prometheus' text format."""
-    return generate_latest(registry_of(status))
-
-
-def registry_of(status: Callable[[], Record]) -> CollectorRegistry:
-    """Return a registry of these metrics and no others."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status))
-    return registry
+    registry.register(_StatusCollector(status))
+    return generate_latest(registry)
 
 
 def metrics_of(status: Record) -> Iterator[Metric]:
@@ -158,7 +153,7 @@ def metrics_of(status: Record) -> Iterator[Metric]:
     yield _counter("retries", "Ranges requested again after a failure", requests["retries"])
     yield _gauge("calls_waiting", "Calls of the kernel that wait for a response", calls["waiting"])
     yield _counter("calls", "Calls of the kernel", calls["asked"], "operation")
-    yield _counter("call_errors", "Calls answered with an error", calls["errnos"], "errno")
+    yield _counter("call_errors", "Calls that ended with an error", calls["errnos"], "errno")
     read_ahead_kb = status["kernel"]["read_ahead_kb"]
     yield _gauge(
         "kernel_read_ahead_bytes",
