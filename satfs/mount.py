@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -40,9 +41,10 @@ from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.fuse_session import invalidate_entry, invalidate_inode, mounted
 from satfs.gc_tuning import Collector
-from satfs.introspection.directory import Instruments, Introspection, identity_of
+from satfs.introspection.directory import Instruments, Introspection
 from satfs.introspection.log_ring import log_ring
 from satfs.introspection.metrics_server import serve_metrics
+from satfs.introspection.status import Identity
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.net.ready_connections import ReadyConnections
@@ -252,7 +254,8 @@ def _introspection(
 ) -> Introspection:
     """Return what `.satfs` in the mount shows."""
     credential = parts.aleph.credential
-    identity = identity_of(
+    identity = Identity(
+        pid=os.getpid(),
         mountpoint=str(mountpoint),
         source=options.source,
         profile=settings.profile,
@@ -261,6 +264,7 @@ def _introspection(
         credential_source=credential.source,
         contract_id=settings.contract_id,
         cache_dir=str(settings.cache_dir),
+        since_s=time.time(),
     )
     instruments = Instruments(
         listings=parts.listings.states,

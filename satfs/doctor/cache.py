@@ -72,7 +72,7 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
             f"{path} is a symbolic link.",
             refused,
             "Name the directory itself:",
-            f"export SATFS_CACHE_DIR=$(readlink -f {name})",
+            f'export SATFS_CACHE_DIR="$(readlink -f {name})"',
         )
     elif not stat.S_ISDIR(status.st_mode):
         yield _memory_only(f"{path} is not a directory.", (f"rm {name}",))

@@ -145,7 +145,7 @@ async def reach(
     if elsewhere:
         way.findings.append(
             check.warning(
-                f"{first_up(host.name)} ({origin_of(host.url)}) sends us on to {elsewhere}.",
+                f"{first_up(host.name)} ({origin_of(host.url)}) redirects to {elsewhere}.",
                 "The login page of a network (a hotel's, an airport's) does so, or an address that "
                 "has moved.",
                 "Open any web page in a browser, and log in to the network; then try again.",
@@ -154,14 +154,14 @@ async def reach(
     elif status >= 500 and host.area is not Area.STORE:
         way.findings.append(
             check.warning(
-                f"{first_up(host.name)} answers with an error of its own ({status}).",
+                f"{first_up(host.name)} responds with a server error ({status}).",
                 "It is in trouble, or what is in front of it.",
                 "Wait; satfs tries again by itself.",
             )
         )
     else:
         way.findings.append(
-            check.fine(f"{first_up(host.name)} answers in {took_ms:.0f} ms{secured}.")
+            check.fine(f"{first_up(host.name)} responds in {took_ms:.0f} ms{secured}.")
         )
     return way
 
@@ -175,15 +175,15 @@ async def _resolve(host: Host, name: str, port: int, peer: str) -> Finding:
         return _nameless(
             check,
             f"No DNS server resolves {name} within {NAME_LIMIT_S:.0f} s.",
-            "The DNS servers of this machine do not answer; the network is gone, perhaps.",
+            "The DNS servers of this machine do not respond; the network is gone, perhaps.",
             name,
         )
     except (OSError, UnicodeError) as failure:
         is_silent = isinstance(failure, socket.gaierror) and failure.errno == socket.EAI_AGAIN
         return _nameless(
             check,
-            f"The name of {peer}, {name}, leads nowhere.",
-            "No DNS server answers; the network is gone, perhaps."
+            f"The name of {peer}, {name}, has no address.",
+            "No DNS server responds; the network is gone, perhaps."
             if is_silent
             else "DNS does not know the name"
             + (f"; {host.variable} has it." if host.variable else "."),

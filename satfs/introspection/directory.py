@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import trio
@@ -71,7 +70,12 @@ class Introspection:
         self.control: str | None = None
         #: Returns how complete the index behind `views/` is; None where there are no views.
         self.index: Callable[[], IndexState] | None = None
-        self._identity = identity
+        self._identity = replace(
+            identity,
+            mountpoint=_text(identity.mountpoint),
+            source=_text(identity.source),
+            cache_dir=_text(identity.cache_dir),
+        )
         self._instruments = instruments
         self._lines = lines
 
@@ -87,7 +91,7 @@ class Introspection:
 
     @property
     def mountpoint_names(self) -> tuple[bytes, ...]:
-        """Return the names in the path of the mountpoint; none where it is no text."""
+        """Return the names in the path of the mountpoint."""
         path = self._identity.mountpoint
         return tuple(name.encode() for name in path.split("/") if name)
 
@@ -249,32 +253,6 @@ class _Shown(Directory):
     async def children(self) -> Sequence[Entry]:
         """Return what the top of the mount lists."""
         return await self._root.children()
-
-
-def identity_of(
-    *,
-    mountpoint: str,
-    source: str,
-    profile: str,
-    api_url: str,
-    mode: str,
-    credential_source: str,
-    contract_id: str | None,
-    cache_dir: str,
-) -> Identity:
-    """Return what stays the same as long as this mount lives; it begins now."""
-    return Identity(
-        os.getpid(),
-        _text(mountpoint),
-        _text(source),
-        profile,
-        api_url,
-        mode,
-        credential_source,
-        contract_id,
-        _text(cache_dir),
-        time.time(),
-    )
 
 
 def _text(path: str) -> str:

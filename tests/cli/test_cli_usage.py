@@ -307,6 +307,8 @@ def test_the_home_of_no_user_is_a_directory_that_is_not_there(
         ["pin", "--remove", "--jobs", "2", "MOUNT"],
         ["pin", "--remove", "--no-fetch", "MOUNT"],
         ["pin", "--jobs", "2"],
+        ["status", "--interval", "2"],
+        ["watch", "--once", "--interval", "60"],
         ["pin", "--no-fetch"],
         ["pin", "--where", "cloud<20"],
         ["demo", "--serve-only", "--nonempty"],

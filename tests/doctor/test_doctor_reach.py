@@ -191,9 +191,9 @@ class Resolver(trio.abc.HostnameResolver):
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "DNS does not know the name",
         ),
-        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "No DNS server answers"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "No DNS server responds"),
         (UnicodeError("label too long"), "DNS does not know the name"),
-        (None, "DNS servers of this machine do not answer"),
+        (None, "DNS servers of this machine do not respond"),
     ],
 )
 async def test_a_name_that_leads_nowhere_is_told_with_the_reason(
@@ -225,7 +225,7 @@ async def test_behind_a_proxy_the_proxys_name_is_resolved(
 
     assert (
         only(way.findings).statement
-        == "The name of the proxy to the API, proxy.test, leads nowhere."
+        == "The name of the proxy to the API, proxy.test, has no address."
     )
 
 
@@ -238,7 +238,7 @@ async def test_a_login_page_of_the_network_is_recognised() -> None:
         way = await way_to(f"http://localhost:{port}")
 
     assert way.findings[-1].severity is Severity.WARNING
-    assert "sends us on to login.hotel.test" in way.findings[-1].statement
+    assert "redirects to login.hotel.test" in way.findings[-1].statement
 
 
 async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFixture) -> None:

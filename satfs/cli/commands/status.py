@@ -34,6 +34,8 @@ from satfs.humanize import format_bytes, format_count, format_duration
 #: Transfers and errors shown for each mount; the rest is a number.
 _TRANSFERS_SHOWN: Final = 5
 _ERRORS_SHOWN: Final = 3
+#: How often a watch looks, in seconds.
+_INTERVAL_S: Final = 2.0
 
 _STYLES: Final = {State.WORKS: "green", State.OFFLINE: "yellow"}
 
@@ -62,10 +64,8 @@ reading one file took.
     "--interval",
     "interval_s",
     type=click.FloatRange(min=0.2),
-    default=2.0,
     metavar="SECONDS",
-    show_default=True,
-    help="With --watch: how often.",
+    help=f"With --watch: how often [default: {_INTERVAL_S:g}].",
 )
 @verbosity_flags
 def status(
@@ -74,15 +74,18 @@ def status(
     with_others: bool,
     as_json: bool,
     watch: bool,
-    interval_s: float,
+    interval_s: float | None,
 ) -> int:
     """Show the state of mounts: of all of yours, or of the one at MOUNTPOINT.
 
     It shows whether the API responds, how old the listings are, what the cache holds, which
     transfers are in flight, and the last error. A mount that hangs is reported within seconds.
     """
+    if interval_s is not None and not watch:
+        raise click.UsageError("--interval goes with --watch")
     if watch:
-        return _watch(mountpoint, as_json, interval_s, short=short, with_others=with_others)
+        every_s = interval_s or _INTERVAL_S
+        return _watch(mountpoint, as_json, every_s, short=short, with_others=with_others)
     reports = _reports(mountpoint, with_others=with_others)
     _print(reports, as_json=as_json, short=short)
     return Exit.DONE if short else code_of(reports)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -22,6 +23,9 @@ from satfs.control.conditions import parse_condition
 from satfs.control.records import open_listings
 from satfs.errors import BadSettings
 from satfs.settings import Settings
+
+#: Pause between two looks, in seconds: deliveries take hours, and each look costs requests.
+_INTERVAL_S: Final = 300
 
 
 @click.command(
@@ -68,10 +72,8 @@ What a command given with --exec gets:
     "--interval",
     "interval_s",
     type=click.FloatRange(1),
-    default=300,
-    show_default=True,
     metavar="SECONDS",
-    help="Pause between two looks.",
+    help=f"Pause between two looks [default: {_INTERVAL_S}].",
 )
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @click.option(
@@ -91,7 +93,7 @@ def watch(
     as_items: bool,
     webhook: str | None,
     where: tuple[str, ...],
-    interval_s: float,
+    interval_s: float | None,
     once: bool,
     state: Path | None,
     profile: str | None,
@@ -106,6 +108,8 @@ def watch(
 
     Each event is reported at least once: after a run that was killed, the last one comes again.
     """
+    if once and interval_s is not None:
+        raise click.UsageError("--once looks once: leave out --interval")
     target = anywhere(path)
     settings = settings_for(target, profile)
     arguments = _arguments(command)
@@ -129,7 +133,7 @@ def watch(
         )
 
     memory = Memory(state or state_file(target, settings))
-    interval = None if once else interval_s
+    interval = None if once else interval_s or _INTERVAL_S
     with missing_explained(), memory.alone(), logging_quietly(output_options):
         return run_alone(_watch, target, settings, watch_of, interval, webhook)
 
