@@ -31,12 +31,12 @@ ALLOWANCE_BYTES: Final = 4 * 1024 * 1024
 #: Windows whose shapes are remembered for each image: enough for a share, few enough to follow a
 #: program that begins to do something else.
 N_REMEMBERED: Final = 8
-#: Predictions that are open at once: all strips of a chip of 256 rows.
-MAX_OUTSTANDING: Final = 256
+#: Predictions that are open at once: all strips of a window of 512 rows, which begins anywhere.
+MAX_OUTSTANDING: Final = 520
 #: Blocks from this length on are predicted only when twice as much may be fetched in vain.
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 #: Places that one call looks at in order to find its predictions.
-_MAX_TRIES: Final = 512
+_MAX_TRIES: Final = 1024
 #: Limit of the bytes of these columns. Of tiles of 512 by 512 pixels a window has two, or three.
 _MAX_BESIDE_BYTES: Final = 1536 * 1024
 #: The same of blocks that are read perhaps: what a line of 30 ms and 50 MB/s carries in a little
@@ -82,6 +82,9 @@ class AccessPattern:
         #: Predicted and not read: in this window, and in those before it; with sizes in bytes.
         self._outstanding: dict[Block, int] = {}
         self._unread: OrderedDict[Block, int] = OrderedDict()
+        #: Blocks predicted in vain of which it is not known whether they were fetched or withdrawn:
+        #: those of the window before the last one, and those of the last one.
+        self._unsettled: tuple[list[Block], list[Block]] = ([], [])
         self._mean: dict[int, tuple[int, int]] = {}
         #: Predictions that were made together last, blocks read since then that had been predicted,
         #: and whether the last block was one.
@@ -94,7 +97,8 @@ class AccessPattern:
         #: Bytes of blocks that were read, and of those among them that had been predicted.
         self.read_bytes = 0
         self.hit_bytes = 0
-        #: Bytes of blocks that were predicted for a window that has ended, and were not read.
+        #: Bytes of blocks that were predicted for a window that has ended, and were not read. Those
+        #: that were withdrawn before they were fetched do not count, once that is known (`settle`).
         self.unread_bytes = 0
 
     @property
@@ -118,6 +122,24 @@ class AccessPattern:
     def outstanding_bytes(self) -> int:
         """Return the bytes of blocks that are predicted and may still be read."""
         return sum(self._outstanding.values())
+
+    def settle(self, is_held: Callable[[Block], bool]) -> None:
+        """Forget the predictions that were withdrawn: blocks of an earlier window that never came.
+
+        What was requested for the last window may still be on its way.
+        """
+        due, last = self._unsettled
+        for block in due:
+            if block in self._unread and not is_held(block):
+                self.unread_bytes -= self._unread.pop(block)
+        self._unsettled = ([], last)
+
+    def fetched_unread_bytes(self, is_held: Callable[[Block], bool]) -> int:
+        """Return how many bytes were fetched for predictions that no read has confirmed."""
+        due, last = self._unsettled
+        open_blocks = {**self._outstanding, **{b: self._unread.get(b, 0) for b in (*due, *last)}}
+        never_came = sum(size for block, size in open_blocks.items() if not is_held(block))
+        return self.unread_bytes + self.outstanding_bytes - never_came
 
     @property
     def bulk_ahead_bytes(self) -> int:
@@ -193,7 +215,7 @@ class AccessPattern:
         following = NextBlocks(window, last[1], shapes, self._mean_bytes(window.image.number))
         is_strips = window.image.n_columns == 1
         # A part that lies behind a block which is fetched now is no request more.
-        min_bytes = _MIN_PART_BYTES if self._is_hit else 0
+        min_bytes = _MIN_PART_BYTES if self._is_hit or is_due else 0
         if is_strips:
             likely = list(islice(chain.from_iterable(following.likely()), _MAX_TRIES))
             self._take(likely, self._free_bytes, span_of, predictions, min_bytes=min_bytes)
@@ -326,6 +348,8 @@ class AccessPattern:
             self.unread_bytes += size
             if len(self._unread) > _MAX_REMEMBERED_BLOCKS:
                 self._unread.popitem(last=False)  # it stays counted
+        due, last = self._unsettled
+        self._unsettled = ([*due, *last], list(self._outstanding))
         self._outstanding.clear()
         row, column = place.row, place.column
         return ReadWindow(image, row, row + 1, column, column + 1, [], first_left)

@@ -224,6 +224,26 @@ def test_a_band_that_comes_late_was_not_fetched_in_vain() -> None:
     assert pattern.hit_bytes == len(where[0])
 
 
+def test_a_prediction_that_was_withdrawn_was_not_fetched_in_vain() -> None:
+    """It counts until it is known that its block never came: it may be on its way."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    where = spans(image)
+    for number in (0, 64):
+        pattern.read(image, number, where[number])
+    came, withdrawn = (each.block for each in pattern.predict(lambda block: where[block.number]))
+    sizes = [len(where[block.number]) for block in (came, withdrawn)]
+    assert pattern.fetched_unread_bytes(lambda block: block == came) == sizes[0]
+    pattern.read(image, 40, where[40])
+    pattern.settle(lambda block: block == came)
+    assert pattern.unread_bytes == sum(sizes)
+    assert pattern.fetched_unread_bytes(lambda block: block == came) == sizes[0]
+    pattern.read(image, 10, where[10])
+    pattern.settle(lambda block: block == came)
+    assert pattern.unread_bytes == sizes[0]
+    assert not pattern.has_seen(withdrawn)
+
+
 images = st.builds(
     lambda width, height, side, n_bands, is_band, is_tiled: plain_image(
         width,
