@@ -231,7 +231,8 @@ class PackedReader:
 
     def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Return what a program needs of *span*, as far as the layout of a raster shows it."""
-        return None if self._reads is None else self._reads.expected_part(span)
+        reads = self._reads
+        return None if reads is None else reads.expected_part(span, _nothing_held)
 
     def close(self) -> None:
         """Release the member."""

@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from satfs.concurrent_map import concurrent_map
-from satfs.content.fetch.raster_reads import MERGE_GAP_BYTES
+from satfs.content.fetch.block_spans import MERGE_GAP_BYTES
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
 from satfs.control.progress import CommandProgress

@@ -16,6 +16,7 @@ from rasterio.enums import Resampling
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.block_spans import BUFFER_BYTES
+from satfs.content.fetch.page_run import PAGE_BYTES
 from satfs.content.fetch.raster_files import (
     MAX_DIRECTORIES_AHEAD,
     MAX_RASTERS,
@@ -23,7 +24,7 @@ from satfs.content.fetch.raster_files import (
     RasterFiles,
     is_tiff,
 )
-from satfs.content.fetch.raster_reads import PAGE_BYTES, RasterReads
+from satfs.content.fetch.raster_reads import RasterReads
 from satfs.content.fetch.readahead import Pattern
 from satfs.content.fetch.reader import ObjectReader
 from satfs.demo.contents import BytesContent
@@ -119,13 +120,13 @@ def test_what_the_kernel_reads_ahead_past_a_block_is_refused_once(base: int) -> 
     start = base + first.stop
     ahead = ByteRange(start, start + AHEAD)
     behind = ByteRange(ahead.stop, ahead.stop + AHEAD)
-    assert reads.expected_part(ahead) == ByteRange(start, start)
-    assert reads.expected_part(behind) == ByteRange(behind.start, behind.start)
+    assert reads.expected_part(ahead, nothing) == ByteRange(start, start)
+    assert reads.expected_part(behind, nothing) == ByteRange(behind.start, behind.start)
     for at in range(ahead.start, behind.stop, PAGE_BYTES):
-        part = reads.expected_part(ByteRange(at, at + PAGE_BYTES))
+        part = reads.expected_part(ByteRange(at, at + PAGE_BYTES), nothing)
         assert part is not None
         assert part.stop >= at + PAGE_BYTES
-    assert reads.expected_part(ahead) == ahead
+    assert reads.expected_part(ahead, nothing) == ahead
 
 
 @pytest.mark.parametrize("base", [0, 12_345])
@@ -136,7 +137,7 @@ def test_of_a_block_that_is_requested_page_by_page_the_rest_is_expected(base: in
     parts = []
     for number in range(5):
         page = ByteRange(start + number * PAGE_BYTES, start + (number + 1) * PAGE_BYTES)
-        parts.append(reads.expected_part(page))
+        parts.append(reads.expected_part(page, nothing))
         reads.note(parts[-1] or page, nothing)
         if parts[-1] != page:
             break
@@ -153,14 +154,14 @@ def test_the_first_page_of_a_refused_request_shows_that_the_rest_is_needed(base:
     first = first_read(8)
     reads.note(ByteRange(base + first.start, base + first.stop), nothing)
     start, end = base + first.stop, base + -(-tile(8).stop // BUFFER_BYTES) * BUFFER_BYTES
-    assert reads.expected_part(ByteRange(start, start + AHEAD)) == ByteRange(start, start)
+    assert reads.expected_part(ByteRange(start, start + AHEAD), nothing) == ByteRange(start, start)
     page = ByteRange(start, start + PAGE_BYTES)
-    assert reads.expected_part(page) == ByteRange(start, end)
+    assert reads.expected_part(page, nothing) == ByteRange(start, end)
     # A page of a block that was not read is no more than a page.
     other = ByteRange(base + tile(20).start // PAGE_BYTES * PAGE_BYTES, base + tile(20).stop)
-    reads.expected_part(other)
+    reads.expected_part(other, nothing)
     page = ByteRange(other.start, other.start + PAGE_BYTES)
-    assert reads.expected_part(page) == page
+    assert reads.expected_part(page, nothing) == page
 
 
 def test_the_rest_of_a_block_shows_no_more_than_its_first_page() -> None:
@@ -168,11 +169,11 @@ def test_the_rest_of_a_block_shows_no_more_than_its_first_page() -> None:
     reads = RasterReads(known())
     reads.note(first_read(8), nothing)
     start = first_read(8).stop
-    reads.expected_part(ByteRange(start, start + AHEAD))
+    reads.expected_part(ByteRange(start, start + AHEAD), nothing)
     n_read = 0
     for number in range(3):
         page = ByteRange(start + number * PAGE_BYTES, start + (number + 1) * PAGE_BYTES)
-        part = reads.expected_part(page) or page
+        part = reads.expected_part(page, nothing) or page
         assert reads.note(part, nothing) is None
         n_read += len(part)
     assert n_read > 3 * PAGE_BYTES
@@ -187,7 +188,7 @@ def middle_of(number: int, length: int = AHEAD) -> ByteRange:
 
 def is_refused(reads: RasterReads, span: ByteRange) -> bool:
     """Return whether a request is refused; a program's next page is read if it is not."""
-    part = reads.expected_part(span)
+    part = reads.expected_part(span, nothing)
     assert part is not None
     return not part
 
@@ -195,7 +196,7 @@ def is_refused(reads: RasterReads, span: ByteRange) -> bool:
 def need(reads: RasterReads, at: int) -> None:
     """Have a program read the page at an offset."""
     page = ByteRange(at, at + PAGE_BYTES)
-    part = reads.expected_part(page)
+    part = reads.expected_part(page, nothing)
     assert part is not None
     assert part.start == page.start
     assert part.stop >= page.stop
@@ -235,7 +236,7 @@ def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
     reads.note(first_read(8), nothing)
     start = first_read(8).stop
     inside = ByteRange(start, start + 64 * KIB)
-    assert reads.expected_part(inside) == inside
+    assert reads.expected_part(inside, nothing) == inside
 
 
 def test_the_row_below_is_fetched_at_once() -> None:
@@ -268,7 +269,7 @@ def test_a_program_that_copies_is_left_to_read_ahead_by_offsets() -> None:
     reads.note(ByteRange(0, 128 * KIB), nothing)
     assert reads.bulk_bytes is None
     ahead = ByteRange(128 * KIB, 128 * KIB + AHEAD)
-    assert reads.expected_part(ahead) == ahead
+    assert reads.expected_part(ahead, nothing) == ahead
 
 
 def test_a_read_of_all_blocks_in_order_becomes_a_bulk_read() -> None:
@@ -301,30 +302,44 @@ def test_only_the_last_rasters_of_an_object_are_remembered() -> None:
     assert files.get(ByteRange(0, 1000)) is None
 
 
-Requests = st.lists(st.tuples(st.integers(0, len(RASTER)), st.integers(1, AHEAD)), max_size=40)
+#: Small blocks, those of the other tests, and blocks longer than what the kernel reads ahead.
+RASTERS = (make_raster(6, 900), RASTER, make_raster(2, 700 * KIB))
+#: Where a request begins, None: where the last one ended; and its length.
+Requests = st.lists(
+    st.tuples(
+        st.none() | st.integers(0, len(RASTER)),
+        st.sampled_from([1, 2 * PAGE_BYTES]) | st.integers(1, AHEAD),
+    ),
+    max_size=40,
+)
 
 
-@given(Requests, st.booleans())
+@given(st.sampled_from(RASTERS), Requests, st.booleans())
+@example(RASTERS[2], [(FIRST, 1), (None, 1), (None, 1), (None, 1)], False)
 def test_a_page_is_never_refused_and_nothing_twice(
-    requests: list[tuple[int, int]], is_held: bool
+    raster: bytes, requests: list[tuple[int | None, int]], is_held: bool
 ) -> None:
-    reads = RasterReads(known())
+    reads = RasterReads(known(raster))
+    holds = everything if is_held else nothing
+    last_stop = 0
     for start, length in requests:
-        span = pages(ByteRange(start, min(start + length, len(RASTER))))
-        part = reads.expected_part(span)
+        begin = last_stop if start is None else start
+        begin = min(begin, len(raster) - 1)
+        span = pages(ByteRange(begin, min(begin + length, len(raster))))
+        last_stop = span.stop
+        part = reads.expected_part(span, holds)
         if part is not None:
             assert part.start == span.start
-            # Of a block that is requested page by page the rest is named, too (below).
-            assert part.stop <= span.stop or len(span) <= PAGE_BYTES
+            assert len(span) <= PAGE_BYTES or part.stop <= span.stop
             if not part:
-                assert reads.expected_part(span) == span
+                assert reads.expected_part(span, holds) == span
         page = ByteRange(span.start, span.start + PAGE_BYTES)
-        part = reads.expected_part(page)
+        part = reads.expected_part(page, holds)
         assert part is None or (part.start == page.start and part.stop >= page.stop)
-        plan = reads.note(span, everything if is_held else nothing)
+        plan = reads.note(span, holds)
         if plan is not None:
             assert plan.now.start <= span.start
-            assert plan.now.stop >= min(span.stop, len(RASTER))
+            assert plan.now.stop >= min(span.stop, len(raster))
             for piece in (plan.now, *plan.ahead):
                 assert 0 <= piece.start < piece.stop
 

@@ -231,7 +231,7 @@ def test_a_prediction_that_was_withdrawn_was_not_fetched_in_vain() -> None:
     where = spans(image)
     for number in (0, 64):
         pattern.read(image, number, where[number])
-    came, withdrawn = (each.block for each in pattern.predict(lambda block: where[block.number]))
+    came, withdrawn = pattern.predict(lambda block: where[block.number])
     sizes = [len(where[block.number]) for block in (came, withdrawn)]
     assert pattern.fetched_unread_bytes(lambda block: block == came) == sizes[0]
     pattern.read(image, 40, where[40])

@@ -30,8 +30,7 @@ from rasterio.shutil import copy
 from rasterio.windows import Window as Part
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.block_spans import UNZIP_BUFFER_BYTES
-from satfs.content.fetch.raster_reads import MERGE_GAP_BYTES
+from satfs.content.fetch.block_spans import MERGE_GAP_BYTES, UNZIP_BUFFER_BYTES
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.contents import FileContent
 from satfs.imagery.layout import Block, Image, Window
@@ -104,6 +103,11 @@ def _jpeg(path: Path) -> Path:
     return write(path, pixels, compress="jpeg", photometric="ycbcr", interleave="pixel", **tiles)
 
 
+def _narrow(path: Path) -> Path:
+    """Write one band of 8 bits in strips of one row, of which several lie in a page of memory."""
+    return write(path, (noisy_pixels(N)[:1] // 16).astype("uint8"), compress="lzw", blockysize=1)
+
+
 def _masked(path: Path) -> Path:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         _tiled(512, interleave="pixel", **_DEFLATE)(path)
@@ -154,6 +158,7 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
     "tiles 128 wide, 512 high": _tiles(512, 128, compress="zstd"),
     "big-endian": _tiled(256, compress="lzw", interleave="pixel", ENDIANNESS="BIG"),
     "LERC, bands": _tiled(512, compress="lerc", interleave="band"),
+    "narrow strips": _narrow,
     "strips of 8, bands": lambda path: write(
         path, noisy_pixels(N), compress="lzw", blockysize=8, interleave="band"
     ),
@@ -234,7 +239,7 @@ class Sample:
 
 #: Layouts that differ most, for what need not be tried with all.
 _USUAL: Final = ("256 tiles, pixel, LZW", "512 tiles, band, LZW", "COG, deflate", "strips, LZW")
-_KINDS_IN_ZIP: Final = ("JPEG", "COG with a mask")
+_KINDS_IN_ZIP: Final = ("JPEG", "COG with a mask", "narrow strips")
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +299,7 @@ def _expected(raster: Path, windows: Windows) -> str:
         *((name, 0.0, CONTENTS) for name in _USUAL),
         *((name, 0.1, CONTENTS) for name in _USUAL[:2]),  # a far line
         *((name, 0.04, CONTENTS) for name in KINDS),
-        *((name, 0.04, ZIP) for name in (*LAYOUTS, *_KINDS_IN_ZIP) if name != "strips, LZW"),
+        *((name, 0.04, ZIP) for name in (*LAYOUTS, *_KINDS_IN_ZIP)),
     ],
     indirect=["sample"],
 )
@@ -336,8 +341,8 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
             # GDAL looks into the zip itself, and reads 64 KiB from where a block begins: the bytes
             # behind the last block of a row are often a request of their own.
             n_parts += n_ranges
-            if sample.is_striped:  # each of its reads holds a few strips
-                n_parts += n_blocks // 4
+            if sample.is_striped:
+                n_parts += 5
         # The directory of an overview that was added lies behind the blocks of the one before it.
         n_parts += sample.n_overviews_added
         if (

@@ -21,6 +21,8 @@ BUFFER_BYTES: Final = 8 * KIB
 #: The same of a program that looks into a zip itself: unzip's buffer, from any place on (GDAL's
 #: copy of minizip, UNZ_BUFSIZE).
 UNZIP_BUFFER_BYTES: Final = 64 * KIB
+#: Blocks at most this far apart are fetched in one range: less than a round trip carries.
+MERGE_GAP_BYTES: Final = 16 * KIB
 #: Blocks of one request that are looked at; a request of more is read as bytes.
 MAX_BLOCKS_PER_REQUEST: Final = 256
 #: Blocks to the left of a window's first one that are looked for in the cache.
@@ -39,7 +41,7 @@ class BlockSpans:
         self._size_bytes = len(file.place)
         self.base = file.place.start
         #: Bytes behind a block that a program may take in with its last ones.
-        self.behind_bytes = UNZIP_BUFFER_BYTES if is_unzipped else BUFFER_BYTES
+        self.behind_bytes = BUFFER_BYTES + UNZIP_BUFFER_BYTES * is_unzipped
 
     def inside(self, span: ByteRange) -> ByteRange:
         """Return the part of a span of the object that lies in the raster, counted from its start.
@@ -51,11 +53,11 @@ class BlockSpans:
 
     def with_tail(self, span: ByteRange) -> ByteRange:
         """Return a block's bytes, and those read together with its last, in the object."""
-        if self._is_unzipped:
-            stop = min(span.stop + UNZIP_BUFFER_BYTES, self._size_bytes)
-        else:
-            stop = min(-(-span.stop // BUFFER_BYTES) * BUFFER_BYTES, self._size_bytes)
-        return ByteRange(span.start + self.base, stop + self.base)
+        stop, base = span.stop, 0
+        if self._is_unzipped:  # through stdio, whose buffer begins at a multiple in the object
+            stop, base = stop + UNZIP_BUFFER_BYTES, self.base
+        stop = -(-(stop + base) // BUFFER_BYTES) * BUFFER_BYTES - base
+        return ByteRange(span.start + self.base, min(stop, self._size_bytes) + self.base)
 
     def touched_by(self, span: ByteRange) -> Iterator[tuple[Block, int]]:
         """Yield the known blocks that a span touches, and how many bytes of each, in order."""
@@ -89,3 +91,10 @@ class BlockSpans:
         layout = self._raster.layout
         images = layout.images if layout is not None else ()
         return any(span.start <= image.directory.start < span.stop for image in images)
+
+    def is_header(self, position: int) -> bool:
+        """Return whether a byte of the raster is one of a directory or of a table of blocks."""
+        layout = self._raster.layout
+        images = layout.images if layout is not None else ()
+        spans = (s for i in images for s in (i.directory, i.offsets.span, i.sizes.span))
+        return any(span.start <= position < span.stop for span in spans)

@@ -8,7 +8,9 @@ The kernel reads ahead by offsets, half a megabyte at a time, also beyond the bl
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
-(mm/filemap.c). After the first pages of a block the rest of it is stored in the kernel at once.
+(mm/filemap.c). How much it is given then: `content.fetch.page_run`.
+
+Longer than 400 lines, since what the requests of one handle show is known in one place.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from satfs.content.fetch.block_spans import BUFFER_BYTES, MAX_BLOCKS_PER_REQUEST, BlockSpans
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.fetch.block_spans import (
+    BUFFER_BYTES,
+    MAX_BLOCKS_PER_REQUEST,
+    MERGE_GAP_BYTES,
+    BlockSpans,
+)
+from satfs.content.fetch.page_run import MAX_REST_BYTES, PAGE_BYTES, PageRun
 from satfs.content.fetch.raster_files import RasterFile
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.imagery.layout import Block
@@ -25,12 +34,6 @@ from satfs.imagery.pattern import AccessPattern
 from satfs.imagery.spans import merge_spans
 from satfs.model import KIB, MIB, ByteRange
 
-#: The unit in which the kernel reads when nothing is read ahead.
-PAGE_BYTES: Final = 4 * KIB
-#: So many pages that follow on a first one show that a block is requested page by page.
-N_PAGES_IN_A_ROW: Final = 2
-#: How much of a block is given to the kernel then: the length of its read-ahead.
-MAX_REST_BYTES: Final = 512 * KIB
 #: A request up to this length shows where a program is: it is stdio's buffer, or a page.
 SHORT_BYTES: Final = 16 * KIB
 #: A handle whose first request is at the beginning and this long is read from end to end. A program
@@ -38,8 +41,6 @@ SHORT_BYTES: Final = 16 * KIB
 COPY_BYTES: Final = 64 * KIB
 #: When this much ahead is justified by what was read, read-ahead is limited no more.
 FREE_BULK_BYTES: Final = 4 * MIB
-#: Blocks at most this far apart are fetched in one range: less than a round trip carries.
-MERGE_GAP_BYTES: Final = 16 * KIB
 #: Blocks for which requests in their middle were refused and needed after all: from then on such
 #: requests are answered, since a program begins to read anywhere.
 MAX_NEEDED_STRAYS: Final = 2
@@ -47,9 +48,14 @@ MAX_NEEDED_STRAYS: Final = 2
 _MAX_REFUSED: Final = 64
 #: Places where the kernel may go on to read ahead, also after reads at other places.
 _MAX_FRONTS: Final = 64
+#: Pieces of what was read that are remembered: a program's place, the kernel's two read-aheads, and
+#: one that came late.
+_MAX_PIECES: Final = 4
+#: Spans that were fetched for a handle and are remembered.
+_MAX_PLANNED: Final = 16
 #: Requests of one run that were refused and needed after all: from then on the run is served as it
 #: is requested, since a program reads on.
-MAX_WRONG_REFUSALS: Final = 8
+MAX_WRONG_REFUSALS: Final = 32
 
 
 class RasterReads:
@@ -67,6 +73,8 @@ class RasterReads:
         self._blocks = BlockSpans(file, is_unzipped=is_unzipped)
         self.pattern = AccessPattern()
         self._run_start, self._front = 0, -1
+        #: What was read, the last pieces.
+        self._pieces: list[ByteRange] = []
         #: Where earlier runs of requests ended.
         self._fronts: deque[int] = deque(maxlen=_MAX_FRONTS)
         #: The last long request of this run, which the kernel may have made ahead of a program.
@@ -84,11 +92,9 @@ class RasterReads:
         #: Whether the last block was cached before anything was fetched for this handle. Then
         #: nothing is predicted: predictions save round trips, and cached blocks take none.
         self._is_cached = False
-        #: Where the last request of one page ended, and how many followed on each other before it.
-        self._page_stop = -1
-        self._n_pages = 0
-        #: What was named last as the rest of a block.
-        self._rest: ByteRange | None = None
+        #: The last spans that were fetched for this handle.
+        self._planned: deque[ByteRange] = deque(maxlen=_MAX_PLANNED)
+        self._page_run = PageRun(file.raster, self._blocks, self.pattern)
         #: Whether blocks were predicted since the last plan was made.
         self._is_plan_due = False
 
@@ -126,6 +132,10 @@ class RasterReads:
         ]
         return max(stops, default=None)
 
+    def unread_bytes(self, holds: Callable[[ByteRange], bool]) -> int:
+        """Return how many bytes of blocks were fetched for this handle, and not read so far."""
+        return self.pattern.fetched_unread_bytes(lambda block: self._holds_block(block, holds))
+
     def begin(self, span: ByteRange) -> None:
         """Note the read that the layout was learnt from: the handle's first."""
         span = self._blocks.inside(span)
@@ -134,20 +144,23 @@ class RasterReads:
 
     # -- the kernel's read-ahead -----------------------------------------------------------------
 
-    def expected_part(self, whole: ByteRange) -> ByteRange | None:
+    def expected_part(
+        self, whole: ByteRange, holds: Callable[[ByteRange], bool]
+    ) -> ByteRange | None:
         """Return the part of a request that a program needs: all of it, or nothing.
 
         None when the layout does not show it. With nothing the request is taken for refused. Of a
-        block that is requested page by page, the part is the rest of the block.
+        block that is requested page by page, the part is the rest of the block, and blocks behind
+        it that are predicted and in the cache. *holds* is that of `note`.
         """
         span = self._blocks.inside(whole)
         if not span or self._raster.layout is None:
             return None
         if len(span) <= PAGE_BYTES:
-            return ByteRange(
-                whole.start, max(whole.stop, self._rest_stop(span) + self._blocks.base)
-            )
-        self._n_pages = 0
+            is_refused = any(span.start == refused.start for refused in self._refused)
+            stop = self._page_run.given_stop(span, holds, is_refused=is_refused)
+            return ByteRange(whole.start, max(whole.stop, stop + self._blocks.base))
+        self._page_run.end()
         is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
         is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
         is_stray = not is_ahead and self._is_stray(span)
@@ -181,30 +194,6 @@ class RasterReads:
                 self._doubted.popitem(last=False)
         return ByteRange(whole.start, whole.start)
 
-    def _rest_stop(self, page: ByteRange) -> int:
-        """Return where the block ends, or a read-ahead's length of it, that is read page by page.
-
-        It is the end of *page* before that shows: the first pages of a block are requested one by
-        one by many programs. The first page of a request that was refused shows it at once: a
-        program has come to it.
-        """
-        self._n_pages = self._n_pages + 1 if page.start == self._page_stop else 0
-        if any(page.start == refused.start for refused in self._refused):
-            self._n_pages = max(self._n_pages, N_PAGES_IN_A_ROW)
-        self._page_stop = page.stop
-        block = self._raster.block_at(page.start)
-        where = self._raster.fetch_span_of(block) if block is not None else None
-        if block is None or not where or not self.pattern.has_read(block):
-            return page.stop
-        if self._n_pages < N_PAGES_IN_A_ROW or where.stop < page.stop:
-            return page.stop
-        stop = min(
-            self._blocks.with_tail(where).stop - self._blocks.base, page.start + MAX_REST_BYTES
-        )
-        self._page_stop = stop
-        self._rest = ByteRange(page.start, stop)
-        return stop
-
     # -- reads -----------------------------------------------------------------------------------
 
     def note(self, span: ByteRange, holds: Callable[[ByteRange], bool]) -> Plan | None:
@@ -213,7 +202,8 @@ class RasterReads:
         *holds* returns whether bytes of the object are in the cache.
         """
         inside = self._blocks.inside(span)
-        if inside == self._rest:
+        is_next = self._lengthen_pieces(inside)
+        if inside == self._page_run.given:
             # It was not requested but for its first page, and shows nothing more.
             self._front = max(self._front, inside.stop)
             inside = ByteRange(inside.start, inside.start + PAGE_BYTES)
@@ -223,7 +213,8 @@ class RasterReads:
                 self._front = max(self._front, inside.stop)
                 return None
         is_held = holds(span)
-        is_jump = not self._is_in_run(inside)
+        is_kernels = not self._is_in_run(inside) and self._is_read_ahead(inside)
+        is_jump = not (is_kernels or self._is_in_run(inside))
         if is_jump:
             self._is_copy = inside.start == 0 and len(inside) >= COPY_BYTES
             self._fronts.append(self._front)
@@ -231,24 +222,39 @@ class RasterReads:
             self._ahead = None
             self._wrong.clear()
         self._front = max(self._front, inside.stop)
-        touched = self._touched(inside, is_jump=is_jump, is_held=is_held)
+        is_short = len(inside) <= SHORT_BYTES
+        if is_short and not is_next:
+            self._ahead = None  # a program has sought on
+        if is_kernels:
+            self._ahead = inside
+            touched = self._current
+        elif is_next and is_short and not is_jump and self._current:
+            touched = self._come_to(inside.start)
+        else:
+            touched = self._touched(inside, is_jump=is_jump, is_held=is_held)
         is_new = not set(touched) <= set(self._current)
         if is_new:
             is_fetched = all(self.pattern.is_expected(block) for block in touched)
-            self._is_cached = not any(self.pattern.is_expected(block) for block in touched) and all(
-                map(holds, self._blocks.spans_of(touched))
+            self._is_cached = not any(map(self.pattern.is_expected, touched)) and all(
+                holds(where) and not self._was_planned(where)
+                for where in self._blocks.spans_of(touched)
             )
             self._current = touched
-            self._note_blocks(touched, holds, is_long=len(inside) > SHORT_BYTES)
+            self._note_blocks(touched, holds, is_long=not is_short)
         else:
-            is_fetched = is_held or bool(touched)  # the rest of a block that is being fetched
+            # Of a short one it is the rest of a block that is being fetched.
+            is_fetched = is_held or (is_short and bool(touched))
         if is_fetched and not self._is_plan_due:
             return None
         self._is_plan_due = False
         spans = [span]
         spans.extend(self._blocks.spans_of(touched))
+        if is_next:
+            # A block is fetched as a whole, also while it is not certain that it is read.
+            spans.extend(self._blocks.spans_of(each for each, _ in self._blocks.touched_by(inside)))
         spans.extend(self._blocks.spans_of(self.pattern.outstanding))
         merged = merge_spans(spans, MERGE_GAP_BYTES)
+        self._planned.extend(merged)
         now = next(each for each in merged if each.start <= span.start < each.stop)
         return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
 
@@ -267,6 +273,7 @@ class RasterReads:
                     if self.pattern.has_seen(block)
                     else self._blocks.n_cached_before(block, holds)
                 )
+                self.pattern.settle(lambda each: self._holds_block(each, holds))
                 self.pattern.read(
                     image,
                     block.number,
@@ -276,6 +283,10 @@ class RasterReads:
                 )
         if not self._is_cached and self.pattern.predict(self._raster.span_of):
             self._is_plan_due = True
+
+    def _holds_block(self, block: Block, holds: Callable[[ByteRange], bool]) -> bool:
+        where, base = self._raster.span_of(block), self._blocks.base
+        return where is not None and holds(ByteRange(where.start + base, where.stop + base))
 
     def _is_rest(self, page: ByteRange) -> bool:
         """Return whether a page goes on with the present block, which shows nothing new.
@@ -327,6 +338,8 @@ class RasterReads:
         where = self._raster.span_of(blocks[0][0])
         is_begun = where is not None and where.start < span.start
         is_sought = is_jump or (is_short and not self.pattern.has_seen(blocks[0][0]))
+        if is_jump and not is_short and self._blocks.is_header(span.start):
+            return ()  # the kernel reads ahead behind a directory or a table
         if is_sought and is_short and self._blocks.holds_directory(looked_at):
             return ()  # what lies beside it is read on, if that is what a program came for
         if is_begun and is_sought and len(blocks) > 1 and blocks[0][1] <= SHORT_BYTES:
@@ -336,9 +349,12 @@ class RasterReads:
         if is_jump and self._is_stray(span):
             return ()
         is_ahead = not is_short and (is_held or self._was_refused(span))
-        if not is_jump and not is_short and self.pattern.has_seen(blocks[0][0]):
+        is_seen = self.pattern.has_seen(blocks[0][0])
+        if not is_jump and not is_short and (is_seen or (self._ahead and self._current)):
             # The kernel sends it when a program has come to where the last one began.
             span, self._ahead = self._ahead or span, span
+            if self._current:
+                return self._come_to(span.start)
             blocks = list(self._blocks.touched_by(ByteRange(span.start, span.start + 1)))
             return self._reached(span, blocks[0][0], is_fetched=True) if blocks else ()
         if not is_jump or is_ahead:
@@ -365,11 +381,80 @@ class RasterReads:
             return ()
         if not self._current or block in self._current:
             return (block,)
+        return (*(each for each in self._passed(span.start) if each != block), block)
+
+    def _come_to(self, position: int) -> tuple[Block, ...]:
+        """Return the blocks that a program has read on to, which has come to *position*.
+
+        It may have taken in the bytes there with those of a block before them. Behind what is
+        fetched with the last block, it reads the next one.
+        """
         last = self._raster.span_of(self._current[-1])
-        passed = last.stop if last is not None else span.start
-        between = self._blocks.touched_by(ByteRange(min(passed, span.start), span.start))
-        found = [each for each, _ in between if self.pattern.is_expected(each)]
-        return (*(each for each in found if each != block), block)
+        if last is None:
+            return self._current
+        passed = self._passed(position)
+        behind = self._blocks.behind_bytes
+        found = [
+            block
+            for block in passed
+            if (where := self._raster.span_of(block)) and where.start + behind <= position
+        ]
+        tail_stop = self._blocks.with_tail(last).stop - self._blocks.base
+        if not found and position >= tail_stop:
+            here = self._raster.block_at(position)
+            found = passed[:1] or ([here] if here is not None else [])
+        return tuple(found) or self._current
+
+    def _passed(self, position: int) -> list[Block]:
+        """Return the blocks behind the last one, up to *position*, that a program has read.
+
+        A small one lies in one buffer with others, and no request begins in it.
+        """
+        last = self._raster.span_of(self._current[-1])
+        start = min(last.stop if last is not None else position, position)
+        between = self._blocks.touched_by(ByteRange(start, position + 1))
+        return [block for block, _ in between if self._is_passed(block, position)]
+
+    def _is_passed(self, block: Block, position: int) -> bool:
+        where = self._raster.span_of(block)
+        if where is None or self.pattern.has_read(block):
+            return False
+        stop = min(where.stop, position)
+        is_read = any(p.start <= where.start and stop <= p.stop for p in self._pieces)
+        return is_read or self.pattern.is_expected(block)
+
+    def _lengthen_pieces(self, span: ByteRange) -> bool:
+        """Enter what is read; return whether it goes on where a piece ends."""
+        joined = [p for p in self._pieces if p.start <= span.stop and span.start <= p.stop]
+        others = [piece for piece in self._pieces if piece not in joined]
+        start = min((span.start, *(piece.start for piece in joined)))
+        stop = max((span.stop, *(piece.stop for piece in joined)))
+        self._pieces = [*others[1 - _MAX_PIECES :], ByteRange(start, stop)]
+        return any(piece.start < span.start <= piece.stop for piece in joined)
+
+    def _is_read_ahead(self, span: ByteRange) -> bool:
+        """Return whether the kernel reads ahead in predicted blocks, behind pages that it has.
+
+        It may have them from what is stored in its cache beside a request, near to the last one. A
+        program reads a block from its start.
+        """
+        if len(span) <= SHORT_BYTES or not 0 < span.start - self._front <= 2 * MAX_REST_BYTES:
+            return False
+        block = self._raster.block_at(span.start)
+        where = self._raster.span_of(block) if block is not None else None
+        if block is None or where is None or span.start <= where.start:
+            return False
+        return self.pattern.is_expected(block)
+
+    def _was_planned(self, span: ByteRange) -> bool:
+        """Return whether a span of the object was fetched for this handle, or beside that.
+
+        Several small blocks lie in one block of the cache.
+        """
+        return any(
+            planned.start - BLOCK_BYTES < span.start and span.stop < planned.stop + BLOCK_BYTES
+            for planned in self._planned
+        )
 
     def _was_refused(self, span: ByteRange) -> bool:
         return any(span.overlaps(refused) for refused in self._refused)

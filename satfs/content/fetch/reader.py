@@ -99,7 +99,8 @@ class ObjectReader:
 
     def expected_part(self, span: ByteRange) -> ByteRange | None:
         """See `Reader.expected_part`."""
-        return None if self._raster_reads is None else self._raster_reads.expected_part(span)
+        reads = self._raster_reads
+        return None if reads is None else reads.expected_part(span, self._fetcher.cached.holds)
 
     def locate_file(self, place: ByteRange | None, beginning: bytes | memoryview = b"") -> None:
         """See `RemoteReader.locate_file`."""
@@ -178,8 +179,7 @@ class ObjectReader:
 
     def _forget_raster(self) -> None:
         if self._raster_reads is not None:
-            pattern = self._raster_reads.pattern
-            unread_bytes = pattern.unread_bytes + pattern.outstanding_bytes
+            unread_bytes = self._raster_reads.unread_bytes(self._lacks_nothing)
             self._fetcher.source.trace.predicted(0, unread_bytes)
         self._raster = self._raster_reads = None
 
