@@ -18,6 +18,10 @@ from satfs.model import ByteRange, LimitsReadAhead, RemoteReader
 
 #: A read that starts so near to where the last one stopped, in bytes, goes on with it.
 _SEQUENTIAL_BYTES: Final = 2 * 1024 * 1024
+#: How far from its end a program may look for a zip's end record, in bytes: the longest comment
+#: lies behind it (APPNOTE 4.3.16), and a buffer begins up to 8 KiB before it. GDAL looks for the
+#: record of a ZIP64 in all of that first, from the end backwards, 8 KiB at a time.
+_END_SEARCH_BYTES: Final = 22 + 65_535 + 8 * 1024
 
 
 class WholeZipReader:
@@ -25,7 +29,8 @@ class WholeZipReader:
 
     The directory of *archive* is read when a program has left the beginning of the zip, once its
     end is here: it came with the zip's size, or with the program's own look at it. No read of the
-    zip waits or fails for the directory's sake.
+    zip waits or fails for the directory's sake. Where a program looks for the zip's end record, all
+    that it may read for that comes with the first read that is not cached.
     """
 
     def __init__(self, reader: RemoteReader, archive: Archive) -> None:
@@ -47,6 +52,9 @@ class WholeZipReader:
             self._copied_to = None
             if span.start < self.size_bytes - TAIL_BYTES or self._body is not None:
                 await self._look_up(span.start)
+            search = ByteRange(max(0, self.size_bytes - _END_SEARCH_BYTES), self.size_bytes)
+            if search.start <= span.start and not self._reader.is_near(span):
+                await self._reader.read(ByteRange(search.start, span.stop))
         data = await self._reader.read(span)
         # No await from here on: the bytes may be a view that is good until then.
         self._learn(span, data)

@@ -114,3 +114,15 @@ async def test_a_zip_whose_end_is_not_cached_is_read_as_bytes(
         assert await reader.read(ByteRange(at, at + 10)) == data[at : at + 10]
     assert len(it.zip.asked) == 2
     reader.close()
+
+
+async def test_a_search_for_the_end_of_a_zip_is_one_request(opened: Callable[..., Opened]) -> None:
+    """GDAL goes back by 8 KiB at a time, over all that a comment could fill."""
+    data = make_zip()
+    it = opened(data)
+    reader = await whole(it)
+    stop = len(data) - TAIL_BYTES
+    assert await reader.read(ByteRange(stop - 8192, stop)) == data[stop - 8192 : stop]
+    assert it.zip.asked[0].start <= len(data) - 22 - 65_535 - 4096
+    assert it.zip.asked[0].stop == stop
+    reader.close()
