@@ -78,10 +78,10 @@ def draw_all(results: Results, directory: Path) -> list[Path]:
             runs = _runs(results, bars.workload, bars.key)
             if runs:
                 keep(_draw_bars(pyplot.subplots, runs, bars), bars.workload)
-        for run in _runs(results, "window", "took_s"):
-            if not window_ratios(run, WINDOW_READERS[0]):
-                continue
-            keep(_draw_windows(pyplot.subplots, run), "window")
+        runs = _runs(results, "window", "took_s")
+        if any(window_ratios(run, WINDOW_READERS[0]) for run in runs):  # the line of most works
+            most = max(runs, key=lambda run: len(window_ratios(run, WINDOW_READERS[0])))
+            keep(_draw_windows(pyplot.subplots, most), "window")
         runs = _runs(results, "random", "median_s")
         if runs:
             keep(_draw_random(pyplot.subplots, runs), "random")

@@ -15,7 +15,7 @@ from imagery.rasters import directory, tiff, tiled_fields, write
 from rasterio.enums import Resampling
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.block_spans import BUFFER_BYTES
+from satfs.content.fetch.block_spans import BUFFER_BYTES, UNZIP_BUFFER_BYTES
 from satfs.content.fetch.page_run import PAGE_BYTES
 from satfs.content.fetch.raster_files import (
     MAX_DIRECTORIES_AHEAD,
@@ -251,6 +251,19 @@ def test_the_row_below_is_fetched_at_once() -> None:
         inside = tile(number)
         assert any(span.start <= inside.start and inside.stop <= span.stop for span in wanted)
     assert not any(span.overlaps(ByteRange(tile(17).start, tile(17).stop)) for span in wanted)
+
+
+@pytest.mark.parametrize("is_unzipped", [False, True])
+def test_blocks_of_which_a_buffer_holds_several_are_all_read(is_unzipped: bool) -> None:
+    """No request begins in most of them; they are passed by a program that reads on."""
+    first, n_tiles, tile_bytes = 24 * KIB, 1600, 900
+    raster = make_raster(40, tile_bytes, first)
+    reads = RasterReads(known(raster), is_unzipped=is_unzipped)
+    for at in range(first, len(raster), PAGE_BYTES):
+        reads.note(ByteRange(at, at + PAGE_BYTES), nothing)
+    n_behind = (BUFFER_BYTES + UNZIP_BUFFER_BYTES * is_unzipped) // tile_bytes + 6
+    assert all(reads.pattern.has_read(Block(0, n)) for n in range(n_tiles - n_behind))
+    assert not reads.pattern.has_read(Block(0, n_tiles - 1))
 
 
 def test_what_is_cached_is_read_without_predictions() -> None:
