@@ -123,6 +123,7 @@ async def test_a_search_for_the_end_of_a_zip_is_one_request(opened: Callable[...
     reader = await whole(it)
     stop = len(data) - TAIL_BYTES
     assert await reader.read(ByteRange(stop - 8192, stop)) == data[stop - 8192 : stop]
-    assert it.zip.asked[0].start <= len(data) - 22 - 65_535 - 4096
-    assert it.zip.asked[0].stop == stop
+    search = next(span for span in it.zip.asked if span.start < stop)
+    assert search.start <= len(data) - 22 - 65_535 - 4096
+    assert search.stop == stop
     reader.close()

@@ -250,8 +250,11 @@ class RasterReads:
         spans = [span]
         spans.extend(self._blocks.spans_of(touched))
         if is_next:
-            # A block is fetched as a whole, also while it is not certain that it is read.
-            spans.extend(self._blocks.spans_of(each for each, _ in self._blocks.touched_by(inside)))
+            # A block is fetched as a whole, also while it is not certain that it is read; but not
+            # the one in which a request of the kernel ends.
+            here = [block for block, _ in self._blocks.touched_by(inside)]
+            whole = [block for block in here if is_short or self.pattern.has_seen(block)]
+            spans.extend(self._blocks.spans_of(whole))
         spans.extend(self._blocks.spans_of(self.pattern.outstanding))
         merged = merge_spans(spans, MERGE_GAP_BYTES)
         self._planned.extend(merged)
