@@ -293,9 +293,11 @@ class CachedListing(Generic[Item]):
 
     async def _fetched(self, *, is_shared: bool = False) -> tuple[RecordList[Item], float]:
         """Return what the vendor lists now; where it is shared, others find it on disk."""
+        # The beginning: what was published meanwhile may be missing.
+        requested_at_s = self._terms.wall_clock()
         items = (await self._fetch()).sharing(self.last())
         self._terms.note_response()
-        self._requested_at_s = self._terms.wall_clock()
+        self._requested_at_s = requested_at_s
         self._absence = None
         self._terms.weigh(self, items)
         await self._keep(items, is_shared=is_shared)
@@ -307,7 +309,7 @@ class CachedListing(Generic[Item]):
         kept_for_s = 0.0 if is_shared else STORED_AGAIN_AFTER_S
         if store is None or (items is self._kept and 0 <= now_s - self._kept_at_s < kept_for_s):
             return
-        await store.save(*self.key, items.pages)
+        await store.save(*self.key, items.pages, self._requested_at_s)
         self._kept, self._kept_at_s = items, now_s
 
     async def recall(self) -> None:

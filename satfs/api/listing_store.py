@@ -98,9 +98,12 @@ class ListingStore:
         self._is_broken = False
         self._n_busy_calls = 0
 
-    async def save(self, kind: str, id: str, pages: Sequence[RecordPage]) -> None:
-        """Keep *pages* as what was listed now."""
-        now_s = time.time()
+    async def save(
+        self, kind: str, id: str, pages: Sequence[RecordPage], requested_at_s: float | None = None
+    ) -> None:
+        """Keep *pages* as what was listed at that time (wall clock), by default now."""
+        if requested_at_s is None:
+            requested_at_s = time.time()
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM page WHERE kind = ? AND listing = ?", (kind, id))
@@ -111,7 +114,7 @@ class ListingStore:
             n_bytes = sum(map(page_bytes, pages))
             db.execute(
                 "INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?, ?)",
-                (kind, id, now_s, n_bytes, len(pages)),
+                (kind, id, requested_at_s, n_bytes, len(pages)),
             )
 
         await self._run(write)

@@ -23,6 +23,7 @@ from satfs.api.listings import Listings
 from satfs.errors import Garbled, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, CaptureId, SceneId, TaskId
 from satfs.net.http import Http
+from satfs.node_locks import NodeLocks
 
 Remember: TypeAlias = Callable[..., AbstractAsyncContextManager[Listings]]
 
@@ -701,6 +702,31 @@ async def test_recalled_listings_are_known_at_once_and_asked_again(
     await after.aclose()
 
 
+async def test_what_another_process_requested_before_a_refresh_is_not_taken(
+    vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
+) -> None:
+    """Its response comes afterwards, and may lack what was published before the refresh."""
+    stores = [ListingStore(tmp_path / "account") for _ in range(2)]
+    all_locks = [NodeLocks(), NodeLocks()]
+    async with remember(stores[0]) as one, remember(stores[1]) as other:
+        for listings, locks in zip((one, other), all_locks, strict=True):
+            locks.open(tmp_path)
+            listings._terms.locks = locks
+        await other.tasks()
+        one.forget()
+        vendor.asked.clear()
+        vendor.delay_s = 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.tasks)
+            await trio.sleep(3)  # the token has come, and the request is under way
+            other.forget()
+            await other.tasks()
+        assert vendor.n_asked("/tasking/tasks/") == 2
+    for store, locks in zip(stores, all_locks, strict=True):
+        await store.aclose()
+        locks.close()
+
+
 async def test_what_stays_the_same_is_not_written_again(
     vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
@@ -709,9 +735,9 @@ async def test_what_stays_the_same_is_not_written_again(
     class Counting(ListingStore):
         n_saved = 0
 
-        async def save(self, kind: str, id: str, records: Any) -> None:
+        async def save(self, *listing: Any) -> None:
             self.n_saved += 1
-            await super().save(kind, id, records)
+            await super().save(*listing)
 
     store = Counting(tmp_path / "account")
     async with remember(store) as listings:
