@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import Any
 
 import trio
@@ -15,6 +16,7 @@ from satfs.model import ByteRange, Reader
 MIB = 1024 * 1024
 
 
+@cache
 def wordy(n_bytes: int, seed: int = 1) -> bytes:
     """Return bytes that compress about threefold, in many blocks."""
     source = random.Random(seed)

@@ -7,6 +7,7 @@ import lzma
 import random
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -229,6 +230,13 @@ def with_dictionary(data: bytes, n_bytes: int) -> bytes:
     return lzma.compress(data, lzma.FORMAT_XZ, filters=filters)
 
 
+@cache
+def large_member() -> tuple[bytes, bytes]:
+    """Return the content of a member, 72 MiB, and what it is packed as, with a dictionary of 64."""
+    content = wordy(64 * 1024) * 96 * 12
+    return content, with_dictionary(content, 64 * MIB)
+
+
 class CountingDecoder:
     """A decoder that is counted, with the dictionary it was made for, as long as it exists."""
 
@@ -264,8 +272,7 @@ async def test_decoders_of_all_open_members_share_one_limit(
     opened: Callable[..., Opened], counted: type[CountingDecoder]
 ) -> None:
     """Twenty members with dictionaries of 64 MiB are read at once and in turn within 128 MiB."""
-    content = wordy(64 * 1024) * 96 * 12
-    packed = with_dictionary(content, 64 * MIB)
+    content, packed = large_member()
     names = [f"m{number}".encode() for number in range(20)]
     it = opened(
         build([Entry(name, content, method=95, packed=packed) for name in names]),
@@ -318,13 +325,13 @@ async def test_a_decoder_that_waits_for_the_network_is_lent_to_others(
     pack: Callable[[bytes], bytes],
 ) -> None:
     """A member whose bytes do not come keeps no other member from being read."""
-    content = wordy(64 * 1024) * 96 * 12
+    content, packed_content = large_member()
     packed = random.Random(1).randbytes(3 * MIB)
     it = opened(
         build(
             [
                 Entry(b"slow", packed, method=method, packed=pack(packed)),
-                Entry(b"good", content, method=95, packed=with_dictionary(content, 64 * MIB)),
+                Entry(b"good", content, method=95, packed=packed_content),
             ]
         ),
         derived_store=MemoryStore(max_bytes=10**9),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -37,13 +37,13 @@ class Stand:
         report = read_report(packet)
         assert isinstance(report, ProgressReport)
         assert report.move == 7
+        before = self.front
         self.told.append(report)
-        self.check()
+        self.check([report], before)
 
-    def check(self) -> None:
+    def check(self, reports: Iterable[ProgressReport], at: int) -> None:
         """Reported bytes are in the file, whole blocks or up to the object's end, in order."""
-        at = self.exchange.move.start
-        for report in self.told:
+        for report in reports:
             for number, found in enumerate(report.hashes):
                 block = OBJECT[at : at + BLOCK_BYTES]
                 assert os.pread(self.fd, len(block), at) == block
@@ -80,7 +80,11 @@ class Stand:
         self.exchange.receive(lambda _room: 0, lambda: self.now_s)
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Close the file, in which all reported bytes still are."""
+        try:
+            self.check(self.told, self.exchange.move.start)
+        finally:
+            os.close(self.fd)
 
 
 @pytest.fixture
