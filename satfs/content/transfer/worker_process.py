@@ -15,7 +15,7 @@ from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BLOCK_BYTES, start_of_blocks
 from satfs.content.cache.kernelcalls import cpu_seconds_of
 from satfs.content.transfer import messages
-from satfs.content.transfer.idle import IdleConnections
+from satfs.content.transfer.idle_connections import IdleConnections
 from satfs.content.transfer.interface import Download, UnusableResponse, WorkerDied
 from satfs.content.transfer.messages import OutcomeReport, ProgressReport
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind

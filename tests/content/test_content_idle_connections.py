@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.transfer.idle import IdleConnections
+from satfs.content.transfer.idle_connections import IdleConnections
 
 HERE, ELSEWHERE = "https://store:443", "https://other:443"
 
