@@ -223,14 +223,22 @@ class Aleph:
             scope.deadline = deadline.at_s - _LISTING_MARGIN * self._settings.metadata_deadline_s
             return listing.keep(page)
 
-        n_ahead = self._settings.api_concurrency
+        async def follow() -> None:
+            n_ahead = self._settings.api_concurrency
+            try:
+                await page_requests.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+            except NotThere:
+                if listing.chain.next_url == first_url:
+                    raise
+                listing.note_lost_page()
+
         is_unfinished = True
         try:
             with scope:
-                await page_requests.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                await follow()
                 while listing.must_restart:
                     listing.restart()
-                    await page_requests.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                    await follow()
                 is_unfinished = False
             if is_unfinished:
                 raise Unfinished(

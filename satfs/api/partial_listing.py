@@ -95,6 +95,18 @@ class PartialListing(Generic[R]):
         """Return whether fewer entries were sent than the last page counted."""
         return self._count is not None and self._n_sent < self._count
 
+    def note_lost_page(self) -> None:
+        """Note that a page is not there to which another one leads: entries before it have gone.
+
+        Some services number their pages, and respond so once there are fewer.
+
+        Raises:
+            Garbled: it was so each time the listing was read.
+        """
+        self.is_shrunk = True
+        if not self.must_restart:
+            raise Garbled("a page is not there to which another one leads")
+
     def records(self) -> RecordList[R]:
         """Return what has come."""
         return RecordList(self.reader, self._pages, self._index)

@@ -122,6 +122,40 @@ async def test_what_stays_in_a_listing_that_shrinks_is_listed(
     assert ids == [str(341000 + n) for n in range(n_gone, 1000)]
 
 
+async def test_a_later_page_that_is_not_there_does_not_take_the_listing_away(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """Services that number their pages respond so once there are fewer: it is read once more."""
+    vendor.tasks = some_tasks(250)
+
+    def withdraw(asked: Any) -> None:
+        if asked.query.get("offset") == "200":
+            vendor.meanwhile = None
+            del vendor.tasks[:100]
+            vendor.fail_next(httpx.Response(404, json={"detail": "Invalid page."}))
+
+    vendor.meanwhile = withdraw
+    async with connect(api_concurrency=1) as aleph:
+        ids = [task.task_id for task in await aleph.tasks()]
+    assert ids == [str(341000 + n) for n in range(100, 250)]
+
+
+async def test_a_later_page_that_is_never_there_is_garbled(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """It says nothing about the entries before it, which are not gone."""
+    vendor.tasks = some_tasks(250)
+
+    def refuse(asked: Any) -> None:
+        if asked.query.get("offset") == "200":
+            vendor.fail_next(httpx.Response(404, json={"detail": "Invalid page."}))
+
+    vendor.meanwhile = refuse
+    async with connect(api_concurrency=1) as aleph:
+        with pytest.raises(Garbled, match="not there"):
+            await aleph.tasks()
+
+
 @pytest.mark.slow
 async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
     vendor: Vendor, connect: Any, autojump_clock: Any

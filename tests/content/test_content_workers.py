@@ -225,6 +225,26 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
+def test_a_connection_from_before_a_suspension_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was received meanwhile, and nothing shows that the other side has forgotten it."""
+    fd = os.memfd_create("object")
+    with worker_thread() as ours, origin_of() as origin:
+        size, etag = CONTENT.size_bytes, CONTENT.etag
+        socket.send_fds(ours, [messages.pack_order("file", {"file": 1, "size_bytes": size})], [fd])
+        for number, start in enumerate((0, MIB)):
+            move = messages.MoveOrder(number, 1, origin.link(SCENE), start, start + MIB, etag, size)
+            ours.send(messages.pack_move(move))
+            while not isinstance(
+                messages.read_report(ours.recv(messages.MAX_BYTES)), OutcomeReport
+            ):
+                pass
+            now_s = worker_connections.idle_clock_s() + 3600
+            monkeypatch.setattr(worker_connections, "idle_clock_s", lambda s=now_s: s)
+        assert len({each.connection for each in origin.journal.requests}) == 2
+    os.close(fd)
+
+
+@pytest.mark.slow
 def test_the_beginning_of_a_long_record_is_reported_as_a_response(tmp_path: Path) -> None:
     """Its first bytes can be decrypted a round trip later; by then more connections may be open."""
     tls, size = tls_of(tmp_path), 64 * 1024
@@ -657,6 +677,10 @@ async def test_a_redirect_is_followed_for_bulk_too(tmp_path: Path) -> None:
                     data = bytes(await reader.read(ByteRange(start, start + MIB)))
                     assert data == bytes(CONTENT.read(start, start + MIB))
             reader.close()
+        n_redirected = sum("redirect" in each.faults for each in origin.journal.requests)
+        n_served = sum(each.endpoint == "object" for each in other.journal.requests)
+        # A worker requested the first ones, too.
+        assert n_redirected <= n_served + INITIAL_CONNECTIONS
 
 
 @pytest.mark.slow

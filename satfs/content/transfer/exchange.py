@@ -273,7 +273,7 @@ class Exchange:
         self._settle(now_s)
 
     def _take_chunks(self, data: bytes, now_s: float) -> None:
-        """Take in what came of a chunked body (RFC 9112 §7.1)."""
+        """Process what came of a chunked body (RFC 9112 §7.1)."""
         left = self._body_left or 0
         if data:
             self._parser.receive_data(data)

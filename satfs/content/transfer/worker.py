@@ -338,7 +338,7 @@ class Worker:
         ):
             self._alive_s = now_s
             self._send_report(messages.pack_progress(messages.ALIVE))
-        self._connections.close_expired(now_s)
+        self._connections.close_expired()
         for job in list(self._jobs.values()):
             if job.connection is None:
                 continue

@@ -23,12 +23,20 @@ J = TypeVar("J")
 IDLE_CONNECTION_S: Final = 15.0
 
 
+def idle_clock_s() -> float:
+    """Return the seconds of a clock that goes on while the machine is suspended (clock_gettime(2)).
+
+    After that the other side, or a box that translates addresses, has forgotten the connection.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(eq=False, slots=True)
 class JobConnection(Generic[J]):
     """A connection, and the job that has it.
 
     Attributes:
-        since_s: when it was opened, or had a job last.
+        since_s: when it was opened, or had a job last, by `idle_clock_s`.
         is_body_coming: it was reported that the body of its first response comes.
     """
 
@@ -73,7 +81,7 @@ class WorkerConnections(Generic[J]):
 
     def take(self, origin: Origin, job: J) -> None:
         """Begin *job* on a connection that is there, or have it wait for one."""
-        now_s = time.monotonic()
+        now_s = idle_clock_s()
         kept = self._idle[origin]
         while kept:
             # One that has responded before will respond now, too.
@@ -98,7 +106,7 @@ class WorkerConnections(Generic[J]):
 
     def keep(self, connection: JobConnection[J]) -> J | None:
         """Give a connection to a job that waits for one, which is returned, or keep it idle."""
-        connection.since_s = time.monotonic()
+        connection.since_s = idle_clock_s()
         waiting = self._waiting[connection.origin]
         if not waiting:
             self._idle[connection.origin].append(connection)
@@ -112,7 +120,7 @@ class WorkerConnections(Generic[J]):
         for origin, found in self.opener.opened():
             if not isinstance(found, Exception):
                 found.setblocking(False)
-                connection: JobConnection[J] = JobConnection(found, origin, time.monotonic())
+                connection: JobConnection[J] = JobConnection(found, origin, idle_clock_s())
                 self._selector.register(found.fileno(), selectors.EVENT_READ, connection)
                 self.keep(connection)
             elif waiting := self._waiting[origin]:
@@ -137,8 +145,9 @@ class WorkerConnections(Generic[J]):
                 connections.remove(connection)
                 self.part(connection)
 
-    def close_expired(self, now_s: float) -> None:
+    def close_expired(self) -> None:
         """Close what has been idle for too long."""
+        now_s = idle_clock_s()
         for connections in self._idle.values():
             while connections and now_s - connections[0].since_s >= IDLE_CONNECTION_S:
                 self.part(connections.pop(0))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import structlog
 import trio
+from cachetools import TTLCache
 
 import satfs
 from satfs.content.cache.blockfile import BlockFile
@@ -35,6 +36,10 @@ log = structlog.get_logger(__name__)
 
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
+#: Hosts that are remembered as redirecting, and for how long, in seconds: each range would be
+#: requested there twice.
+MAX_REDIRECTING: Final = 64
+REDIRECTING_S: Final = 60.0
 
 
 class WorkerPool:
@@ -88,6 +93,10 @@ class WorkerPool:
         #: See `BulkMover`.
         self.on_ready: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
+        #: Hosts that have redirected: for a while the loop, which follows, requests there alone.
+        self._redirecting: TTLCache[str, bool] = TTLCache(
+            MAX_REDIRECTING, REDIRECTING_S, timer=trio.current_time
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -103,8 +112,11 @@ class WorkerPool:
                 return
             except UnusableResponse as refusal:
                 # The loop follows redirects, finds a range in a whole body, and knows no packets.
-                if refusal.response_class.kind not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
+                kind = refusal.response_class.kind
+                if kind not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
                     raise
+                if kind is ResponseKind.REDIRECT:
+                    self._redirecting[origin_of(link.url)] = True
         permit = delivery.attempt.permit
         if permit is not None and permit.holder is self:
             # It was for a connection of a worker, which is idle now, closed or not needed.
@@ -237,7 +249,11 @@ class WorkerPool:
     def _is_for_loop(self, link: Link, delivery: Download) -> bool:
         # Proxies are the loop's business: their lines are slow enough for it. So is memory without
         # a descriptor, which no other process can write to.
-        return self._is_proxied(link.url) or delivery.cached.top.file.fd is None
+        return (
+            self._is_proxied(link.url)
+            or delivery.cached.top.file.fd is None
+            or origin_of(link.url) in self._redirecting
+        )
 
     def _at_hand(self, link: Link) -> WorkerProcess | None:
         """Return the process for the next move, or None where the loop must move it. Never waits.
