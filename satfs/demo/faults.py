@@ -29,7 +29,7 @@ class FaultKind:
 
 
 #: How a connection beyond the limit is treated.
-LIMIT_MODES: Final = frozenset({"reset", "503", "queue"})
+LIMIT_MODES: Final = frozenset({"reset", "close", "503", "queue"})
 
 KINDS: Final[Mapping[str, FaultKind]] = {
     # in place of a response
@@ -116,8 +116,8 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "drip": FaultKind("The body comes slowly.", {"bytes_per_s": 1000.0}),
     # connections: `object` means the store's port, `api` that of the API
     "connection-limit": FaultKind(
-        "Further connections are not served. How: reset (as they come), 503 (to each of "
-        "their requests), queue (they wait until another one closes).",
+        "Further connections are not served. How: reset or close (as they come), 503 (to each "
+        "of their requests), queue (they wait until another one closes).",
         {"connections": 4, "how": "reset"},
     ),
     # listings

@@ -28,6 +28,8 @@ except ImportError as missing:
 
 #: How often a connection that waits for another to close looks whether one has, in seconds.
 _QUEUE_LOOK_S: Final = 0.002
+#: How long a connection that was closed on this side may still send, in seconds.
+_CLOSING_S: Final = 0.2
 
 # A client may end a response early at any time; the request log has it.
 logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -171,6 +173,11 @@ class ServicePort:
                 case "reset":
                     set_to_reset(sock)
                     sock.close()
+                    return
+                case "close":
+                    plug.shutdown(socket.SHUT_WR)
+                    await asyncio.sleep(_CLOSING_S)  # a close with bytes to read is a reset
+                    plug.close()
                     return
                 case "503":
                     self._beyond.add(peer)

@@ -114,8 +114,8 @@ class Permit:
     def taken_back(self) -> None:
         """Note that the request was taken back; its connection goes on being opened."""
         self.is_counted = False
-        self._host.left_openings_s.append(self.silent_since_s)
-        self._host.note_recalled(self, is_taken_back=True)
+        self._host.recalls.left_openings_s.append(self.silent_since_s)
+        self._host.recalls.reported(self, is_taken_back=True)
 
     def not_taken_back(self) -> None:
         """Note that the request was sent before it could be taken back."""
@@ -125,7 +125,8 @@ class Permit:
                 self.wait_s, self.is_counted = None, True
             else:
                 self.scope.cancel()
-        self._host.note_recalled(self, is_taken_back=False)
+        self._host.recalls.reported(self, is_taken_back=False)
+        self._host.note_changed()
 
     def end_in_silence(self, wait_s: float) -> None:
         """End the request, whose connection is silent: raised is `Crowded`, with *wait_s*.
@@ -143,9 +144,9 @@ class Permit:
         """Note that the request has its connection, or that one is being opened for it."""
         self.takes_idle = False
         self.began_s = self.silent_since_s = trio.current_time()
-        if self.is_ahead and self.recall is not None and self._host.left_openings_s:
+        if self.is_ahead and self.recall is not None and self._host.recalls.left_openings_s:
             # The oldest, as the holder does.
-            self.silent_since_s = self._host.left_openings_s.pop(0)
+            self.silent_since_s = self._host.recalls.left_openings_s.pop(0)
         self._look_began_s, self._is_looked_at = None, False
 
     def note_no_bytes(self, waited_s: float = math.inf) -> None:
@@ -263,8 +264,6 @@ class HostConnections:
         #: When several connections were last found silent at once, and others behind them.
         self.queue_seen_s = float("-inf")
         self.recalls = Recalls()
-        #: When connections were begun to be opened, of which the requests were taken back.
-        self.left_openings_s: list[float] = []
         self._holders = holders
         self._on_change = on_change
 
@@ -305,11 +304,9 @@ class HostConnections:
         log.debug("connection refused", origin=self.origin, n_others=n_others, wait_s=wait_s)
         return wait_s
 
-    def note_recalled(self, permit: Permit, *, is_taken_back: bool) -> None:
-        """Take in what became of the order to take the request of *permit* back."""
-        self.recalls.reported(permit, is_taken_back=is_taken_back)
-        if not is_taken_back:
-            self._on_change(self.origin)
+    def note_changed(self) -> None:
+        """Note that a request may get a connection that it could not get before."""
+        self._on_change(self.origin)
 
     def take_back(self, permit: Permit) -> None:
         """Take a permit back."""
@@ -317,21 +314,18 @@ class HostConnections:
             self.permits.remove(permit)
             self.recalls.reported(permit, is_taken_back=False)
             if not self.permits:
-                self.left_openings_s.clear()
+                self.recalls.left_openings_s.clear()
             self._on_change(self.origin)
 
     def close_unused(self) -> None:
         """Have the connections closed that were opened ahead of need and never responded."""
-        self.left_openings_s.clear()
+        self.recalls.left_openings_s.clear()
         for holder in self._holders:
             if n_unused := holder.n_idle(self.origin)[1]:
                 holder.close_some_idle(self.origin, n_unused)
 
     def close_excess(self) -> None:
-        """Have connections closed that never responded, where more are open than are let through.
-
-        One that is being opened waits for others to end, and would hold up what is sent on it.
-        """
+        """Have connections closed that never responded, as many as are beyond a known limit."""
         if self.limit.limit is None:
             return
         n_excess = self.n_open() - self.limit.allowed(trio.current_time())
@@ -379,7 +373,7 @@ class HostConnections:
     def are_new_ones_late(self, now_s: float) -> bool:
         """Return whether others carry, and a new one may not be let through."""
         opening_s = [permit.silent_since_s for permit in self.permits if permit.is_opening]
-        oldest_s = min([*opening_s, *self.left_openings_s], default=now_s)
+        oldest_s = min([*opening_s, *self.recalls.left_openings_s], default=now_s)
         return self.n_responding() > 0 and self.limit.is_late(now_s - oldest_s)
 
     def is_silent(self, permit: Permit, now_s: float) -> bool:

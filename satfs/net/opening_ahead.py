@@ -58,7 +58,7 @@ class OpeningAhead:
         self._ended = trio.Event()
 
     def note_refused(self, origin: str) -> None:
-        """Take in that the host refused one to *origin*; then `note_ended` is to be called."""
+        """Note that the host refused one to *origin*; then `note_ended` is to be called."""
         if self._awaiting[origin] > len(self._opening[origin]):
             self._n_refused[origin] += 1
 

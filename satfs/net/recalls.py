@@ -62,6 +62,8 @@ class Recalls:
         self._ordered: set[Recallable] = set()  # not reported on yet
         self._n_coming = 0  # taken back, and not waiting for a connection yet
         self._until_s = -math.inf
+        #: When connections were begun to be opened, of which the requests were taken back.
+        self.left_openings_s: list[float] = []
 
     def order(self, requests: Iterable[Recallable], now_s: float) -> None:
         """Take *requests* back, as far as they have not been sent."""
@@ -73,13 +75,13 @@ class Recalls:
                 each.recall()
 
     def reported(self, request: Recallable, *, is_taken_back: bool) -> None:
-        """Take in what became of the order to take *request* back."""
+        """Note what became of the order to take *request* back."""
         if request in self._ordered:
             self._ordered.remove(request)
             self._n_coming += is_taken_back
 
     def came(self) -> None:
-        """Take in that one that was taken back waits for a connection."""
+        """Note that one that was taken back waits for a connection."""
         self._n_coming = max(0, self._n_coming - 1)
 
     def keep_ready(self, now_s: float, *, is_moved: bool) -> bool:

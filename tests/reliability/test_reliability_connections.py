@@ -11,7 +11,7 @@ from reliability.stand import MIB
 LONG = {"read_deadline_s": 20, "metadata_deadline_s": 10, "progress_timeout_s": 5}
 
 
-@pytest.mark.parametrize("how", ["reset", "503", "queue"])
+@pytest.mark.parametrize("how", ["reset", "close", "503", "queue"])
 @pytest.mark.parametrize("n_let_through", [1, 2, 4])
 def test_a_file_is_read_over_the_connections_there_are(
     make_stand: MakeStand, n_let_through: int, how: str
