@@ -77,6 +77,10 @@ class _Job:
     connection: JobConnection[_Job] | None = None
 
 
+class MountGone(Exception):
+    """The mount takes no reports any more: nothing here is worth keeping."""
+
+
 class Worker:
     """Carries out the orders that come over *channel* until it closes."""
 
@@ -99,8 +103,8 @@ class Worker:
         wake_reader = self._connections.opener.wake_reader
         self._selector.register(wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
-        self._send_report(messages.pack_progress(messages.ALIVE))
         try:
+            self._send_report(messages.pack_progress(messages.ALIVE))
             while True:
                 pause_s = TICK_S if self._jobs else self._connections.pause_s()
                 ready = self._selector.select(0 if self._unfinished else pause_s)
@@ -121,6 +125,8 @@ class Worker:
                 if (now_s := time.monotonic()) - looked_s >= TICK_S:
                     looked_s = now_s
                     self._look_at_clock(now_s)
+        except MountGone:
+            pass
         finally:
             self._let_go()
 
@@ -184,7 +190,7 @@ class Worker:
         try:
             self._channel.send(packet)
         except OSError:
-            os._exit(0)  # the mount is gone, and nothing here is worth keeping
+            raise MountGone from None
 
     # -- the life of a job -----------------------------------------------------------------------
 
