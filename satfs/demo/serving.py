@@ -6,6 +6,7 @@ The response to a request is decided elsewhere (`api`, `store`, `effects`); this
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -175,9 +176,10 @@ class ServicePort:
                     sock.close()
                     return
                 case "close":
-                    plug.shutdown(socket.SHUT_WR)
-                    await asyncio.sleep(_CLOSING_S)  # a close with bytes to read is a reset
-                    plug.close()
+                    with contextlib.suppress(OSError, asyncio.CancelledError):
+                        sock.shutdown(socket.SHUT_WR)
+                        await asyncio.sleep(_CLOSING_S)  # a close with bytes to read is a reset
+                    sock.close()
                     return
                 case "503":
                     self._beyond.add(peer)
