@@ -51,6 +51,21 @@ def test_a_red_stage_hides_no_other(stages: Path) -> None:
     assert "1 failed, 1 passed, 1 errors in" in end.splitlines()[-1]
 
 
+def test_what_ran_beside_the_waiting_stages_is_shown_and_counted(stages: Path) -> None:
+    """Stages that wait, those that compute beside them and the last ones make one result."""
+    for stage in ("reliability", "mounted", "documents"):
+        directory = stages / "tests" / stage
+        directory.mkdir()
+        (directory / f"test_{stage}_one.py").write_text("def test_it():\n    pass\n")
+
+    done = run(stages)
+
+    assert done.returncode == 1
+    assert "assert 1 == 2" in done.stdout  # kept while another one was shown
+    assert "The stage words is red" in done.stdout
+    assert "1 failed, 4 passed, 1 errors in" in done.stdout.splitlines()[-1]
+
+
 def test_green_stages_end_with_the_longest_files_and_one_line(stages: Path) -> None:
     done = run(stages, "net")
 
