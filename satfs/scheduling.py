@@ -15,8 +15,9 @@ import sys
 from typing import Final
 
 #: Length of a turn of the mount's thread, in seconds: a `stat` takes it a tenth of a millisecond,
-#: and the usual turn is 3 ms. Look-ups and `stat` during a bulk read on two cores took 5.6 and
-#: 6.7 ms (p99, medians of three), where they took 9.1 and 9.0 (docs/PERFORMANCE.md).
+#: and the usual turn is 1.4 ms on two cores, 2.8 on eight or more. Look-ups and `stat` during a
+#: bulk read on two cores took 5.6 and 6.7 ms (p99, medians of three), where they took 9.1 and 9.0
+#: (docs/PERFORMANCE.md).
 TURN_S: Final = 0.0003
 
 # linux/sched/types.h: size, policy, flags, nice, priority, runtime, deadline, period.
