@@ -317,8 +317,8 @@ async def _ended_by_signals() -> AsyncIterator[None]:
     SIGUSR1 and SIGUSR2, which changed the level of the log in version 0.1, have no effect: a script
     that still sends them must not end the mount, which is what they do by default (signal(7)).
     """
-    # The first three, too: trio restores what it found, and raises what came after the first signal
-    # once more. A second Ctrl-C would kill the process while the mount is taken down.
+    # Also those that end a mount: trio restores the handlers that it found, and raises again what
+    # came after the first signal. A second Ctrl-C would kill the process before its work is done.
     for number in (*_SIGNALS, *_IGNORED_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(*_SIGNALS) as signals:

@@ -75,7 +75,7 @@ class NodeBoard:
             finally:
                 os.close(descriptor)
             partial.rename(path)
-        except OSError:  # removed by a process that took itself for the last: made again next time
+        except OSError:  # perhaps another process removed the directory: the next call makes it
             self._directory, self._is_looked_for = None, False
 
     def clear(self) -> None:
