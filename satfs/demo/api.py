@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 from satfs.demo.catalogue import TASK_STATUSES, Attachment, Capture, Catalogue, Scene, Task
@@ -59,11 +59,25 @@ def route(raw_path: str) -> tuple[str, tuple[str, ...]]:
 class Api:
     """The API: its records, the credentials that it accepts, and the links that it signs."""
 
+    side: ClassVar[str] = "api"
     catalogue: Catalogue
     office: TokenOffice
     #: Returns the presigned URL of an attachment, in the way the faults drawn want it.
     sign: Callable[[Attachment, Sequence[Fault]], str]
     limits: PageLimits = field(default_factory=PageLimits)
+    #: Secrets of another origin, which must not arrive here.
+    watched: list[str] = field(default_factory=list)
+
+    def endpoint(self, request: Request) -> str:
+        """Return the name of the endpoint."""
+        return route(request.raw_path)[0]
+
+    def leak(self, request: Request) -> str | None:
+        """Return which credential the request carries where it must not be, or None."""
+        if self._is_in_address(request):
+            return "query"
+        texts = (request.raw_path, request.raw_query, *request.headers.values())
+        return "watched" if any(s in text for s in self.watched for text in texts) else None
 
     def respond(self, request: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request."""
@@ -72,7 +86,7 @@ class Api:
             if request.method != "POST":
                 return json_response({"message": "Method Not Allowed"}, 405)
             return self.office.respond(request.body, now_s, faults)
-        if self.leaked_credential(request):
+        if self._is_in_address(request):
             return gateway_error(400, "BadRequestException", "A credential was sent in the query")
         refusal = self._token_refusal(request, now_s)
         if refusal:
@@ -102,7 +116,7 @@ class Api:
             case _:
                 return self._scene(request, arguments, contract, faults)
 
-    def leaked_credential(self, request: Request) -> bool:
+    def _is_in_address(self, request: Request) -> bool:
         """Return whether a credential was put where proxies and logs see it: into path or query."""
         return self.holds_secret(request.path) or self.holds_secret(unquote(request.raw_query))
 

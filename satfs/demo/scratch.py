@@ -1,7 +1,8 @@
-"""The directory that a demo's mount keeps its cache in: removed at its end, or by the next demo.
+"""Directories that a demo removes at its end, or the next demo after it was killed.
 
-The process of a demo holds a lock on its directory (flock(2)), which the kernel drops when the
-process ends, however that happens. A directory without a lock is abandoned.
+A demo's mount keeps its cache in one, and another holds imagery that is being drawn. The process of
+a demo holds a lock on its directory (flock(2)), which the kernel drops when the process ends,
+however that happens. A directory without a lock is abandoned.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ PREFIX: Final = "satfs-demo-"
 
 
 @contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """Make a directory of mode 0700, yield it, and remove it with all it holds.
+def scratch_directory(prefix: str = PREFIX, below: Path | None = None) -> Iterator[Path]:
+    """Make a directory of mode 0700, yield it, and remove it, unless it was moved away.
+
+    It is in *below*, or where temporary files are; its name begins with *prefix*.
 
     Raises:
-        OSError: there is no place for temporary files.
+        OSError: there is no place for it.
     """
-    path, lock = _make()
+    path, lock = _make(prefix, below)
     try:
         yield path
     finally:
@@ -35,29 +38,29 @@ def scratch_directory() -> Iterator[Path]:
         os.close(lock)
 
 
-def abandoned(directory: Path, user: int) -> list[Path]:
+def abandoned(directory: Path, user: int, prefix: str = PREFIX) -> list[Path]:
     """Return the directories below *directory* that demos of *user* have left when killed."""
     try:
-        paths = sorted(directory.glob(PREFIX + "*"))
+        paths = sorted(directory.glob(f"{prefix}*"))
     except OSError:
         return []
     return [path for path in paths if _is_abandoned(path, user)]
 
 
-def remove_abandoned() -> None:
-    """Remove what killed demos of this user have left where temporary files are."""
-    for path in abandoned(Path(tempfile.gettempdir()), os.geteuid()):
+def remove_abandoned(prefix: str = PREFIX, below: Path | None = None) -> None:
+    """Remove what killed demos of this user have left *below*, or where temporary files are."""
+    for path in abandoned(below or Path(tempfile.gettempdir()), os.geteuid(), prefix):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _make() -> tuple[Path, int]:
+def _make(prefix: str, below: Path | None) -> tuple[Path, int]:
     """Return a new directory and the descriptor that holds its lock.
 
     A demo that starts at the same moment may remove it as abandoned, before it is locked: then
     another one is made.
     """
     while True:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=below))
         with contextlib.suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             if _lock(lock) and path.is_dir():

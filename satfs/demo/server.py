@@ -10,12 +10,11 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from satfs.demo.api import Api, route
+from satfs.demo.api import Api
 from satfs.demo.catalogue import Attachment, Catalogue, object_path
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.paging import PageLimits
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
-from satfs.demo.responses import Request, Response
 from satfs.demo.sample import sample_catalogue
 from satfs.demo.serving import Line, ServicePort
 from satfs.demo.signing import SigningKey, presign
@@ -25,42 +24,6 @@ from satfs.demo.tokens import DemoAccount, TokenOffice
 T = TypeVar("T")
 
 _KEY = SigningKey("AKIADEMOORIGIN", "a secret of the demo's vendor, never sent anywhere")
-
-
-class _ApiService:
-    side = "api"
-
-    def __init__(self, api: Api, watched: Sequence[str]) -> None:
-        self._api = api
-        self._watched = watched
-
-    def endpoint(self, request: Request) -> str:
-        return route(request.raw_path)[0]
-
-    def leak(self, request: Request) -> str | None:
-        if self._api.leaked_credential(request):
-            return "query"
-        texts = (request.raw_path, request.raw_query, *request.headers.values())
-        return "watched" if any(s in text for s in self._watched for text in texts) else None
-
-    def respond(self, request: Request, now_s: float, faults: Sequence[Fault]) -> Response:
-        return self._api.respond(request, now_s, faults)
-
-
-class _StoreService:
-    side = "store"
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def endpoint(self, request: Request) -> str:
-        return "object"
-
-    def leak(self, request: Request) -> str | None:
-        return self._store.stray_credential(request)
-
-    def respond(self, request: Request, now_s: float, faults: Sequence[Fault]) -> Response:
-        return self._store.respond(request, now_s, faults)
 
 
 class DemoOrigin:
@@ -111,7 +74,6 @@ class DemoOrigin:
         self.link_lifetime_s = link_lifetime_s
         self.ca_file = ca_file
         self._clock_offset_s = 0.0
-        self._watched: list[str] = []
         self._sessions: dict[str, float] = {}
         self._signed: dict[str, str] = {}  # by address, the link handed out last
         self._keys = [_KEY]
@@ -130,12 +92,9 @@ class DemoOrigin:
         self.store_line = Line(
             latency_s if store_latency_s is None else store_latency_s, bytes_per_s
         )
-        api_service = _ApiService(self.api, self._watched)
         self._ports = {
-            "api": ServicePort(api_service, line=self.api_line, port=api_port, **common),
-            "store": ServicePort(
-                _StoreService(self.store), line=self.store_line, port=store_port, **common
-            ),
+            "api": ServicePort(self.api, line=self.api_line, port=api_port, **common),
+            "store": ServicePort(self.store, line=self.store_line, port=store_port, **common),
         }
         self._scheme = "https" if tls else "http"
         self._host = host
@@ -282,7 +241,7 @@ class DemoOrigin:
 
     def watch_for(self, *secrets: str) -> None:
         """Record requests to this origin that carry another one's secrets as leaks."""
-        self._watched.extend(secrets)
+        self.api.watched.extend(secrets)
 
     def link(self, scene_id: str, attachment: str = "delivery_zip") -> str:
         """Return a fresh presigned URL, as the API would hand it out."""
@@ -295,7 +254,7 @@ class DemoOrigin:
     # -- links -----------------------------------------------------------------------------------
 
     def _is_secret(self, text: str) -> bool:
-        return self.api.holds_secret(text) or any(secret in text for secret in self._watched)
+        return self.api.holds_secret(text) or any(secret in text for secret in self.api.watched)
 
     def _sign(self, attachment: Attachment, faults: Sequence[Fault]) -> str:
         foreign = named(faults, "foreign-link")

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
@@ -44,10 +44,10 @@ _BEYOND: Final = Response(
 )
 
 
-class Answering(Protocol):
+class Service(Protocol):
     """One of the two services."""
 
-    side: str
+    side: ClassVar[str]
 
     def endpoint(self, request: Request) -> str:
         """Return the name of the endpoint."""
@@ -71,7 +71,7 @@ class Line:
 class ServicePort:
     """One service on one loopback port, which can stop listening and start again."""
 
-    service: Answering
+    service: Service
     faults: FaultTable
     journal: RequestLog
     now_s: Callable[[], float]

@@ -18,8 +18,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,7 +42,10 @@ from satfs.demo.catalogue import (
 )
 from satfs.demo.contents import FileContent
 from satfs.demo.drawings import GENERATION, MANIFEST, home_of, is_drawn
+from satfs.demo.scratch import remove_abandoned, scratch_directory
 
+#: The beginning of the name of a directory of drawings that are not complete.
+_UNFINISHED: Final = ".g"
 #: Side of a drawn L1D scene, in pixels: large enough for overviews, small enough to be quick.
 _PIXELS: Final = 560
 
@@ -169,8 +170,8 @@ def built(directory: Path, *, seed: int, large_mb: int) -> Path:
     if is_drawn(home):
         return home
     directory.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=directory))
-    try:
+    remove_abandoned(_UNFINISHED, directory)
+    with scratch_directory(_UNFINISHED, directory) as work:
         manifest = _draw_all(work, seed, large_mb)
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:
@@ -178,8 +179,6 @@ def built(directory: Path, *, seed: int, large_mb: int) -> Path:
         except OSError:
             if not is_drawn(home):
                 raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return home
 
 

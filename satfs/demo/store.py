@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from satfs.demo.catalogue import Attachment, Catalogue
 from satfs.demo.contents import BytesContent, Tagged
@@ -32,6 +32,7 @@ class Store:
     `session_ends_at_s` maps a session token to the moment it dies, in seconds since the epoch.
     """
 
+    side: ClassVar[str] = "store"
     catalogue: Catalogue
     keys: list[SigningKey]
     session_ends_at_s: dict[str, float]
@@ -44,7 +45,7 @@ class Store:
 
     def respond(self, request: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request, as the faults drawn for it want the object."""
-        stray = self.stray_credential(request)
+        stray = self.leak(request)
         if stray == "authorization":
             return xml_error(
                 400,
@@ -75,7 +76,11 @@ class Store:
             return xml_error(405, "MethodNotAllowed", "The specified method is not allowed")
         return self._object(request, faults)
 
-    def stray_credential(self, request: Request) -> str | None:
+    def endpoint(self, _request: Request) -> str:
+        """Return the name of the only endpoint."""
+        return "object"
+
+    def leak(self, request: Request) -> str | None:
         """Return where a request carries a credential that has no business here, or None."""
         if "authorization" in request.headers:
             return "authorization"

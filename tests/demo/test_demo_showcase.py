@@ -19,7 +19,7 @@ from demo.asking import Customer, ask
 from rasterio.io import MemoryFile
 from rasterio.transform import RPCTransformer
 
-from satfs.demo import products, showcase
+from satfs.demo import products, scratch, showcase
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.contents import FileContent
 from satfs.demo.georeference import Place
@@ -269,3 +269,15 @@ def test_it_can_be_walked_and_read(catalogue: Catalogue) -> None:
                         n_objects += 1
         assert n_objects == 51
         assert origin.leaks == []
+
+
+def test_what_a_killed_drawing_has_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that another demo draws now."""
+    monkeypatch.setattr(showcase, "_draw_all", lambda *_: {})
+    (tmp_path / ".g5-seed1-64mb-left").mkdir()
+    with scratch.scratch_directory(".g", tmp_path) as held:
+        home = showcase.built(tmp_path, seed=1, large_mb=1)
+        assert set(tmp_path.iterdir()) == {held, home}
+    assert list(tmp_path.iterdir()) == [home]

@@ -17,7 +17,7 @@ from rich.text import Text
 from satfs.cli.bug_report import report_text, write_report
 from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
-from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.mount_status import mounts_of_user, read_log
@@ -63,7 +63,7 @@ Exit codes:
 )
 @click.argument("mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories)
 @json_flag
-@click.option("--profile", metavar="NAME", help="The profile in config.toml to use.")
+@profile_flag
 @click.option(
     "--report",
     metavar="FILE",
