@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from satfs.net.tls_sessions import Place, TlsSessions
+from satfs.net.tls_sessions import LONG_RECORD_BYTES, Place, TlsSessions
 
 #: Encrypted bytes received at once. They are copied twice before they are decrypted, so that they
 #: should stay in the processor's own cache.
@@ -189,3 +189,8 @@ class TlsConnection:
     def _flush(self) -> None:
         if data := self._outgoing.read():
             self._sock.sendall(data)
+
+
+def is_body_coming(sock: Connection) -> bool:
+    """Return whether a body comes of whose response nothing can be decrypted so far."""
+    return isinstance(sock, TlsConnection) and sock.n_encrypted_bytes >= LONG_RECORD_BYTES

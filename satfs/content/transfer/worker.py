@@ -25,7 +25,7 @@ from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 from satfs.content.transfer import messages
-from satfs.content.transfer.connection import Connection, TlsConnection
+from satfs.content.transfer.connection import is_body_coming
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import LookReport, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Failure, Origin, is_refusal
@@ -33,7 +33,6 @@ from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer.worker_connections import JobConnection, WorkerConnections
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
-from satfs.net.tls_sessions import LONG_RECORD_BYTES
 from satfs.net.trust import untrusted
 
 #: Pause between looks at the clock while anything is under way: how late blocks that came without
@@ -128,14 +127,11 @@ class Worker:
         except MountGone:
             pass
         finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        for job in self._jobs.values():
-            if job.connection is not None:
-                job.connection.sock.close()
-        self._selector.close()
-        self._connections.close()
+            for job in self._jobs.values():
+                if job.connection is not None:
+                    job.connection.sock.close()
+            self._selector.close()
+            self._connections.close()
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -238,13 +234,13 @@ class Worker:
                 # TLS may hold a rest, which no selector knows of.
                 self._unfinished.add(connection)
         except FileFailure:
-            self._end(job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True))
+            self._end_by_file(job, "the file")
             return
         except OSError as problem:
             self._lose(connection, problem)
             return
         is_waiting = not exchange.has_begun
-        if is_waiting and _is_body_coming(connection.sock) and not connection.is_body_coming:
+        if is_waiting and is_body_coming(connection.sock) and not connection.is_body_coming:
             connection.is_body_coming = True
             self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
         if exchange.outcome is None:
@@ -297,7 +293,7 @@ class Worker:
         try:
             job.exchange.broke(reason, is_timeout=is_timeout, now_s=time.monotonic())
         except FileFailure:
-            self._end(job, OutcomeReport(job.move.move, broken=reason, is_file_failure=True))
+            self._end_by_file(job, reason)
             return
         self._end(job, job.exchange.outcome or OutcomeReport(job.move.move, broken=reason))
 
@@ -327,6 +323,9 @@ class Worker:
         job.file.leave()
         self._send_report(messages.pack_outcome(outcome))
 
+    def _end_by_file(self, job: _Job, reason: str) -> None:
+        self._end(job, OutcomeReport(job.move.move, broken=reason, is_file_failure=True))
+
     def _fail(self, job: _Job, problem: Failure) -> None:
         """End *job*, for which no connection could be opened."""
         self._end(job, _unopened(job.move.move, problem))
@@ -351,17 +350,10 @@ class Worker:
             try:
                 job.exchange.look_at_clock(now_s)
             except FileFailure:
-                self._end(
-                    job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True)
-                )
+                self._end_by_file(job, "the file")
                 continue
             if now_s - job.exchange.received_s >= self._progress_timeout_s:
                 self._break(job, "no byte in time", is_timeout=True)
-
-
-def _is_body_coming(sock: Connection) -> bool:
-    """Return whether a body comes of whose response nothing can be decrypted so far."""
-    return isinstance(sock, TlsConnection) and sock.n_encrypted_bytes >= LONG_RECORD_BYTES
 
 
 def _unopened(move: int, problem: Failure) -> OutcomeReport:
