@@ -33,6 +33,7 @@ import satfs
 from satfs.errors import DeadlineReached, Garbled, SatfsError, Unreachable
 from satfs.net.addresses import origin_of, request_target, shown
 from satfs.net.connecting import CheckPeer
+from satfs.net.headers import plain_headers
 from satfs.net.host_connections import Crowded, Holder, Permit
 from satfs.net.http_errors import causes_of, is_refusal, translating
 from satfs.net.permits import Permits
@@ -48,7 +49,6 @@ from satfs.net.responses import (
     decompressed,
     is_compressed,
     may_refuse_connection,
-    plain_headers,
 )
 from satfs.net.trust import tls_context
 
@@ -213,7 +213,7 @@ class Http:
             # The traceback of a failure or of a cancellation leads here, and may be kept.
             at_end.callback(body.clear)
             is_large = False
-            plain = plain_headers(response.headers)
+            plain = plain_headers(response.headers.multi_items())
             inflation = MAX_INFLATION if is_compressed(plain) else 1
             async for chunk in chunks:
                 body += chunk

@@ -12,6 +12,7 @@ import httpx
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Misuse, Unreachable
+from satfs.net.headers import plain_headers
 from satfs.net.host_connections import Crowded, Permit
 from satfs.net.http_errors import translating
 
@@ -43,7 +44,7 @@ class StreamedResponse:
         self, response: httpx.Response, chunks: AsyncIterator[bytes], permit: Permit | None = None
     ) -> None:
         self.status: int = response.status_code
-        self.headers: Mapping[str, str] = plain_headers(response.headers)
+        self.headers: Mapping[str, str] = plain_headers(response.headers.multi_items())
         #: Whether it is the first response on its connection.
         self.is_new_connection: bool = response.extensions.get("is_new_connection", True)
         #: Whether a connection was opened for it, which takes longer than the response itself.
@@ -143,11 +144,6 @@ class BodyChunks:
 def may_refuse_connection(response: httpx.Response) -> bool:
     """Return whether *response* may be all that its connection will ever get."""
     return response.status_code == 503 and response.extensions.get("is_new_connection", True)
-
-
-def plain_headers(headers: httpx.Headers) -> dict[str, str]:
-    """Return *headers* with lower-case names."""
-    return {name.lower(): value for name, value in headers.items()}
 
 
 def is_compressed(headers: Mapping[str, str]) -> bool:

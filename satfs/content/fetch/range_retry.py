@@ -368,10 +368,9 @@ class RangeRetry:
                 return Changed(f"{label} was replaced while it was open")
             case ResponseKind.GONE:
                 return Changed(f"{label} was removed while it was open")
-            case ResponseKind.REFUSED:
-                return error_for(response_class, label)
             case _:
-                # As in net.retry: a balancer's error page is gone a moment later.
+                # As in net.retry: a balancer's error page is gone a moment later, and so is a
+                # status of its own that no store has.
                 counts.n_garbled += 1
                 if counts.n_garbled <= MAX_GARBLED:
                     counts.failed(None, self._draw())

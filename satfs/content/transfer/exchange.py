@@ -28,6 +28,7 @@ from satfs.content.transfer.store_responses import (
     request_headers,
 )
 from satfs.model import ByteRange, Version
+from satfs.net.headers import plain_headers
 from satfs.net.retry import retry_after_s
 
 #: Bytes written at once: few system calls, and the buffers of many connections stay small. Writes
@@ -222,9 +223,10 @@ class Exchange:
                         ResponseClass(ResponseKind.GARBLED, "informational responses without end")
                     )
             case h11.Response():
-                headers = {
-                    name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
-                }
+                headers = plain_headers(
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in event.headers
+                )
                 self._take_response(event.status_code, headers, event.http_version, now_s)
             case h11.Data() if len(self._error_body) < ERROR_BYTES:
                 self._error_body += bytes(event.data)
