@@ -194,6 +194,8 @@ STORE_FAULTS = [
         ),
     ),
     Fault("SlowDown, a tenth", store("throttled", retry_after=None, every=10), size_bytes=16 * MIB),
+    Fault("a status that no store has", store("forbidden", status=418, code="Odd", every=3)),
+    Fault("409 in a burst", store("forbidden", status=409, code="OperationAborted", count=2)),
     Fault("500 in a burst", store("server-error", status=500, count=2)),
     Fault("502 in a burst", store("server-error", status=502, count=2)),
     Fault("503 in a burst", store("server-error", status=503, count=2)),
