@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from satfs.net.host_connections import Holder, HostConnections, Permit
-from satfs.net.host_limit import HostLimit
+from satfs.net.host_limit import MIN_ALLOWED, HostLimit
 from satfs.net.recalls import Rank, to_recall
 
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
@@ -169,8 +169,11 @@ class Permits:
         return max(0, host.limit.allowed(trio.current_time()) - host.n_open())
 
     def may_open(self, origin: str, n_connections: int) -> bool:
-        """Return whether requests for names and sizes may open *n_connections* together now."""
-        return self.limit(origin) is None or self.room(origin) >= n_connections
+        """Return whether *origin* is known to let that many more connections through.
+
+        A host of which nothing is known may refuse all but one.
+        """
+        return self.room(origin) > max(MIN_ALLOWED, n_connections)
 
     def forget(self) -> None:
         """Forget what was learnt: the network has changed, for example."""

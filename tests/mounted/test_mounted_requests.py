@@ -102,20 +102,11 @@ def ranges_of_a_look(
     return [request.range for request in origin.journal.of("object")]
 
 
-def test_a_program_that_goes_straight_to_a_file_is_expected_to_read_it(
+def test_a_store_of_which_nothing_is_known_gets_one_request(
     origin: DemoOrigin, mount: RealMount
 ) -> None:
-    """The first block of the first file comes with its version, in two halves."""
+    """It may refuse a second connection beside the first."""
     scene = scene_path(origin, mount)
-    ranges = ranges_of_a_look(origin, scene / f"{scene.name}.zip", 4096, 3)
-    assert set(ranges[:2]) == {"bytes=0-8191", "bytes=8192-16383"}
-    assert ranges[2:] == [f"bytes=-{TAIL_BYTES}"]
-
-
-def test_a_program_that_looks_around_is_not(origin: DemoOrigin, mount: RealMount) -> None:
-    """After a listing, the first size costs one request."""
-    scene = scene_path(origin, mount)
-    os.listdir(mount.path / "tasks")
     assert ranges_of_a_look(origin, scene / f"{scene.name}.zip", 0, 1) == [f"bytes=-{TAIL_BYTES}"]
 
 

@@ -646,3 +646,11 @@ async def test_a_late_request_is_moved_to_a_connection_that_is_idle(
         assert permits.limit(HOST) is None
         moved = await permits.take(HOST, [here, there], is_moved=True)
         assert (moved.holder, moved.takes_idle) == (there, True)
+
+
+async def test_connections_beside_the_first_are_for_hosts_that_let_them_through() -> None:
+    """A host of which nothing is known may let one through, and refuse the others."""
+    permits = Permits()
+    permits.n_known_before = lambda origin: 5 if origin == HOST else 0
+    assert permits.may_open(HOST, 2)
+    assert not permits.may_open("https://other.test:443", 2)
