@@ -257,7 +257,7 @@ class RasterReads:
             spans.extend(self._blocks.spans_of(whole))
         spans.extend(self._blocks.spans_of(self.pattern.outstanding))
         merged = merge_spans(spans, MERGE_GAP_BYTES)
-        self._planned.extend(merged)
+        self._planned.extend(each for each in merged if not holds(each))
         now = next(each for each in merged if each.start <= span.start < each.stop)
         return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
 
