@@ -105,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _options(arguments)
     started: Future[DemoOrigin] = Future()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT as well: a shell starts what runs in the background with it ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     if options.control:  # before anything is drawn: that ends with the parent, too
         threading.Thread(target=_listen, args=(started,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt), _origin(options) as origin:
