@@ -28,17 +28,13 @@ import httpx
 import trio
 from cachetools import LRUCache
 
-from satfs.net.backend import Dialer
 from satfs.net.connecting import CheckPeer
 from satfs.net.core_messages import Body, core_request, is_kept_open, translating
-from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.http_errors import is_refusal
 from satfs.net.opening_ahead import OpeningAhead
-from satfs.net.pooled_connection import PooledConnection, name_of, new_connection
-from satfs.net.proxies import Proxies, Proxy
-from satfs.net.proxy_login import ProxyLogin
+from satfs.net.pooled_connection import ConnectionMaker, PooledConnection, name_of
+from satfs.net.proxies import Proxies
 from satfs.net.streams import NotResumed
-from satfs.net.tls_sessions import TlsSessions
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
 #: a request sent into a closed one costs a round trip and a second try.
@@ -91,10 +87,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         on_closed: Callable[[str], None] = lambda origin: None,
     ) -> None:
         self._on_closed = on_closed
-        self._ssl_context = ssl_context
+        self._maker = ConnectionMaker(ssl_context, proxies, check_peer)
         self._max_idle = max_idle
-        self._proxies = proxies or Proxies()
-        self._check_peer = check_peer
         self._idle_expiry_s = idle_expiry_s
         self._wall_clock = wall_clock
         self._idle: list[PooledConnection] = []  # the one used last is the last
@@ -106,9 +100,6 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
         self._opening_ahead = OpeningAhead()
         self._counts = _Counts()
-        self._slow = SlowAddresses()
-        self._sessions = TlsSessions()
-        self._logins: dict[Proxy, ProxyLogin] = {}
 
     def statistics(self) -> PoolStatistics:
         """Return the pool's figures. Never waits."""
@@ -123,7 +114,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
     def slow_addresses(self) -> tuple[str, ...]:
         """Return the addresses that are tried last now (`net/happy_eyeballs.py`)."""
-        return self._slow.at(trio.current_time())
+        return self._maker.slow_addresses()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* and return its response as soon as the headers are there.
@@ -209,12 +200,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if origin not in self._keeping:
             return
         target, _ = self._keeping[origin]
-        if self._proxy_to(target) is not None:
+        if self._maker.proxy_to(target) is not None:
             return
         connection = self._open(target)
         try:
             with translating(), self._opening_ahead.opening(origin):
-                await connection.connect_ahead(self._ssl_context, timeout_s)
+                await connection.connect_ahead(self._maker.ssl_context, timeout_s)
         except httpx.TransportError as failure:
             if is_refusal(failure):
                 self._opening_ahead.note_refused(origin)
@@ -320,26 +311,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("refused before its first request")
         return self._take(origin, may_be_refused=may_be_refused)
 
-    def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
-        return self._proxies.chosen(
-            origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
-        )
-
     def _open(self, origin: httpcore.Origin) -> PooledConnection:
-        """Return a new connection; it connects when the request is sent.
-
-        Raises:
-            BadSettings: the environment names a proxy that cannot be used.
-        """
-        proxy = self._proxy_to(origin)
-        login = None
-        if proxy is not None:
-            if proxy not in self._logins:
-                self._logins[proxy] = ProxyLogin(proxy)
-            login = self._logins[proxy]
-        # A proxy is the operator's choice, and resolves the name itself.
-        dialer = Dialer(None if proxy else self._check_peer, self._slow, self._sessions)
-        connection = new_connection(origin, dialer, self._ssl_context, proxy=proxy, login=login)
+        """Return a new connection that is in use. Raises as `ConnectionMaker.make`."""
+        connection = self._maker.make(origin)
         self._in_use.add(connection)
         self._counts.opened += 1
         return connection

@@ -15,9 +15,12 @@ import trio
 
 from satfs.net.addresses import DEFAULT_PORTS
 from satfs.net.backend import Dialer
-from satfs.net.proxies import Proxy
+from satfs.net.connecting import CheckPeer
+from satfs.net.happy_eyeballs import SlowAddresses
+from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
 from satfs.net.streams import NotResumed
+from satfs.net.tls_sessions import TlsSessions
 
 
 @dataclass(slots=True, eq=False)
@@ -68,22 +71,52 @@ class PooledConnection:
         return self.http.has_expired()
 
 
-def new_connection(
-    origin: httpcore.Origin,
-    dialer: Dialer,
-    ssl_context: ssl.SSLContext,
-    *,
-    proxy: Proxy | None,
-    login: ProxyLogin | None,
-) -> PooledConnection:
-    """Return a connection to *origin*, through *proxy* if there is one; the first request opens it.
+class ConnectionMaker:
+    """Makes connections, and holds what they share.
 
-    Raises:
-        BadSettings: the environment names a proxy that cannot be used.
+    That is: which proxies there are and whether they have accepted a login, the addresses that are
+    slow, and the TLS sessions that can be resumed.
     """
-    factory = _factory(proxy, dialer, ssl_context)
-    http = factory.create_connection(origin)
-    return PooledConnection(http, dialer, origin, name_of(origin), login)
+
+    def __init__(
+        self,
+        ssl_context: ssl.SSLContext,
+        proxies: Proxies | None = None,
+        check_peer: CheckPeer | None = None,
+    ) -> None:
+        self.ssl_context = ssl_context
+        self._proxies = proxies or Proxies()
+        self._check_peer = check_peer
+        self._slow = SlowAddresses()
+        self._sessions = TlsSessions()
+        self._logins: dict[Proxy, ProxyLogin] = {}
+
+    def slow_addresses(self) -> tuple[str, ...]:
+        """Return the addresses that are tried last now (`net/happy_eyeballs.py`)."""
+        return self._slow.at(trio.current_time())
+
+    def proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
+        """Return the proxy through which *origin* is reached, or None.
+
+        Raises:
+            BadSettings: the environment names a proxy that cannot be used.
+        """
+        return self._proxies.chosen(
+            origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
+        )
+
+    def make(self, origin: httpcore.Origin) -> PooledConnection:
+        """Return a connection to *origin*; it connects when the first request is sent.
+
+        Raises:
+            BadSettings: as `proxy_to`.
+        """
+        proxy = self.proxy_to(origin)
+        login = self._logins.setdefault(proxy, ProxyLogin(proxy)) if proxy is not None else None
+        # A proxy is the operator's choice, and resolves the name itself.
+        dialer = Dialer(None if proxy else self._check_peer, self._slow, self._sessions)
+        http = _factory(proxy, dialer, self.ssl_context).create_connection(origin)
+        return PooledConnection(http, dialer, origin, name_of(origin), login)
 
 
 def name_of(origin: httpcore.Origin) -> str:
