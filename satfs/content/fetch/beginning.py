@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 #: For how long a read waits for the beginning that was requested beside the version, in seconds;
 #: then it makes a request of its own.
 BEGINNING_S: Final = 2.0
-#: Connections that may be opened to a host of which nothing is known: one for each half.
+#: Connections that are opened where none is idle, one for each half: to a host that is known to let
+#: so many through.
 N_NEW: Final = 2
 #: For how long the tail waits until one of these is idle, in seconds. Over new ones the halves show
 #: the version a round trip before the tail would.

@@ -39,7 +39,7 @@ class PageRun:
         self.given: ByteRange | None = None
 
     def end(self) -> None:
-        """Take in that a longer request came."""
+        """Note that a longer request came."""
         self._n_pages = 0
 
     def given_stop(
