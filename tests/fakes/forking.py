@@ -205,15 +205,17 @@ def _text(printed: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Template:
-    """The process that forks, the socket for orders to it, and what its forks inherit.
-
-    It ends when that socket is closed, with this process at the latest.
-    """
+    """The process that forks, the socket for orders to it, and what its forks inherit."""
 
     orders: socket.socket
     process: subprocess.Popen[bytes]
     environment: Mapping[str, str]
     limits: Sequence[tuple[int, int]]
+
+    def end(self) -> None:
+        """End the process that forks."""
+        self.orders.close()
+        self.process.wait()
 
 
 @functools.cache
@@ -227,7 +229,9 @@ def _template() -> _Template:
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
-    return _Template(ours, process, _read_at_start(os.environ), _limits())
+    template = _Template(ours, process, _read_at_start(os.environ), _limits())
+    atexit.register(template.end)
+    return template
 
 
 def _serve(orders: socket.socket) -> str | None:
