@@ -52,33 +52,31 @@ def chosen_blocks(layout: Layout, facts: Facts, choice: BlockChoice) -> list[Blo
     full = layout.image()
     if full is None:
         return []
-    window: Window | None = None
+    windows: list[Window] = []
     if choice.window is not None:
         column, row, width, height = choice.window
-        window = Window(row, row + height, column, column + width)
+        windows = [Window(row, row + height, column, column + width)]
     elif choice.box is not None:
-        window = window_of_box(full, facts, choice.box)
-    blocks: list[Block] = []
+        windows = windows_of_box(full, facts, choice.box)
+    blocks: dict[Block, None] = {}
     for image in layout.images:
         if image.page != 0:
             continue
-        if image.level == 0 and window is not None:
-            chosen = layout.blocks_of_window(image, window)
-        elif image.level > 0 and choice.has_overviews:
-            chosen = layout.blocks_of_window(image, Window(0, image.height, 0, image.width))
-        else:
-            continue
-        for block in chosen:
-            if len(blocks) == MAX_BLOCKS:
-                raise Unsupported(
-                    f"these are over {MAX_BLOCKS:,} blocks: fetch the file as a whole"
-                )
-            blocks.append(block)
-    return blocks
+        everything = [Window(0, image.height, 0, image.width)] if choice.has_overviews else []
+        for window in everything if image.level else windows:
+            for block in layout.blocks_of_window(image, window):
+                blocks[block] = None
+                if len(blocks) > MAX_BLOCKS:
+                    raise Unsupported(
+                        f"these are over {MAX_BLOCKS:,} blocks: fetch the file as a whole"
+                    )
+    return list(blocks)
 
 
-def window_of_box(image: Image, facts: Facts, box: Box) -> Window | None:
-    """Return the pixels of *image* that a box touches; None when it lies outside.
+def windows_of_box(image: Image, facts: Facts, box: Box) -> list[Window]:
+    """Return the pixels of *image* that a box touches; none when it lies outside.
+
+    A raster around the Earth touches a box across its own edge on both sides: two windows.
 
     Raises:
         Unsupported: the raster is not georeferenced, or in a projection that is not known here.
@@ -94,12 +92,21 @@ def window_of_box(image: Image, facts: Facts, box: Box) -> Window | None:
             f"its projection, EPSG:{facts.epsg}, is not one that satfs knows (UTM on WGS 84, Web"
             " Mercator, longitude and latitude); give the pixels as --window"
         )
-    common = _common(extent, box)
     a, b, _, d, e, _ = facts.transform
-    if common is None or a * e - b * d == 0:
-        return None
-    pixels = [_pixel(facts.transform, *point) for point in _projected(facts.epsg, common)]
-    pixels = [pixel for pixel in pixels if all(map(math.isfinite, pixel))]
+    if a * e - b * d == 0:
+        return []
+    windows = (
+        _window(
+            image, [_pixel(facts.transform, *point) for point in _projected(facts.epsg, common)]
+        )
+        for common in _common(extent, box)
+    )
+    return [window for window in windows if window is not None]
+
+
+def _window(image: Image, corners: Sequence[tuple[float, float]]) -> Window | None:
+    """Return the pixels of *image* among some points given as column and row; None for none."""
+    pixels = [pixel for pixel in corners if all(map(math.isfinite, pixel))]
     if not pixels:
         return None
     columns, rows = [column for column, _ in pixels], [row for _, row in pixels]
@@ -140,8 +147,8 @@ def _extent(image: Image, epsg: int, transform: Sequence[float]) -> Box | None:
     return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
 
 
-def _common(extent: Box, box: Box) -> Box | None:
-    """Return what two boxes have in common, in the longitudes of *extent*; None for nothing."""
+def _common(extent: Box, box: Box) -> Iterator[Box]:
+    """Yield what two boxes have in common, in the longitudes of *extent*."""
     west, south, east, north = box
     if east < west:
         east += 360
@@ -149,8 +156,7 @@ def _common(extent: Box, box: Box) -> Box | None:
     for turn in (0, -360, 360):
         left, right = max(west + turn, extent[0]), min(east + turn, extent[2])
         if left < right and south < north:
-            return left, south, right, north
-    return None
+            yield left, south, right, north
 
 
 def _projected(epsg: int, box: Box) -> Iterator[tuple[float, float]]:

@@ -32,9 +32,11 @@ MAX_VALUE_BYTES: Final = 64 * 1024
 #: Descriptions of bands that are kept.
 MAX_DESCRIPTIONS: Final = 1024
 
-#: Keys of the GeoTIFF directory, and the two values that name no system: not set, user-defined.
-_GEOGRAPHIC_TYPE, _PROJECTED_TYPE, _RASTER_TYPE = 2048, 3072, 1025
-_NAMELESS: Final = (0, 32767)
+#: Keys of the GeoTIFF directory; the value for a system without a code (0 is: not set); and the
+#: model of a raster in the coordinates of a map.
+_MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC_TYPE, _PROJECTED_TYPE = 1024, 1025, 2048, 3072
+_USER_DEFINED: Final = 32767
+_PROJECTED_MODEL: Final = 1
 _PIXEL_IS_POINT: Final = 2
 #: SampleFormat (TIFF 6.0, page 80; 5 and 6 are libtiff's), as GDAL and numpy begin such names.
 _SAMPLE_FORMATS: Final[Mapping[int, str]] = {
@@ -71,16 +73,24 @@ class Facts:
     has_rpc: bool = False
 
 
-def read_facts(tiff: TiffFormat, directory: Directory) -> Steps[Facts]:
-    """Read the facts of a directory. A field that makes no sense counts as missing."""
+def read_facts(tiff: TiffFormat, directory: Directory, size_bytes: int) -> Steps[Facts]:
+    """Read the facts of a directory of a file of *size_bytes*.
+
+    A field that makes no sense counts as missing, and so does one beyond the end of the file.
+    """
     fields = {tag: directory.fields[tag] for tag in _READ if tag in directory.fields}
     # Only the first sample's bits and format are looked at: GDAL refuses samples that differ.
-    spans = {
+    stated = {
         tag: ByteRange(field.span.start, field.span.start + TYPE_BYTES[field.type])
         if tag in (Tag.BITS_PER_SAMPLE, Tag.SAMPLE_FORMAT)
         else field.span
         for tag, field in fields.items()
-        if field.inline is None and field.count * TYPE_BYTES[field.type] <= MAX_VALUE_BYTES
+        if field.inline is None
+    }
+    spans = {
+        tag: span
+        for tag, span in stated.items()
+        if span.stop <= size_bytes and span.stop - span.start <= MAX_VALUE_BYTES
     }
     values = {tag: field.inline for tag, field in fields.items() if field.inline is not None}
     if spans:
@@ -99,13 +109,12 @@ def read_facts(tiff: TiffFormat, directory: Directory) -> Steps[Facts]:
     def text(tag: Tag) -> str:
         return _text(fields[tag], values[tag]) if tag in values else ""
 
-    bits = next(iter(integers(Tag.BITS_PER_SAMPLE)), 1)
+    bits = integers(Tag.BITS_PER_SAMPLE) if Tag.BITS_PER_SAMPLE in fields else (1,)
     kind = _SAMPLE_FORMATS.get(next(iter(integers(Tag.SAMPLE_FORMAT)), 1))
     keys = geo_keys(integers(Tag.GEO_KEY_DIRECTORY))
-    codes = (keys.get(_PROJECTED_TYPE, 0), keys.get(_GEOGRAPHIC_TYPE, 0))
     return Facts(
-        data_type=f"{kind}{bits}" if kind else "unknown",
-        epsg=next((code for code in codes if code not in _NAMELESS), None),
+        data_type=f"{kind}{bits[0]}" if kind and bits else "unknown",
+        epsg=epsg_code(keys),
         transform=affine_transform(
             doubles(Tag.MODEL_PIXEL_SCALE),
             doubles(Tag.MODEL_TIEPOINT),
@@ -124,6 +133,17 @@ def geo_keys(values: tuple[int, ...]) -> dict[int, int]:
         return {}
     entries = zip(values[4::4], values[5::4], values[6::4], values[7::4], strict=False)
     return {key: value for key, place, count, value in entries if place == 0 and count == 1}
+
+
+def epsg_code(keys: Mapping[int, int]) -> int | None:
+    """Return the code of the system that a raster's coordinates are in; None for one without code.
+
+    The geographic system of a projected raster is what its projection is based on.
+    """
+    code = keys.get(_PROJECTED_TYPE, 0)
+    if not code and keys.get(_MODEL_TYPE) != _PROJECTED_MODEL:
+        code = keys.get(_GEOGRAPHIC_TYPE, 0)
+    return None if code in (0, _USER_DEFINED) else code
 
 
 def affine_transform(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Final
 
 from satfs.model import ByteRange
@@ -179,13 +178,16 @@ class Layout:
         """
         rows = _touched(window.top, window.bottom, image.height, image.block_height)
         columns = _touched(window.left, window.right, image.width, image.block_width)
-        planes = sorted(set(range(image.n_planes) if bands is None else bands))
+        planes: Sequence[int] = range(image.n_planes) if bands is None else sorted(set(bands))
         if not image.is_band_interleaved:
-            planes = planes[:1] and [0]
-        for plane, row, column in product(planes, rows, columns):
-            place = BlockPlace(plane, row, column)
-            if image.holds(place):
-                yield image.block(place)
+            planes = range(1 if planes else 0)
+        # Three loops: itertools.product would first make a list of each range.
+        for plane in planes:
+            for row in rows:
+                for column in columns:
+                    place = BlockPlace(plane, row, column)
+                    if image.holds(place):
+                        yield image.block(place)
 
 
 def _touched(start: int, stop: int, length: int, step: int) -> range:

@@ -145,7 +145,7 @@ class Raster:
             self._tables.add(image, layout.byte_order)
         tiff, directory = self._parser.tiff_format, self._parser.directory
         if self._facts is None and tiff is not None and directory is not None:
-            self._facts = SpanParser(read_facts(tiff, directory), self.size_bytes)
+            self._facts = SpanParser(read_facts(tiff, directory, self.size_bytes), self.size_bytes)
         self._n_images = len(images)
         for start, data in self._parser.held():
             self._tables.feed(start, data)

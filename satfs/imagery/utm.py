@@ -72,7 +72,7 @@ def metres_of(epsg: int, longitude: float, latitude: float) -> tuple[float, floa
     if abs(latitude) >= 90:
         return None
     if epsg == 3857:
-        y = math.atanh(math.sin(math.radians(latitude)))
+        y = math.asinh(math.tan(math.radians(latitude)))
         return _AXIS_M * math.radians(longitude), _AXIS_M * y
     meridian = _meridian(epsg)
     if meridian is None or abs(longitude - meridian) >= 90:
@@ -106,7 +106,8 @@ def _projected(across: float, latitude: float) -> tuple[float, float]:
     """Return northing and easting, in metres, of a longitude from the meridian, and a latitude."""
     sine = math.sin(latitude)
     ratio = 2 * math.sqrt(_N) / (1 + _N)
-    conformal = math.sinh(math.atanh(sine) - ratio * math.atanh(ratio * sine))
+    isometric = math.asinh(math.tan(latitude))  # as atanh(sine), which has no value at a pole
+    conformal = math.sinh(isometric - ratio * math.atanh(ratio * sine))
     xi_1 = math.atan2(conformal, math.cos(across))
     eta_1 = math.asinh(math.sin(across) / math.hypot(conformal, math.cos(across)))
     xi, eta = xi_1, eta_1

@@ -198,7 +198,7 @@ class NextBlocks:
         if not self._has_shape:
             return window.bottom
         n_rows, _ = extent([shape.n_rows for shape in self._shapes])
-        return max(window.bottom, window.top + n_rows)
+        return min(max(window.bottom, window.top + n_rows), window.image.n_rows)
 
     def _planes(self) -> list[tuple[int, float]]:
         """Return which planes are read, with confidence: the current one first.

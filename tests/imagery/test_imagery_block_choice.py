@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from satfs.imagery.block_choice import (
     block_spans,
     chosen_blocks,
     table_needs,
-    window_of_box,
+    windows_of_box,
 )
 from satfs.imagery.geotiff import Facts
 from satfs.imagery.layout import Layout, Window
@@ -73,8 +75,7 @@ def test_a_box_is_the_pixels_that_it_touches(
     box = transform_bounds(
         f"EPSG:{EPSG}", "EPSG:4326", left_m, bottom_m, right_m, top_m, densify_pts=51
     )
-    found = window_of_box(_IMAGE, _PLACED, box)
-    assert found is not None
+    (found,) = windows_of_box(_IMAGE, _PLACED, box)
     # The grid of a zone is turned against the meridian by some degrees: a box around the box.
     spare = 2 + (right - column + bottom - row) // 10
     assert found.top - 1 <= row <= found.top + spare
@@ -84,18 +85,38 @@ def test_a_box_is_the_pixels_that_it_touches(
 
 
 def test_a_box_that_the_raster_lies_in_is_all_of_it_and_one_elsewhere_nothing() -> None:
-    everything = Window(0, 700, 0, 900)
-    assert window_of_box(_IMAGE, _PLACED, (-180.0, -90.0, 180.0, 90.0)) == everything
-    assert window_of_box(_IMAGE, _PLACED, (0.0, 40.0, 10.0, 50.0)) is None
+    everything = [Window(0, 700, 0, 900)]
+    assert windows_of_box(_IMAGE, _PLACED, (-180.0, -90.0, 180.0, 90.0)) == everything
+    assert windows_of_box(_IMAGE, _PLACED, (0.0, 40.0, 10.0, 50.0)) == []
 
 
 def test_a_box_across_the_antimeridian_is_not_the_other_side_of_the_earth() -> None:
     """West of it and east of it the same raster is found; the box of all else leaves it out."""
     x, y = 200_000.0, 4_000_000.0  # in zone 1, at 177.5° west or so
     placed = Facts(epsg=32601, transform=(10.0, 0.0, x, 0.0, -10.0, y))
-    everything = Window(0, 700, 0, 900)
-    assert window_of_box(_IMAGE, placed, (179.0, 30.0, -170.0, 40.0)) == everything
-    assert window_of_box(_IMAGE, placed, (-170.0, 30.0, 179.0, 40.0)) is None
+    everything = [Window(0, 700, 0, 900)]
+    assert windows_of_box(_IMAGE, placed, (179.0, 30.0, -170.0, 40.0)) == everything
+    assert windows_of_box(_IMAGE, placed, (-170.0, 30.0, 179.0, 40.0)) == []
+
+
+def test_a_box_across_the_edge_of_a_raster_around_the_earth_is_two_windows() -> None:
+    image, box = plain_image(720, 280, 256), (170.0, 0.0, -170.0, 10.0)
+    placed = Facts(epsg=4326, transform=(0.5, 0.0, -180.0, 0.0, -0.5, 70.0))
+    assert windows_of_box(image, placed, box) == [
+        Window(120, 140, 700, 720),
+        Window(120, 140, 0, 20),
+    ]
+    blocks = chosen_blocks(Layout("<", False, (image,)), placed, BlockChoice(box=box))
+    assert [image.place(block.number).column for block in blocks] == [2, 0]
+
+
+@pytest.mark.parametrize("epsg", [3857, 32631, 32731])
+@pytest.mark.parametrize("tiny", [0.0, 1e-14, 1e-12, 1e-8])
+def test_a_point_next_to_a_pole_is_projected(epsg: int, tiny: float) -> None:
+    """There the sine of a latitude is 1, whose inverse hyperbolic tangent has no value."""
+    for latitude in (90 - tiny, tiny - 90):
+        found = metres_of(epsg, 3.0, latitude)
+        assert (found is None) is (abs(latitude) == 90)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +128,7 @@ def test_a_box_across_the_antimeridian_is_not_the_other_side_of_the_earth() -> N
 )
 def test_a_box_needs_a_projection_that_is_known(facts: Facts, words: str) -> None:
     with pytest.raises(Unsupported, match=words):
-        window_of_box(_IMAGE, facts, (-180.0, -90.0, 180.0, 90.0))
+        windows_of_box(_IMAGE, facts, (-180.0, -90.0, 180.0, 90.0))
 
 
 @given(st.lists(st.floats(), min_size=6, max_size=6), st.sampled_from([4326, 3857, 32721]))
@@ -115,13 +136,14 @@ def test_no_transform_is_too_odd(numbers: list[float], epsg: int) -> None:
     """A header may state any numbers: a window inside of the image, nothing, or a sentence."""
     a, b, c, d, e, f = numbers
     try:
-        found = window_of_box(
+        found = windows_of_box(
             _IMAGE, Facts(epsg=epsg, transform=(a, b, c, d, e, f)), (-1, -1, 1, 1)
         )
     except Unsupported:
         return
-    assert found is None or (0 <= found.top < found.bottom <= 700)
-    assert found is None or (0 <= found.left < found.right <= 900)
+    for window in found:
+        assert 0 <= window.top < window.bottom <= 700
+        assert 0 <= window.left < window.right <= 900
 
 
 def _learnt(path: Path) -> tuple[Raster, Layout]:
@@ -166,3 +188,15 @@ def test_more_blocks_than_are_looked_up_are_refused() -> None:
     layout = Layout("<", True, (image,))
     with pytest.raises(Unsupported, match="as a whole"):
         chosen_blocks(layout, Facts(), BlockChoice(window=(0, 0, 1_000_000, 1_000_000)))
+
+
+def test_the_blocks_of_a_large_window_are_never_a_list() -> None:
+    """A packed member of zeros may state two milliards of strips, in a few megabytes of a zip."""
+    image = replace(plain_image(1, 2**31 - 1, 1), is_tiled=False)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unsupported, match="as a whole"):
+            chosen_blocks(Layout("<", True, (image,)), Facts(), BlockChoice((0, 0, 1, 2**31 - 1)))
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()

@@ -153,6 +153,53 @@ def test_facts_that_make_no_sense_count_as_missing() -> None:
     assert facts == Facts(data_type="unknown")
 
 
+@pytest.mark.parametrize(
+    ("projection", "epsg"),
+    [
+        ("+proj=laea +lat_0=10 +lon_0=5 +datum=WGS84 +units=m", None),
+        ("+proj=sinu +lon_0=0 +R=6371007 +units=m", None),
+        ("EPSG:32631", 32631),
+        ("EPSG:4258", 4258),
+        ("EPSG:3035", 3035),
+    ],
+)
+def test_a_projection_without_a_code_is_not_the_system_it_is_based_on(
+    tmp_path: Path, projection: str, epsg: int | None
+) -> None:
+    """Metres of a user's own projection are no degrees of WGS 84."""
+    path = tmp_path / "one.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, width=20, height=30, dtype="uint8",
+        crs=projection, transform=Affine(10, 0, 5, 0, -10, 7),
+    ) as file:  # fmt: skip
+        file.write(pixels(1, 30, 20, "uint8"))
+    assert facts_of(path.read_bytes()).epsg == epsg
+
+
+def test_a_field_beyond_the_end_costs_no_other_field() -> None:
+    """A file that is cut off in its metadata still has its data type."""
+    fields = [
+        (258, 3, [16]),
+        *tiled_fields(1, offsets=(4, [512]), sizes=(4, [256])),
+        (42112, 2, b"<GDALMetadata></GDALMetadata>\0"),
+    ]
+    made = directory(sorted(fields, key=lambda entry: entry[0]))
+    data = bytearray(tiff(made, size_bytes=1000))
+    entry = data.index(struct.pack("<HH", 42112, 2))
+    data[entry + 8 : entry + 12] = struct.pack("<I", 990)
+    assert facts_of(bytes(data)) == Facts(data_type="uint16")
+
+
+def test_the_bits_of_many_samples_are_those_of_the_first() -> None:
+    """A value for each of 40,000 bands is longer than what is read of one field."""
+    fields = [
+        (258, 3, [16] * 40_000),
+        *tiled_fields(1, offsets=(4, [512]), sizes=(4, [256])),
+    ]
+    made = directory(sorted(fields, key=lambda entry: entry[0]))
+    assert facts_of(tiff(made, size_bytes=100_000)).data_type == "uint16"
+
+
 def test_facts_wait_for_their_bytes(raster_of: RasterOf) -> None:
     """None while a span is missing; what is needed is stated, and read with the head as a rule."""
     content = raster_of("256 tiles, pixel, LZW").read_bytes()

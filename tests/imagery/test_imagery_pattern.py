@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from imagery.rasters import plain_image
 from imagery.traces import Outcome, chips, follow, in_file_order, spans, window_reads
 
-from satfs.imagery.layout import Block, Image, Window
+from satfs.imagery.layout import Block, BlockPlace, Image, Window
 from satfs.imagery.pattern import (
     ALLOWANCE_BYTES,
     BULK_BYTES,
     MAX_OUTSTANDING,
     AccessPattern,
 )
+from satfs.imagery.windows import NextBlocks, ReadWindow, WindowShape
 from satfs.model import ByteRange
 
 SIDE = 4096
@@ -440,3 +441,15 @@ def test_a_window_of_blocks_that_are_no_squares_is_taken_for_a_square(
     n_bytes = sum(len(spans(image)[block.number]) for block in outcome.unread)
     assert n_bytes <= 512 * 1024
     assert outcome.n_waits <= 3
+
+
+def test_rows_below_the_image_are_not_looked_at() -> None:
+    """Behind tall windows, a read of the last rows looks at these few in each of many bands."""
+    image = plain_image(256, 20_000, 256, 1, n_bands=500, is_band_interleaved=True)
+    place = BlockPlace(0, 19_990, 0)
+    window = ReadWindow(image, place.row, place.row + 1, 0, 1, [0], 0)
+    window.add(place)
+    tall = WindowShape(8000, 1, frozenset(range(500)), 1.0)
+    rows = list(NextBlocks(window, place, [tall, tall], 1).likely())
+    assert len(rows) <= 1 + 500 * 10
+    assert all(rows[1:])  # the first is the rest of the present row
