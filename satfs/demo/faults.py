@@ -106,6 +106,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     ),
     # on the way
     "latency": FaultKind("The response starts later.", {"seconds": 1.0}),
+    "held": FaultKind("The response starts when the fault is switched off."),
     "hang": FaultKind("No response is ever sent; the connection stays open."),
     "cut": FaultKind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
     "reset": FaultKind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),

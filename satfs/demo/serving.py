@@ -27,8 +27,9 @@ try:
 except ImportError as missing:
     raise Unsupported(f"the demo origin needs {missing.name}: install satfs[demo]") from missing
 
-#: How often a connection that waits for another to close looks whether one has, in seconds.
-_QUEUE_LOOK_S: Final = 0.002
+#: How often a connection looks whether another one has closed, and a response that is held whether
+#: the fault is off, in seconds.
+_LOOK_S: Final = 0.002
 #: How long a connection that was closed on this side may still send, in seconds.
 _CLOSING_S: Final = 0.2
 
@@ -187,7 +188,7 @@ class ServicePort:
             while limit is not None and limit["how"] == "queue" and limit in self.faults:
                 if self._n_joined() < limit["connections"]:
                     break
-                await asyncio.sleep(_QUEUE_LOOK_S)
+                await asyncio.sleep(_LOOK_S)
             self._n_shaking += 1
             try:
                 await asyncio.get_running_loop().connect_accepted_socket(
@@ -237,6 +238,9 @@ class ServicePort:
         faults = self.faults.drawn(entry.endpoint, entry.path, ranged=entry.range is not None)
         entry.faults = tuple(fault.name for fault in faults)
         await asyncio.sleep(self.line.latency_s + delay_s(faults))
+        held = named(faults, "held")
+        while held is not None and held in self.faults:  # noqa: ASYNC110 - another thread switches it off
+            await asyncio.sleep(_LOOK_S)
         if named(faults, "hang"):
             await asyncio.Event().wait()
         response = self._decided(request, entry.endpoint, faults, leaked=place is not None)

@@ -8,12 +8,14 @@ import json
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from demo.asking import Customer, Reply, ask, token
+from fakes.processes import wait_until
 
 from satfs.demo.contents import RampContent
 from satfs.demo.effects import scrambled
@@ -363,6 +365,17 @@ def test_hang(origin: DemoOrigin, url: str) -> None:
         ask(url, timeout_s=0.2)
 
 
+def test_held(origin: DemoOrigin, url: str) -> None:
+    """The response comes once the fault is off."""
+    held = origin.faults.add("held", "object")
+    with ThreadPoolExecutor() as threads:
+        reply = threads.submit(ask, url)
+        wait_until(lambda: held.hits)
+        assert origin.journal.requests[-1].status == 0
+        origin.faults.remove(held)
+        assert reply.result().body == ramp(0, 10_000)
+
+
 def test_faults_of_the_way_meet_the_api_too(origin: DemoOrigin, customer: Customer) -> None:
     """A listing can be cut as an object can."""
     origin.faults.add("cut", "tasks", at_byte=20)
@@ -540,7 +553,7 @@ def test_every_fault_changes_something(
     right = [*told, False]  # a machine that was busy just then makes nothing slow
     for name, kind in KINDS.items():
         parameters = {key: value for key, value in shorter.items() if key in kind.parameters}
-        slow = name in ("hang", "stall", "latency", "drip")
+        slow = name in ("hang", "held", "stall", "latency", "drip")
         origin.faults.add(name, "object" if slow else "*", **parameters)
         assert answers() != right, name
         origin.faults.clear()
