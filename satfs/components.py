@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import trio
+from msgspec import Struct
 
 from satfs.api import readers
 from satfs.api.auth import account_key
@@ -55,8 +55,7 @@ _SPARE_CONNECTIONS: Final = PROBES_AT_ONCE * MAX_HELD_PER_SLOT
 _VERSION_SHARE: Final = 2 / 3
 
 
-@dataclass(frozen=True, slots=True)
-class Components:
+class Components(Struct, frozen=True):
     """The parts below the tree, each once."""
 
     aleph: Aleph

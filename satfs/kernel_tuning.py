@@ -5,9 +5,10 @@ pyfuse3 cannot request these when it connects, so they are set from outside, in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 #: Read-ahead of a mount, in KiB. The kernel reads a buffered file in pieces of this size; its
 #: default is 128. 512 carries as much as 1024, and reads half as much past a row of tiles, which
@@ -21,8 +22,7 @@ MAX_BACKGROUND: Final = 512
 CONGESTION_THRESHOLD: Final = MAX_BACKGROUND * 3 // 4
 
 
-@dataclass(frozen=True, slots=True)
-class TunedLimits:
+class TunedLimits(Struct, frozen=True):
     """The limits that were set; None where it was not allowed."""
 
     read_ahead_kb: int | None

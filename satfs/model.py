@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NewType, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct, field
 
 #: Bytes of the binary units (IEC 80000-13).
 KIB: Final = 1024
@@ -27,8 +29,7 @@ PUBLISHED = "published"
 DELIVERY_ZIP = AttachmentName("delivery_zip")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ByteRange:
+class ByteRange(Struct, frozen=True, order=True):
     """Bytes [start, stop) of one file, counted from its first byte. May be empty."""
 
     start: int
@@ -53,16 +54,14 @@ class ByteRange:
         return max(self.start, other.start) < min(self.stop, other.stop)
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(Struct, frozen=True):
     """A contract of the account: its id, and the name people know it by."""
 
     contract_id: ContractId
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """A tasking order. `record` is the API's object as sent, unknown fields kept.
 
     With a *problem* only the id could be read, and *problem* is the reason. The same holds for a
@@ -77,8 +76,7 @@ class Task:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(Struct, frozen=True):
     """One acquisition of a task. Only a published one has scenes."""
 
     capture_id: CaptureId
@@ -92,16 +90,14 @@ class Capture:
         return self.status == PUBLISHED
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """A file of a scene, by its key in the API and the name it is stored under."""
 
     name: AttachmentName
     file_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(Struct, frozen=True):
     """One deliverable of a capture.
 
     `record` is the API's object as sent, *without any link*: links expire, and are secrets.
@@ -129,7 +125,7 @@ def footprint_in(record: Mapping[str, Json]) -> Mapping[str, Json] | None:
     return found if isinstance(found, Mapping) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Link:
     """A presigned URL: it is enough to read the object, so it is shown nowhere.
 
@@ -137,12 +133,11 @@ class Link:
     does not.
     """
 
-    url: str = field(repr=False)
+    url: str = dataclasses.field(repr=False)
     expires_at_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """Which bytes an object holds: two equal versions hold equal bytes.
 
     `etag` is the store's ETag with its quotes, or, where a store sends none, a name made from

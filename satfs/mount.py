@@ -17,13 +17,13 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
+from msgspec import Struct
 
 from satfs import mountpoints
 from satfs.components import Components, open_components, tree_over
@@ -65,8 +65,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _IGNORED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 
-@dataclass(frozen=True, slots=True)
-class MountOptions:
+class MountOptions(Struct, frozen=True):
     """Where to mount, and for which users.
 
     *uid* and *gid* own everything; None is the user who mounts. *umask* takes permissions from the

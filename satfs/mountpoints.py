@@ -14,9 +14,10 @@ import stat
 import subprocess
 import sys
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.errors import BadCache, BadMountpoint, FuseMissing
 
@@ -48,8 +49,7 @@ except OSError as failure:
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(Struct, frozen=True):
     """One line of mountinfo. *device* is the major and minor number that `stat` shows.
 
     *options* are those of this mount, *super_options* those of the filesystem, where FUSE shows

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import platformdirs
+from msgspec import Struct
 
 from satfs.errors import BadSettings
 
@@ -69,8 +70,7 @@ class Layer:
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where the value of one setting came from."""
 
     kind: OriginKind

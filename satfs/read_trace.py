@@ -13,10 +13,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
 from cachetools import LRUCache
+from msgspec import Struct, field
 
 from satfs.errors import SatfsError
 from satfs.model import ByteRange
@@ -36,8 +36,7 @@ LINK, SIZE, CONFIRM, BYTES = "link", "size", "confirm", "bytes"
 UNDER_WAY, DONE, GIVEN_UP = "under way", "done", "given up"
 
 
-@dataclass(slots=True)
-class TracedRequest:
+class TracedRequest(Struct):
     """One request. *at_s* is wall clock; the other times are durations, None until known.
 
     *span* is the requested range, where that is known; *outcome* one of the words above, or what
@@ -53,8 +52,7 @@ class TracedRequest:
     outcome: str = UNDER_WAY
 
 
-@dataclass(frozen=True, slots=True)
-class TracedFailure:
+class TracedFailure(Struct, frozen=True):
     """The failure that a program got instead of bytes. *at_s* is wall clock."""
 
     at_s: float
@@ -62,8 +60,7 @@ class TracedFailure:
     words: str
 
 
-@dataclass(slots=True)
-class TraceTotals:
+class TraceTotals(Struct):
     """Sums over a trace, or over all of them. Times are in seconds."""
 
     n_opens: int = 0

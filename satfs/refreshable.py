@@ -14,16 +14,15 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import trio
+from msgspec import Struct, field
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Held(Generic[T]):
+class _Held(Struct, Generic[T], frozen=True):
     """A value and the moments at which it goes stale, on each clock."""
 
     value: T
@@ -31,8 +30,7 @@ class _Held(Generic[T]):
     stale_at_wall: float
 
 
-@dataclass(slots=True, eq=False)
-class _Renewal(Generic[T]):
+class _Renewal(Struct, Generic[T], eq=False):
     """One renewal in flight. Ended without outcome: its task was cancelled."""
 
     ended: trio.Event = field(default_factory=trio.Event)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import trio
+from msgspec import Struct
 
 #: How long a request counts, in seconds. An API responds in a tenth of a second to one second: in
 #: half a second a walk notices next to nothing, and a host that is merely slow is sent no more
@@ -23,8 +23,7 @@ COUNTED_S: Final = 0.5
 MAX_HELD_PER_SLOT: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """The time of one operation, as moments on trio's clock."""
 
     since_s: float

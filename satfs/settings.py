@@ -14,7 +14,6 @@ import itertools
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import platformdirs
+from msgspec import Struct
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -265,8 +265,7 @@ def _is_loopback_name(host: str) -> bool:
         return host == "localhost"
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """Settings, the origin of each, and remarks on them."""
 
     settings: Settings

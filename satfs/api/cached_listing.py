@@ -7,11 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import structlog
 import trio
+from msgspec import Struct, field
 
 from satfs.api.listing_store import ListingStore, Stored
 from satfs.api.readers import Reader
@@ -44,8 +44,7 @@ Item = TypeVar("Item", Task, Capture, Scene)
 Key: TypeAlias = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ListingState:
+class ListingState(Struct, frozen=True):
     """One listing, for a status display. *requested_at_s* is wall clock."""
 
     kind: str
@@ -55,8 +54,7 @@ class ListingState:
     is_stale: bool
 
 
-@dataclass(slots=True)
-class Terms:
+class Terms(Struct):
     """The configuration that all listings share.
 
     A listing is fresh for *ttl_s*. An absence, and a stale listing that was served because there

@@ -16,12 +16,12 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 import trio
+from msgspec import Struct
 
 from satfs.api.packed import Block, PackedBlock
 from satfs.api.record_list import RecordPage, page_bytes
@@ -75,8 +75,7 @@ _OLD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A listing as it was kept."""
 
     kind: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 
 import trio
+from msgspec import Struct, field
 
 from satfs.api.paging import PageChain, PageKey, page_key, predictions
 from satfs.api.wire import Page
@@ -21,8 +21,7 @@ Keep = Callable[[Page], int]
 MAX_NEW_EXPECTATIONS = 4
 
 
-@dataclass(slots=True, eq=False)
-class _Expected:
+class _Expected(Struct, eq=False):
     """A page requested ahead. Its failure counts only if the chain comes to it."""
 
     request_scope: trio.CancelScope = field(default_factory=trio.CancelScope)

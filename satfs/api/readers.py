@@ -11,10 +11,11 @@ on disk; `Reader.of` makes the record from that, whenever it is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Generic, NamedTuple, TypeVar
+
+from msgspec import Struct
 
 from satfs.api.packed import PackedRecord, decoded, encoded
 from satfs.model import (
@@ -56,8 +57,7 @@ class CleanedEntry(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Reader(Generic[R]):
+class Reader(Struct, Generic[R], frozen=True, eq=False):
     """Makes records of one kind.
 
     Their ids are in the first of *id_keys* that has one.

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode
+
+from msgspec import Struct
 
 from satfs.errors import NotThere
 from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
 
 
-@dataclass(frozen=True, slots=True)
-class ApiRequest:
+class ApiRequest(Struct, frozen=True):
     """A GET under the API's base address. *what* names it in messages."""
 
     path: str

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
 from pydantic import SecretStr
 
 from satfs.atomic_file import write_atomically
@@ -29,8 +29,7 @@ _MIN_PRIORITY: Final = 1
 _MAX_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLogin:
+class StoredLogin(Struct, frozen=True):
     """A secret and its account. *mode* is the way it logs in: oauth, token or legacy."""
 
     mode: AuthMode

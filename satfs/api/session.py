@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import structlog
 import trio
+from msgspec import Struct
 
 from satfs.api import error_text, readers, requests, wire
 from satfs.api.auth import REFUSAL_MEMORY_S, Credential
@@ -59,15 +59,13 @@ MAX_REDIRECTS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
+class _Refused(Struct, frozen=True):
     """A 401, or a 403 to a token that was never accepted and may not be valid yet."""
 
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
+class _Failed(Struct, frozen=True):
     """A failure to raise."""
 
     failure: SatfsError

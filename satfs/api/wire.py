@@ -12,10 +12,11 @@ each record. A page is parsed record by record, so that other threads run in bet
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs.api.json_document import (
     check_size,
@@ -75,8 +76,7 @@ _OBJECTS = msgspec.json.Decoder(list[_AnyObject])
 _IDS = msgspec.json.Decoder(_Ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """One page of a listing: its entries, or the records made of them (a `RecordList`).
 
     *has_next_field* is False when the response has no `next` at all. *n_unusable* entries are left

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 from weakref import WeakValueDictionary
@@ -12,6 +11,7 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 from cachetools import LRUCache
+from msgspec import Struct
 
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember
@@ -40,8 +40,7 @@ _MAX_BODIES: Final = 4096
 _MAX_RECENT: Final = 64
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(Struct):
     """How far a directory has been read; goes on where a reader gave up."""
 
     directory: CentralDirectory

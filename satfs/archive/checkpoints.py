@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from xxhash import xxh3_128_digest
 
 #: Distance of checkpoints in the output, in bytes: the most that a random read inflates in vain.
@@ -28,8 +28,7 @@ _POINT: Final = struct.Struct("<QQI")
 _DIGEST_BYTES: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """A block boundary: the lengths of output and input before it, and the last of the output."""
 
     out_position: int

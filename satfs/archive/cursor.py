@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import trio
 from isal.isal_zlib import crc32
+from msgspec import Struct, field
 
 from satfs.archive.checkpoints import Checkpoint
 from satfs.archive.inflate import Inflater
@@ -16,8 +16,7 @@ from satfs.archive.resources import ArchiveResources
 from satfs.model import ByteRange, Reader
 
 
-@dataclass(slots=True)
-class InflateStep:
+class InflateStep(Struct):
     """The result of one step in a thread."""
 
     output: memoryview

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.errors import Damaged
 from satfs.model import ByteRange
@@ -50,8 +51,7 @@ _WRAP: Final = 1 << 32
 _FULL32: Final = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class CentralDirectory:
+class CentralDirectory(Struct, frozen=True):
     """Where the directory is, and how to read the offsets in it.
 
     `shift` is added to every offset that the archive states: how many bytes were put in front of it
@@ -66,15 +66,13 @@ class CentralDirectory:
     is_cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NeedMore:
+class NeedMore(Struct, frozen=True):
     """The tail does not settle it: call again with these bytes, which reach to the end."""
 
     span: ByteRange
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Candidate:
+class _Candidate(Struct, frozen=True, order=True):
     """A possible end record, ordered by how well its numbers fit, then by how late it is."""
 
     evidence: int
@@ -126,8 +124,7 @@ def locate(tail: bytes | memoryview, size_bytes: int) -> CentralDirectory | Need
     return best.directory
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(Struct, frozen=True):
     """The last bytes of a zip; positions count from the zip's first byte."""
 
     data: bytes

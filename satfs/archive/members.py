@@ -15,8 +15,9 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, NewType
+
+from msgspec import Struct
 
 from satfs.archive.paths import NameProblem
 
@@ -53,8 +54,7 @@ _RECENT: Final = 1024
 _SORTED_AT_ONCE: Final = 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One file in an archive, as its directory declares it.
 
     `header_offset` is where its local header begins in the zip, shift included. `name_bytes` is the
@@ -73,8 +73,7 @@ class Member:
     is_executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadableMember:
+class UnreadableMember(Struct, frozen=True):
     """A member that is not shown: its name, the beginning of it at least, and why."""
 
     name: str

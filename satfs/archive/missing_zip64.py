@@ -15,8 +15,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.archive.members import LOCAL_HEADER_BYTES
 from satfs.model import ByteRange
@@ -50,8 +51,7 @@ _NARROW_DESCRIPTORS: Final = (12, 16)
 _WIDE_DESCRIPTORS: Final = (20, 24)
 
 
-@dataclass(frozen=True, slots=True)
-class StatedNumbers:
+class StatedNumbers(Struct, frozen=True):
     """The numbers of one entry of the directory as they stand there, ZIP64 field included."""
 
     name: bytes
@@ -67,8 +67,7 @@ class StatedNumbers:
     """Whether a ZIP64 field states its numbers, which are the true ones then."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrueNumbers:
+class TrueNumbers(Struct, frozen=True):
     """The true numbers of one entry; `offset` counts from the zip's first byte."""
 
     offset: int

@@ -7,11 +7,11 @@ a member lost its decoder to others (`decoder_memory.py`) before all was unpacke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 from isal.isal_zlib import crc32
+from msgspec import Struct, field
 
 from satfs.archive.decoders import (
     HEAD_BYTES,
@@ -33,8 +33,7 @@ from satfs.model import ByteRange, Reader
 _MAX_INPUT_WAIT_S: Final = 2.0
 
 
-@dataclass(slots=True)
-class _Unpacking:
+class _Unpacking(Struct):
     """How far a member has been unpacked.
 
     Invariant: the decoder has taken the first `in_position` bytes; it has put out the first

@@ -19,8 +19,9 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from satfs.cli.exit_codes import Exit, Failure
 

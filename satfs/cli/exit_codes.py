@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from satfs.errors import (
     BadCache,
@@ -109,8 +110,7 @@ def _nearest(table: Mapping[type[SatfsError], T], error: BaseException) -> T | N
     return next((table[each] for each in type(error).__mro__ if each in table), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A failure as people see it: exit code, sentence, remedy, traceback."""
 
     code: int

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from msgspec import Struct
 
 from satfs.cli.completion_values import values_for
 from satfs.cli.options import secret_refusal
@@ -25,8 +25,7 @@ class LogFormat(StrEnum):
     JSON = "json"  #: one object a line, for programs
 
 
-@dataclass(frozen=True, slots=True)
-class LogChoice:
+class LogChoice(Struct, frozen=True):
     """The log as one command line chooses it."""
 
     level: int = logging.WARNING
@@ -41,8 +40,7 @@ def level_for(verbosity: int) -> int:
     return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
 
 
-@dataclass(slots=True)
-class OutputOptions:
+class OutputOptions(Struct):
     """How much, where and how one run of the program prints and logs."""
 
     verbosity: int = 0

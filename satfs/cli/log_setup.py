@@ -22,13 +22,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from enum import StrEnum
 from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 import structlog
+from msgspec.structs import replace
 
 from satfs import log_level
 from satfs.atomic_file import for_owner

@@ -13,11 +13,13 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs import __version__
 from satfs.cli.exit_codes import Exit, failure_of
@@ -71,8 +73,7 @@ def mount_code(code: int) -> MountExit:
     return _CODES.get(code, MountExit.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest:
+class MountRequest(Struct, frozen=True):
     """The options of one command line."""
 
     profile: str

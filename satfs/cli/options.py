@@ -8,8 +8,9 @@ and so are unknown ones: users find a misspelt option that is silently dropped m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from satfs.errors import BadSettings
 
@@ -40,8 +41,7 @@ REFUSED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GivenOptions:
+class GivenOptions(Struct, frozen=True):
     """The `-o` options of one command line; None where they set nothing."""
 
     allow_other: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from satfs.api.listings import Listings
 from satfs.archive.archive import Archives
@@ -15,8 +16,7 @@ from satfs.tree.root import Root
 from satfs.tree.stac_files import ItemFile
 
 
-@dataclass(frozen=True, slots=True)
-class MountComponents:
+class MountComponents(Struct, frozen=True):
     """The parts of one mount. *cache_dir* is where it keeps content."""
 
     mountpoint: Path

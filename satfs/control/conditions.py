@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final, TypeAlias
+
+from msgspec import Struct
 
 from satfs.api import readers
 from satfs.errors import BadSettings
@@ -35,8 +36,7 @@ LEVELS: Final = ("scene", "capture", "task")
 _CONDITION: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """One condition; `level` is the record it is about, None the nearest that has the field."""
 
     level: str | None
@@ -53,8 +53,7 @@ class Condition:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class FactCondition:
+class FactCondition(Struct, frozen=True):
     """A condition on what the record of a scene states, in words of `satfs.facts.selection`."""
 
     condition: SceneCondition

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.concurrent_map import concurrent_map
 from satfs.content.cache.pins import StoredObject
@@ -197,8 +197,7 @@ Take = Callable[[bytes | memoryview, int], Awaitable[None]]
 ReadFile = Callable[[Target, File, Take], Awaitable[int]]
 
 
-@dataclass(slots=True)
-class Fetching:
+class Fetching(Struct):
     """One round over the files. When no host can be reached any more, the rest is given up."""
 
     progress: CommandProgress
@@ -238,8 +237,7 @@ class Fetching:
             await self.progress.ended(target.path, n_bytes)
 
 
-@dataclass(slots=True)
-class _WholeFiles:
+class _WholeFiles(Struct):
     """Reads files from beginning to end."""
 
     #: By path: what was replaced since it was listed, and fetched as it is now.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.control.server import SendNotice
 from satfs.errors import SatfsError
@@ -17,8 +17,7 @@ from satfs.model import Json
 INTERVAL_S: Final = 0.2
 
 
-@dataclass(slots=True)
-class CommandProgress:
+class CommandProgress(Struct):
     """Counts files that are found, begun, in progress and ended, and sends notices of them."""
 
     send: SendNotice

@@ -15,8 +15,9 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
+
+from msgspec import Struct, field
 
 from satfs import errors
 from satfs.errors import Garbled, Misuse, SatfsError
@@ -44,35 +45,30 @@ class SupportsGetsockopt(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ControlRequest:
+class ControlRequest(Struct, frozen=True):
     """A command and its parameters."""
 
     do: str
     given: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(Struct, frozen=True):
     """A sign of life: the mount works on the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """Progress, as the command defines it."""
 
     what: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """The result."""
 
     result: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The error of a request: the name of its class (`satfs.errors`), and its message."""
 
     error: str

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct, field
 
 from satfs.errors import BadSettings
 from satfs.model import PUBLISHED, Json
@@ -31,8 +32,7 @@ _FINAL: Final = frozenset({"completed", "failed", "rejected", "canceled", "cance
 _VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One thing that was published. *record* is the API's; a scene's id is None for a capture."""
 
     kind: str
@@ -52,8 +52,7 @@ class Event:
         }
 
 
-@dataclass(slots=True)
-class SeenCapture:
+class SeenCapture(Struct):
     """A published capture: its scenes, when it was seen and when they were last requested."""
 
     task_id: str
@@ -62,8 +61,7 @@ class SeenCapture:
     scenes: set[str] | None = None
 
 
-@dataclass(slots=True)
-class SeenPublications:
+class SeenPublications(Struct):
     """All that was seen so far; `is_begun` once a first look has been finished."""
 
     is_begun: bool = False

@@ -8,10 +8,10 @@ as whole buffers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import trio
+from msgspec import Struct
 
 from satfs.concurrent_map import concurrent_map
 from satfs.content.fetch.block_spans import MERGE_GAP_BYTES
@@ -101,8 +101,7 @@ async def prefetch_blocks(
     return {**progress.result(), "outside": n_outside}
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned(Target):
+class _Planned(Target, frozen=True):
     """A raster of which chosen blocks are wanted, `n_bytes` in all."""
 
     n_bytes: int = 0
@@ -113,8 +112,7 @@ class _Planned(Target):
         return self.n_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(Struct, frozen=True):
     """The spans of a raster that are to be read. A packed raster is read from front to back."""
 
     target: Target

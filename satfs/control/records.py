@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.api.auth import account_key
 from satfs.api.client import Aleph, http_for
@@ -36,8 +36,7 @@ _CLOSING_S: Final = 2.0
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The target of a path or an id: its kind, and its record where it has one.
 
     *above* has the records of the task and the capture in the path, by level.

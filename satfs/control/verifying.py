@@ -11,10 +11,10 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect, read_whole
@@ -31,8 +31,7 @@ from satfs.tree.scenes import AttachmentFile, SceneDirectory
 _MD5: Final = re.compile(r'"([0-9a-f]{32})"')
 
 
-@dataclass(slots=True)
-class _Facts:
+class _Facts(Struct):
     """The result for one file, as the notice carries it."""
 
     etag: str = ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 
 import trio
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.errors import BadSettings, NotThere, SatfsError
@@ -25,8 +26,7 @@ from satfs.tree.sources import Catalogue
 from satfs.tree.tasks import TaskDirectory
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A file whose bytes are wanted, or a name below that could not be looked at, and why."""
 
     path: str
@@ -38,8 +38,7 @@ class Target:
         return 0 if isinstance(self.node, SatfsError) else self.node.attributes().size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The aim of a walk: *conditions* on scenes, and in each of them rasters of some *kinds*.
 
     Without kinds it is every file of a scene. *members* gives the directory of a scene's members.

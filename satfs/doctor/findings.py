@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs.errors import SatfsError
 
@@ -37,8 +39,7 @@ class Area(StrEnum):
     STORE = "Object store"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """The result of one check.
 
     *check* is its name for scripts, the same in every release. *statement* is the result as a
@@ -67,8 +68,7 @@ class Finding:
 Report: TypeAlias = Callable[[Finding], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """One check: its area, its *name* for scripts, and the error that a failure of it raises.
 
     Its methods return its findings. Their texts are statement, explanation, remedy, and then the

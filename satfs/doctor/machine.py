@@ -11,9 +11,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from msgspec import Struct, field
 
 from satfs.mountpoints import Mounted, parse_mountinfo, probe_command
 
@@ -23,8 +24,7 @@ PROGRAM_LIMIT_S: Final = 4.0
 _MAX_BYTES: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramResult:
+class ProgramResult(Struct, frozen=True):
     """How a program ended: its exit code and its output."""
 
     code: int
@@ -80,8 +80,7 @@ def _home() -> Path:
         return Path("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """A machine and a user: this one and the one of this process by default."""
 
     root: Path = Path("/")

@@ -9,11 +9,12 @@ facts of the record.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from posixpath import basename, dirname
 from typing import Final
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import astuple, replace
 
 from satfs.facts import values
 from satfs.facts.geometry import bbox_of
@@ -47,8 +48,7 @@ _MAX_DOCUMENTS: Final = 8
 MAX_HEADERS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryFacts:
+class DeliveryFacts(Struct, frozen=True):
     """The facts of one version of a zip. `members` and `rasters` are as in `SceneFacts`."""
 
     members: tuple[MemberFacts, ...] = ()
@@ -71,8 +71,7 @@ class DeliveryFacts:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class MemberPart:
+class MemberPart(Struct, frozen=True):
     """A part of a member that is to be read."""
 
     member: MemberFacts
@@ -223,9 +222,4 @@ def _merged(
 
 def _first_angles(*views: ViewFacts) -> ViewFacts:
     """Return of each angle the first one that is stated."""
-    return ViewFacts(
-        *(
-            values.first(*(getattr(view, name) for view in views))
-            for name in ViewFacts.__dataclass_fields__
-        )
-    )
+    return ViewFacts(*(values.first(*angles) for angles in zip(*map(astuple, views), strict=True)))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.facts import values
 from satfs.facts.geometry import bbox_of, checked_geometry
@@ -80,8 +81,7 @@ def view_of(record: Mapping[str, Json]) -> ViewFacts:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Stated:
+class _Stated(Struct, frozen=True):
     """The facts in an id."""
 
     moment: datetime | None = None

@@ -7,10 +7,11 @@ Unicode. Nothing here holds a link, a token or another secret.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
+
+from msgspec import Struct, field
 
 from satfs.model import CaptureId, Json, SceneId
 
@@ -41,8 +42,7 @@ class MemberKind(StrEnum):
 RASTER_KINDS: Final = (MemberKind.ANALYTIC, MemberKind.VISUAL, MemberKind.CLOUD)
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFacts:
+class MemberFacts(Struct, frozen=True):
     """A file in the delivery. `path` is relative to `contents/`, with slashes."""
 
     path: str
@@ -50,8 +50,7 @@ class MemberFacts:
     kind: MemberKind = MemberKind.OTHER
 
 
-@dataclass(frozen=True, slots=True)
-class BandFacts:
+class BandFacts(Struct, frozen=True):
     """A band of a raster.
 
     `name` is the delivery's own. `common_name` is one of the STAC eo extension (`red`, `nir`);
@@ -65,8 +64,7 @@ class BandFacts:
     full_width_half_max_um: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RasterFacts:
+class RasterFacts(Struct, frozen=True):
     """A raster of the delivery, as its header, else the vendor's VRT and item, state it.
 
     `kind` is ANALYTIC, VISUAL or CLOUD. `path` is relative to `contents/`. `width` and `height` are
@@ -101,8 +99,7 @@ class RasterFacts:
         return names.index(common_name) + 1 if common_name in names else None
 
 
-@dataclass(frozen=True, slots=True)
-class ViewFacts:
+class ViewFacts(Struct, frozen=True):
     """From where the scene was seen and lit: degrees, as STAC's view extension defines them."""
 
     azimuth_deg: float | None = None
@@ -112,8 +109,7 @@ class ViewFacts:
     sun_elevation_deg: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SceneFacts:
+class SceneFacts(Struct, frozen=True):
     """The facts of one scene.
 
     `geometry` is a GeoJSON geometry in degrees (RFC 7946), as the delivery, else the record states

@@ -8,10 +8,11 @@ STAC 1.1 have `proj:code` and `bands`. Both are read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from posixpath import basename
 from typing import Final
+
+from msgspec import Struct, field
 
 from satfs.api.json_document import document
 from satfs.api.readers import without_secrets
@@ -37,8 +38,7 @@ COMMON_NAMES: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VendorItem:
+class VendorItem(Struct, frozen=True):
     """The facts of the delivery's own item; see `SceneFacts` for the fields of the same names.
 
     `bands` are those of each asset, by the file name of its `href` and by its key.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from posixpath import join, normpath
 from typing import Any, Final
 from xml.parsers import expat
+
+from msgspec import Struct, field
 
 from satfs.facts import values
 from satfs.facts.scene import Transform
@@ -32,8 +33,7 @@ _AUTHORITY: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VrtSource:
+class VrtSource(Struct, frozen=True):
     """A raster that a VRT shows: its size, and its affine transform."""
 
     width: int
@@ -41,8 +41,7 @@ class VrtSource:
     transform: Transform | None
 
 
-@dataclass(frozen=True, slots=True)
-class Vrt:
+class Vrt(Struct, frozen=True):
     """The facts in a VRT. `sources` are by path, relative to `contents/`."""
 
     n_bands: int = 0

@@ -8,11 +8,11 @@ remembered for two seconds, since a program that opens one file often opens a th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cachetools import TTLCache
+from msgspec import Struct
 
 #: How long a name is used, in seconds: the kernel may give an id to another thread later, and a
 #: process changes its name when it executes a program.
@@ -21,8 +21,7 @@ _VALID_S: Final = 2.0
 _MAX_THREADS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """A caller: the name of the process, and of the thread in it."""
 
     process: str

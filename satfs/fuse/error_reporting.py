@@ -7,11 +7,12 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 from cachetools import TTLCache
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs.errors import Misuse, SatfsError, TooManyOpen
 from satfs.fuse.errnos import errno_of, gravest_of, is_result
@@ -28,8 +29,7 @@ _MAX_EPISODES: Final = 4096
 MAX_RECENT: Final = 50
 
 
-@dataclass(frozen=True, slots=True)
-class FailureReport:
+class FailureReport(Struct, frozen=True):
     """One failure that a program got, and how often in a row. *at_s* is wall clock."""
 
     at_s: float

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 from cachetools import LRUCache
+from msgspec import Struct, field
 
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
 from satfs.fuse.callers import is_gone
@@ -95,8 +95,7 @@ def _listing_of(children: Sequence[Entry]) -> Listing:
     return Listing(len(children), lambda index: children[index].name)
 
 
-@dataclass(eq=False, slots=True)
-class _HeldBack:
+class _HeldBack(Struct, eq=False):
     """A read that is held back until it is known whether a program needs it."""
 
     is_decided: trio.Event = field(default_factory=trio.Event)

@@ -22,13 +22,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from itertools import count
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
+from msgspec import Struct, field
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere, Unfinished
@@ -63,8 +63,7 @@ Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
 Subject = Callable[["Operations", Sequence[Any]], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """The owner of all nodes, and the permissions that are removed for all users.
 
     With *has_executables* a file that its archive marks as executable is shown as executable.
@@ -85,8 +84,7 @@ class Owner:
         return shown & 0o700 if node.is_private else shown
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How long a call may take, and how long the kernel may use a reply; all in seconds."""
 
     metadata_deadline_s: float = 15.0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from msgspec import Struct
 
 from satfs.errors import Unsupported
 from satfs.imagery.geotiff import Facts
@@ -30,8 +31,7 @@ MAX_BLOCKS: Final = 250_000
 _N_POINTS: Final = 65
 
 
-@dataclass(frozen=True, slots=True)
-class BlockChoice:
+class BlockChoice(Struct, frozen=True):
     """Blocks to fetch: of a *window* or a *box* of the full image, and those of all overviews.
 
     Masks of the images go with them. *window* is (column, row, width, height), in pixels.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.errors import Damaged
 from satfs.model import ByteRange
@@ -68,8 +69,7 @@ DOUBLE: Final = 12
 UNSIGNED: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
-@dataclass(frozen=True, slots=True)
-class TiffFormat:
+class TiffFormat(Struct, frozen=True):
     """How numbers are stored in one file: `byte_order` is `<` or `>`, as `struct` has it."""
 
     byte_order: str
@@ -91,8 +91,7 @@ class TiffFormat:
         return 8 + 20 * n_fields + 8 if self.is_big else 2 + 12 * n_fields + 4
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One field of a directory: where its values lie, and the values when they are stored in it."""
 
     type: int
@@ -101,8 +100,7 @@ class Field:
     inline: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(Struct, frozen=True):
     """One image directory: its place in the file, its fields by tag, and where the next one is.
 
     `next_offset` is 0 in the last one.

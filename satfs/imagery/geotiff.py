@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import ParseError, XMLParser
+
+from msgspec import Struct
 
 from satfs.errors import Damaged
 from satfs.imagery.directories import (
@@ -54,8 +55,7 @@ _READ: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """The statements of the first image of a file. None: it states nothing usable.
 
     `data_type` is like `uint16`, of the first band, or `unknown`. `epsg` is the code of the

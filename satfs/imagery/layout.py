@@ -10,8 +10,9 @@ tables: from left to right, then from top to bottom, then plane after plane.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.model import ByteRange
 
@@ -20,16 +21,14 @@ from satfs.model import ByteRange
 LEADER_BYTES: Final = 4
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Block:
+class Block(Struct, frozen=True, order=True):
     """A block of a file: the image's number in the layout, and the block's number in the image."""
 
     image: int
     number: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class BlockPlace:
+class BlockPlace(Struct, frozen=True, order=True):
     """Where a block is in its image, counted in blocks from 0; `plane` is 0 in pixel interleave."""
 
     plane: int
@@ -37,8 +36,7 @@ class BlockPlace:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """Rows [top, bottom) and columns [left, right) of one image, in that image's own pixels."""
 
     top: int
@@ -47,8 +45,7 @@ class Window:
     right: int
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """A table of block offsets or block sizes: one unsigned integer for each block.
 
     `letter` is the type of an item as `struct` and `array` name it. `inline` holds the items of a
@@ -61,8 +58,7 @@ class Table:
     inline: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """One image of the file, and its blocks. Sizes are in pixels unless a name ends otherwise.
 
     `page` counts the full images from 0. `level` is 0 for the full image, and n for the nth
@@ -127,8 +123,7 @@ class Image:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Structure:
+class Structure(Struct, frozen=True):
     """The statements of GDAL's COG driver in a file's ghost area (GDAL, "COG driver", 2024).
 
     A statement is only kept while the file is as the driver left it: a program that edits such a
@@ -140,8 +135,7 @@ class Structure:
     has_trailers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The images of one file, as far as they are known, in the order of the file.
 
     `is_complete` is False while directories are still to come, and stays False when there are more

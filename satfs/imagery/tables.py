@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from itertools import islice
 from operator import lt
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.imagery.layout import Block, Image, Table
 from satfs.imagery.spans import HeldSpans
@@ -35,8 +36,7 @@ _MAX_PARTS_BYTES: Final = 64 * 1024
 _PIECE_OVERHEAD_BYTES: Final = 200
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """Known blocks of one image by their offsets, ascending; sparse ones are left out.
 
     `numbers[i]` is the block at `offsets[i]`; a range where they ascend one by one.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
+
+from msgspec import Struct, field
 
 from satfs.imagery.layout import Block, BlockPlace, Image
 
@@ -34,8 +35,7 @@ _ROWS_PER_VAIN: Final = 6
 _MAX_PLANES: Final = 512
 
 
-@dataclass(slots=True)
-class ReadWindow:
+class ReadWindow(Struct):
     """Blocks of rows [top, bottom) and columns [left, right) that are read as one window."""
 
     image: Image
@@ -76,8 +76,7 @@ class ReadWindow:
         self.read.add(self.image.block(place).number)
 
 
-@dataclass(frozen=True, slots=True)
-class WindowShape:
+class WindowShape(Struct, frozen=True):
     """The shape of a window, in blocks; `fill` is the share of its blocks that was read."""
 
     n_rows: int

@@ -6,10 +6,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import trio
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from satfs.api.cached_listing import ListingState
 from satfs.content.attachments import Attachments
@@ -39,8 +40,7 @@ STATUS, METRICS, LOG, EXPLAIN = b"status.json", b"metrics", b"log", b"explain"
 _MAX_LINKS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Instruments:
+class Instruments(Struct, frozen=True):
     """The sources of the status record. None of them waits."""
 
     listings: Callable[[], Sequence[ListingState]]

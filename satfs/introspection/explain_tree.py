@@ -7,10 +7,10 @@ listing as that one does. It sends no request about an object: a file's name is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
 import trio
+from msgspec import Struct
 
 from satfs.errors import NotThere
 from satfs.introspection.snapshots import Snapshots
@@ -34,8 +34,7 @@ class Explainer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorContext:
+class MirrorContext(Struct, frozen=True):
     """The parts that all directories of the mirror share."""
 
     snapshots: Snapshots

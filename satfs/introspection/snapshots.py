@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 from cachetools import LRUCache
+from msgspec import Struct
 
 from satfs.errors import Changed
 from satfs.model import Reader
@@ -32,8 +32,7 @@ MAX_S: Final = 2.0
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Snapshot:
+class _Snapshot(Struct):
     content: bytes
     digest: str
     made_s: float

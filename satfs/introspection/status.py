@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from satfs import __version__
 from satfs.api.cached_listing import ListingState
@@ -32,8 +33,7 @@ MAX_ERRORS: Final = 20
 _NOTHING_SPENT: Final = DayUsage("1970-01-01", 0, None)
 
 
-@dataclass(frozen=True, slots=True)
-class UnreachableHost:
+class UnreachableHost(Struct, frozen=True):
     """A host that does not answer: which, for how long, and what was met last."""
 
     origin: str
@@ -41,8 +41,7 @@ class UnreachableHost:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """The constant part of a mount's status. *since_s* is wall clock."""
 
     pid: int
@@ -57,8 +56,7 @@ class Identity:
     since_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class MountStatus:
+class MountStatus(Struct, frozen=True):
     """The state at *now_s* (wall clock), as the packages report it."""
 
     now_s: float

@@ -23,9 +23,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import SplitResult, urljoin, urlsplit
+
+from msgspec import Struct
 
 from satfs.errors import Garbled, NotAllowed
 
@@ -138,8 +139,7 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRule:
+class LinkRule(Struct, frozen=True):
     """Where links to objects may lead, for an API at *api_url*. The rule is the module's text."""
 
     api_url: str

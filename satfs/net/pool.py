@@ -20,13 +20,13 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import httpcore
 import httpx
 import trio
 from cachetools import LRUCache
+from msgspec import Struct
 
 from satfs.net.connecting import CheckPeer
 from satfs.net.core_messages import Body, core_request, is_kept_open, translating
@@ -51,8 +51,7 @@ MAX_KEEPING = 16
 _STALE_CONNECTION = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
+class PoolStatistics(Struct, frozen=True):
     """Connections now in use and idle; opened, reused and abandoned since the start."""
 
     n_in_use: int
@@ -62,8 +61,7 @@ class PoolStatistics:
     n_abandoned: int
 
 
-@dataclass(slots=True)
-class _Counts:
+class _Counts(Struct):
     opened: int = 0
     reused: int = 0
     abandoned: int = 0

@@ -6,12 +6,12 @@ The protocol is httpcore's, the sockets are a `Dialer`'s, and `net/pool.py` deci
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpcore
 import httpx
 import trio
+from msgspec import Struct, field
 
 from satfs.net.addresses import DEFAULT_PORTS
 from satfs.net.backend import Dialer
@@ -23,8 +23,7 @@ from satfs.net.streams import NotResumed
 from satfs.net.tls_sessions import TlsSessions
 
 
-@dataclass(slots=True, eq=False)
-class PooledConnection:
+class PooledConnection(Struct, eq=False):
     """An HTTP/1.1 connection and the sockets under it.
 
     Attributes:

@@ -15,7 +15,7 @@ request fails at once as the last one did.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 #: Time between the end of one probe and the next: recovery is noticed within this, plus one try.
 PROBE_INTERVAL_S = 2.0
@@ -29,16 +29,14 @@ DOUBT_PATIENCE_S = 2.0
 SECOND_OPINION_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """Permission to send a request; of a probe for one try, at most *patience_s* (None: any)."""
 
     is_probe: bool = False
     patience_s: float | None = None
 
 
-@dataclass(slots=True)
-class _Host:
+class _Host(Struct):
     responded_at_s: float = float("-inf")
     offline_since: float | None = None
     reason: str = ""
@@ -60,8 +58,7 @@ class _Host:
         return not self.n_probes and now_s >= self.next_probe_at
 
 
-@dataclass(slots=True)
-class Reachability:
+class Reachability(Struct):
     """The state of each origin (`satfs.net.addresses.origin_of`). Never waits."""
 
     probe_interval_s: float = PROBE_INTERVAL_S

@@ -18,8 +18,9 @@ further apart, until the caller's deadline. Otherwise they end after `UNPROVEN_S
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 #: Waits before each further try of a credential that was refused while it was young. In sum 2 s,
 #: since issuers and signers without disciplined clocks are a second off, rarely more.
@@ -38,8 +39,7 @@ FIRST_WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class NextTry:
+class NextTry(Struct, frozen=True):
     """Try again after *wait_s* seconds; with another credential, if *is_another*."""
 
     wait_s: float

@@ -22,9 +22,10 @@ import os
 import re
 import ssl
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.errors import BadSettings
 
@@ -45,8 +46,7 @@ _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _STRICT_CODES: Final = range(80, 94)
 
 
-@dataclass(frozen=True, slots=True)
-class Roots:
+class Roots(Struct, frozen=True):
     """Where the authorities come from that are trusted besides those in `ca_file`."""
 
     place: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from satfs.facts.scene import BandFacts, MemberKind, RasterFacts, SceneFacts
 from satfs.model import DELIVERY_ZIP
@@ -35,8 +36,7 @@ _DOCUMENTS: Final[Mapping[MemberKind, tuple[str, str, list[str]]]] = {
 _PICTURES: Final = {"preview": ["overview"], "thumbnail": ["thumbnail"]}
 
 
-@dataclass(frozen=True, slots=True)
-class SceneFiles:
+class SceneFiles(Struct, frozen=True):
     """The files beside an item.
 
     `attachments` are file names by the API's key, *zip_bytes* is the size of the delivery if it is

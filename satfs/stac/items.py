@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec import Struct
 
 from satfs.facts.geometry import cut_at_antimeridian
 from satfs.facts.scene import SceneFacts
@@ -31,8 +32,7 @@ _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemPlace:
+class ItemPlace(Struct, frozen=True):
     """The place of an item, which decides its links; see `satfs.stac` for `root`.
 
     The addresses are relative. `collection_id` is given if and only if `collection` is.

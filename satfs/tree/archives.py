@@ -11,11 +11,11 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from sys import intern
 from typing import ClassVar, Final
 
 import trio
+from msgspec import Struct
 
 from satfs.archive import unreadable
 from satfs.archive.archive import Archive, Archives
@@ -82,8 +82,7 @@ class _Contents:
         return ContentsDirectory(scene, self._archives, self._zips)
 
 
-@dataclass(frozen=True, slots=True)
-class _Zip:
+class _Zip(Struct, frozen=True):
     """One version of a scene's zip: its file, what it holds, and the texts that identify it."""
 
     file: AttachmentFile
@@ -91,8 +90,7 @@ class _Zip:
     path_names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
+class _Shown(Struct, frozen=True):
     """A zip looked into."""
 
     zip: _Zip

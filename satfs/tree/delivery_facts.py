@@ -8,13 +8,13 @@ remounts, and need no network then.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 from weakref import WeakValueDictionary
 
 import trio
 from cachetools import LRUCache
+from msgspec import Struct
 
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
@@ -38,8 +38,7 @@ _MAX_KEPT_BYTES: Final = 8 * 1024 * 1024
 _FEW: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """The zip of a scene as it is now: its size, and what it states."""
 
     size_bytes: int

@@ -15,10 +15,11 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
 from typing import ClassVar, Final, NamedTuple, overload
+
+from msgspec import Struct
 
 from satfs.errors import Changed, NotThere, SatfsError
 from satfs.model import ByteRange, MadeReader, Reader
@@ -92,8 +93,7 @@ class Node(ABC):
         return f"<{type(self).__name__} /{'/'.join(self.path)}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A name in a listing, with its node, or with the reason why it has none now."""
 
     name: bytes

@@ -9,12 +9,12 @@ and most programs that list a directory want its names alone. So a file of this 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from operator import is_
 from typing import Final
 
 import trio
 from cachetools import LRUCache
+from msgspec import Struct
 
 from satfs.errors import Changed, SatfsError
 from satfs.model import Reader
@@ -81,8 +81,7 @@ class RenderedFiles:
             self._files[path] = (sources, content)
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering:
+class Rendering(Struct, frozen=True):
     """How a file is rendered.
 
     `make` returns its bytes, and may wait and raise as a look-up may. `known` returns them if they

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol
 
 import trio
+from msgspec import Struct, field
 
 from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
 from satfs.model import (
@@ -56,8 +56,7 @@ MAX_VERSIONS_PER_LISTING: Final = 100
 MAX_AHEAD_PER_SCENE: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class TreeSources:
+class TreeSources(Struct, frozen=True):
     """Where a tree has what it shows from."""
 
     catalogue: Catalogue

@@ -7,12 +7,12 @@ its own part. Kept on disk it is JSON.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from satfs.facts.record import facts_of_record
 from satfs.model import Scene
@@ -55,8 +55,7 @@ class SavedIndex(msgspec.Struct, frozen=True):
 Links: TypeAlias = "Mapping[str, Links | IndexedScene]"
 
 
-@dataclass(frozen=True, slots=True)
-class IndexState:
+class IndexState(Struct, frozen=True):
     """How complete an index is.
 
     `n_tasks` is None until the tasks were listed. `completed_at_s` is when all of them had been

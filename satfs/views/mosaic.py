@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.facts.scene import MemberKind, RasterFacts, Transform
 from satfs.imagery.utm import zone_of
@@ -42,8 +43,7 @@ _INTERPRETATIONS: Final = {"red": "Red", "green": "Green", "blue": "Blue"}
 _WITHOUT_GRID: Final = ("L0", "L1A", "L1B", "L1C")
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """A raster that can be part of a mosaic: a size, and a grid whose north is up."""
 
     path: str
@@ -63,8 +63,7 @@ class _Source:
         return self.transform[5] + self.height * self.transform[4]
 
 
-@dataclass(frozen=True, slots=True)
-class _Band:
+class _Band(Struct, frozen=True):
     """A band of a mosaic: its number in each source."""
 
     numbers: tuple[int, ...]

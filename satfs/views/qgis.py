@@ -16,9 +16,10 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.facts.scene import MemberKind, RasterFacts
 from satfs.views.escaping import xml_text
@@ -56,8 +57,7 @@ _FOOTPRINT_STYLE: Final = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(Struct, frozen=True):
     """A layer of a raster."""
 
     name: str

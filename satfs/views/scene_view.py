@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.facts.scene import MemberKind, RasterFacts, SceneFacts
 
@@ -19,8 +20,7 @@ KIND_NAMES: Final = {
 _NO_MOMENT: Final = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class SceneView:
+class SceneView(Struct, frozen=True):
     """A scene in the view of its task.
 
     `directory` is the path of the scene's directory, relative to `views/task/<task>/`, with slashes

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import trio
 from cachetools import LRUCache
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere, SatfsError
@@ -64,8 +66,7 @@ class TaskScenes:
         return self._made.get(name)
 
 
-@dataclass(frozen=True, slots=True)
-class ScenesTerms:
+class ScenesTerms(Struct, frozen=True):
     """How scenes are collected: the source of facts, and how long facts are believed.
 
     `contents` is the name of the directory with the members of a zip, None where the mount shows

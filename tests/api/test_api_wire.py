@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from fakes.vendor import some_scene, some_tasks
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from satfs.api import json_document, readers, wire
 from satfs.errors import Garbled

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imagery.rasters import plain_image
+from msgspec.structs import replace
 
 from satfs.imagery.layout import Block, Image, Table
 from satfs.imagery.tables import PIECE_BYTES, BlockTables
@@ -33,9 +34,7 @@ def tabled(
         tables.append(Table(ByteRange(start, start + len(data)), TYPES[letter], letter))
         start += len(data)
     plain = plain_image(16 * n, 16, 16)
-    image = Image(**{f: getattr(plain, f) for f in plain.__slots__} | {
-        "offsets": tables[0], "sizes": tables[1],
-    })  # fmt: skip
+    image = replace(plain, offsets=tables[0], sizes=tables[1])
     return image, b"".join(raw)
 
 
@@ -135,9 +134,8 @@ def test_a_million_blocks_stay_small(is_sorted: bool) -> None:
     raw = offsets.tobytes() + array("I", [900] * n).tobytes()
     plain = plain_image(16 * n, 16, 16)
     first = Table(ByteRange(16, 16 + 8 * n), 8, "Q")
-    image = Image(**{f: getattr(plain, f) for f in plain.__slots__} | {
-        "offsets": first, "sizes": Table(ByteRange(first.span.stop, 16 + 12 * n), 4, "I"),
-    })  # fmt: skip
+    sizes = Table(ByteRange(first.span.stop, 16 + 12 * n), 4, "I")
+    image = replace(plain, offsets=first, sizes=sizes)
     tables = BlockTables(2**40)
     tables.add(image, "<")
     block = Block(0, 654_321)

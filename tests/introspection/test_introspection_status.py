@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import fields, replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields, replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from satfs.api.cached_listing import ListingState

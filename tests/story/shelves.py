@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from satfs.errors import Changed, NotThere, SatfsError, Unfinished
 from satfs.model import (

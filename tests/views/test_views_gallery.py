@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import rasterio
 import rasterio.warp
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from views.browser import CHROMIUM, Page, browser
 from views.delivered import Taken, delivered
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,6 +14,7 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from views.delivered import Taken, delivered
 
 from satfs.facts.scene import BandFacts, MemberKind

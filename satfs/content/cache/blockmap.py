@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import xxhash
+from msgspec import Struct
 
 from satfs.model import ByteRange
 
@@ -60,8 +60,7 @@ def segment_span(number: int, size_bytes: int) -> ByteRange:
     return ByteRange(start, min(start + SEGMENT_BYTES, size_bytes))
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """The persistent record of up to 64 blocks: bit i of `mask` is block `number * 64 + i`.
 
     `hashes` has a checksum for each of the 64 blocks; those of absent blocks mean nothing.

@@ -15,9 +15,10 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, Segment
 from satfs.model import Version
@@ -62,8 +63,7 @@ _BUSY_TIMEOUT_S: Final = 5.0
 _BUSY_RETRY_S: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Victim:
+class Victim(Struct, frozen=True):
     """A segment that may be evicted: whose it is, and how much that frees."""
 
     object_id: int
@@ -73,16 +73,14 @@ class Victim:
     n_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Protected:
+class Protected(Struct, frozen=True):
     """Objects and segments, as (object, number), that must not be evicted."""
 
     objects: frozenset[int] = frozenset()
     segments: frozenset[tuple[int, int]] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class CachedVersion:
+class CachedVersion(Struct, frozen=True):
     """One object in the cache, for people to look at."""
 
     name: str
@@ -93,8 +91,7 @@ class CachedVersion:
     used_at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class KnownVersion:
+class KnownVersion(Struct, frozen=True):
     """A learnt version of an attachment: which record it belongs to, and when it was last seen."""
 
     revision: str

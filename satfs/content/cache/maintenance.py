@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, BlockMap
@@ -18,8 +19,7 @@ from satfs.content.cache.index import CachedVersion, Index
 from satfs.errors import BadCache, NotThere
 
 
-@dataclass(frozen=True, slots=True)
-class CacheInfo:
+class CacheInfo(Struct, frozen=True):
     """The content of a cache directory; `disk_bytes` is the space of its files on the disk."""
 
     directory: Path
@@ -28,8 +28,7 @@ class CacheInfo:
     disk_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """The result of one object's check, in bytes. Damaged blocks have been removed."""
 
     kept: CachedVersion

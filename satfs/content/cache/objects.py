@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BLOCK_BYTES, BlockMap, align
@@ -19,16 +19,14 @@ class Spilled(Exception):
     """The disk would not take bytes: the object goes on in memory, from its last whole block."""
 
 
-@dataclass(slots=True)
-class Layer:
+class Layer(Struct):
     """One file that holds blocks of an object, and which ones."""
 
     file: BlockFile
     map: BlockMap
 
 
-@dataclass(eq=False, slots=True)
-class CachedObject:
+class CachedObject(Struct, eq=False):
     """One object's blocks, shared by all of its readers.
 
     `layers[-1]` takes new blocks. There are two only after the disk failed: the first still serves

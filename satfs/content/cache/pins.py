@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.capacity import spare_bytes
@@ -17,8 +18,7 @@ from satfs.errors import BadCache
 SLACK: Final = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(Struct, frozen=True):
     """One version of one object as the cache knows it; *label* is for people: scene/attachment."""
 
     name: str

@@ -12,13 +12,13 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
+from msgspec import Struct
 
 from satfs.errors import OverEgressLimit
 
@@ -36,8 +36,7 @@ _EPOCH: Final = date(1970, 1, 1)
 _DAY_S: Final = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class DayUsage:
+class DayUsage(Struct, frozen=True):
     """The bytes fetched on one day (UTC, `YYYY-MM-DD`); `limit_bytes` is None without a limit."""
 
     day: str

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.content.cache.blockmap import BLOCK_BYTES, align
 from satfs.content.cache.blocks import BlockCache
@@ -53,8 +53,7 @@ NEARLY_DONE_BYTES: Final = 256 * 1024
 NEARLY_DONE_ALONE_BYTES: Final = 2 * 1024 * 1024
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
+class _Waiter(Struct, eq=False):
     span: ByteRange
     event: trio.Event = field(default_factory=trio.Event)
     failure: SatfsError | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
@@ -81,8 +82,7 @@ class ObjectSource:
         self.replacement = ReplacementCheck()
 
 
-@dataclass(frozen=True, slots=True)
-class TransferStatus:
+class TransferStatus(Struct, frozen=True):
     """One range in flight, for people to look at: of which object, how far, how fast."""
 
     label: str
@@ -108,8 +108,7 @@ class RangeOwner(Protocol):
         """Note that *range_request* has ended, with *failure* unless it is done or cancelled."""
 
 
-@dataclass(eq=False, slots=True)
-class BlockSharing:
+class BlockSharing(Struct, eq=False):
     """How a range request shares its blocks with other processes of this node.
 
     Attributes:

@@ -7,9 +7,10 @@ Pure: offsets in, ranges out. The kernel shows us a program's reads in pieces of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.model import KIB, MIB, ByteRange
 
@@ -68,8 +69,7 @@ class Pattern(StrEnum):
     BLOCKS = "blocks"  #: block by block of a raster (`raster_reads`)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Ranges to fetch: `now` has those of the read, `ahead` those to read ahead, in order."""
 
     now: ByteRange

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec import Struct, field
 
 from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.range_request import RangeRequest
@@ -43,8 +43,7 @@ def left_s(n_received: int, n_missing: int, took_s: float) -> float:
     return n_missing * took_s / n_received if n_received > 0 else math.inf
 
 
-@dataclass(eq=False, slots=True)
-class _Moved:
+class _Moved(Struct, eq=False):
     range_request: RangeRequest
     origin: str
     ended: trio.Event = field(default_factory=trio.Event)

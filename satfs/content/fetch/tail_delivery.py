@@ -6,9 +6,8 @@ needs them waits for that request instead of making another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import trio
+from msgspec import Struct, field
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
@@ -21,8 +20,7 @@ from satfs.errors import Misuse
 from satfs.model import ByteRange
 
 
-@dataclass(eq=False, slots=True)
-class Learning:
+class Learning(Struct, eq=False):
     """A version that is being learnt; settled with `known`, or with `failure`."""
 
     is_settled: trio.Event = field(default_factory=trio.Event)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from satfs.content.fetch.failures import error_for
 from satfs.content.transfer.etags import version_of
@@ -29,8 +30,7 @@ from satfs.net.responses import StreamedResponse
 TAIL_BYTES: Final = 32 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(Struct, frozen=True):
     """The end of an object: `data` are the bytes from `start` on, perhaps none.
 
     `encodings` are the codings that the store labels it with.

@@ -9,8 +9,9 @@ connections refuses. So each order counts from its sending on, until a report na
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 
 class _Effect(Enum):
@@ -19,8 +20,7 @@ class _Effect(Enum):
     CLOSE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(Struct, frozen=True):
     origin: str
     effect: _Effect
     n_connections: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
+from msgspec import Struct, field
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
@@ -42,8 +42,7 @@ class WorkerDied(Exception):
         self.is_of_file = is_of_file
 
 
-@dataclass(eq=False, slots=True)
-class Attempt:
+class Attempt(Struct, eq=False):
     """One attempt to bring what is missing of a download, over one connection.
 
     `RangeRetry` begins and ends it and gives it its permit and its claim; the mover notes the times

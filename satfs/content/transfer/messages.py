@@ -10,8 +10,10 @@ import json
 import struct
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 
@@ -28,8 +30,7 @@ _CONNECTIONS: Final = 3
 _LOOKED: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class MoveOrder:
+class MoveOrder(Struct, frozen=True):
     """Fetch [start, stop) of the object at *url* into file number *file*.
 
     *start* is a block boundary. *etag* and *size_bytes* are the version that it must be.
@@ -46,8 +47,7 @@ class MoveOrder:
     is_conditional: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressReport:
+class ProgressReport(Struct, frozen=True):
     """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one.
 
     *receiving_s* is the time since the first byte of the body came, *response_s* that from the
@@ -68,8 +68,7 @@ ALIVE: Final = ProgressReport(0, 0, [])
 ALIVE_PER_TIMEOUT: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeReport:
+class OutcomeReport(Struct, frozen=True):
     """A move has ended, by a response that is not the bytes where *response_class* names it.
 
     Otherwise it is complete, or the connection broke as *broken* describes. *is_permanent*: another
@@ -93,8 +92,7 @@ class OutcomeReport:
     is_taken_back: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LookReport:
+class LookReport(Struct, frozen=True):
     """Whether the response to *move* has begun to come; all that has come is received.
 
     Sent when it was ordered, and when a response has begun of which no block is whole so far.
@@ -107,8 +105,7 @@ class LookReport:
     waited_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Connections:
+class Connections(Struct, frozen=True):
     """The connections of a worker to *origin* that no move has, when that changes.
 
     *n_idle* have responded before; *n_unused* have not, or are being opened. *n_refused* that were

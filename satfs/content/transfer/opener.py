@@ -14,10 +14,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from satfs.content.transfer.connection import CIPHERTEXT_BYTES, Connection, TlsConnection
 from satfs.errors import BadSettings, NotAllowed
@@ -39,8 +40,7 @@ _Target: TypeAlias = tuple[socket.AddressFamily, Any]
 _WAKE_UPS: Final = 4096
 
 
-@dataclass(eq=False, slots=True)
-class _Opening:
+class _Opening(Struct, eq=False):
     """A connection while it is being opened, and since when the other side is waited for."""
 
     origin: Origin

@@ -20,9 +20,11 @@ import socket
 import ssl
 import sys
 import time
-from dataclasses import dataclass, replace
 from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs.content.transfer import messages
 from satfs.content.transfer.connection import is_body_coming
@@ -65,8 +67,7 @@ class _File:
             os.close(self.fd)
 
 
-@dataclass(eq=False, slots=True)
-class _Job:
+class _Job(Struct, eq=False):
     """One order: not begun while it waits for a connection."""
 
     move: MoveOrder

@@ -10,8 +10,10 @@ import selectors
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from satfs.content.transfer.connection import Connection
 from satfs.content.transfer.messages import Connections
@@ -31,8 +33,7 @@ def idle_clock_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(eq=False, slots=True)
-class JobConnection(Generic[J]):
+class JobConnection(Struct, Generic[J], eq=False):
     """A connection, and the job that has it.
 
     Attributes:
