@@ -6,11 +6,14 @@ import errno
 import mmap
 import os
 import random
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -21,7 +24,8 @@ from hypothesis import strategies as st
 
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BLOCK_BYTES, SEGMENT_BYTES, align, hash_blocks
-from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.blocks import COMMIT_INTERVAL_S, BlockCache
+from satfs.content.cache.capacity import LOOK_INTERVAL_S
 from satfs.content.cache.directory import path_of
 from satfs.content.cache.objects import CachedObject, Spilled
 from satfs.demo.contents import RampContent
@@ -383,6 +387,52 @@ class TestEviction:
 
         run(main)
 
+    def test_a_disk_with_little_free_space_costs_no_more_than_is_needed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where free space is the limit, eviction ends when the disk has the room again."""
+
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=100 * MIB, free_fraction=0.1) as cache:
+                one = await cache.acquire(name_of(1), "", 40 * MIB)
+                await fetch(cache, one, 1, ByteRange(0, 40 * MIB))
+                await cache.commit()
+                before_bytes = blocks_on_disk(tmp_path)
+
+                def usage(path: Path) -> Any:
+                    freed_bytes = before_bytes - blocks_on_disk(tmp_path)
+                    return SimpleNamespace(total=1000 * MIB, free=101 * MIB + freed_bytes)
+
+                monkeypatch.setattr(shutil, "disk_usage", usage)
+                await trio.sleep(LOOK_INTERVAL_S + 0.1)
+                two = await cache.acquire(name_of(2), "", SIZE)
+                await fetch(cache, two, 2, ByteRange(0, 2 * MIB))
+                assert not two.top.file.in_memory
+                # 1 MiB is missing; 2 % of the limit more are given back at once.
+                assert one.top.map.n_present * BLOCK_BYTES >= 36 * MIB
+
+        run(main)
+
+    def test_without_a_descriptor_nothing_is_forgotten(
+        self, tmp_path: Path, expect_log: Any
+    ) -> None:
+        """A file that cannot be opened for a moment is not gone."""
+        expect_log("eviction failed", reason="OSError: Too many open files")
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, SIZE))
+                one.release()
+                await trio.sleep(1)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(BlockFile, "on_disk", refuse_with(errno.EMFILE))
+                    await evict(cache, MIB)
+                again = await cache.acquire(name_of(1), "", SIZE)
+                assert await read(cache, again, 1, ByteRange(0, SIZE))
+
+        run(main)
+
 
 class TestDamage:
     def test_a_flipped_bit_costs_one_block(self, tmp_path: Path, expect_log: Any) -> None:
@@ -518,7 +568,7 @@ class TestNoDisk:
         run(main)
 
     def test_a_failing_index_costs_persistence_only(self, tmp_path: Path, expect_log: Any) -> None:
-        expect_log("cache index failed: new blocks won't survive this mount")
+        expect_log("cache index failed: new blocks may not survive this mount")
 
         async def main() -> None:
             async with opened(tmp_path, limit_bytes=3 * MIB) as cache:
@@ -562,6 +612,29 @@ def test_opening_together_opens_once(tmp_path: Path) -> None:
 
 
 # -- a process with limits -------------------------------------------------------------------------
+
+
+def test_what_the_index_refuses_for_a_moment_is_entered_later(
+    tmp_path: Path, expect_log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full for a moment costs no block of an object that is in use."""
+    expect_log("cache index failed: new blocks may not survive this mount")
+
+    def refuse(*_: Any) -> NoReturn:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def main() -> None:
+        async with opened(tmp_path) as cache:
+            one = await cache.acquire(name_of(1), "", SIZE)
+            assert cache.index is not None
+            with monkeypatch.context() as patch:
+                patch.setattr(cache.index, "commit", refuse)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                await trio.sleep(2 * COMMIT_INTERVAL_S)
+            await trio.sleep(2 * COMMIT_INTERVAL_S)
+            assert cache.index.held_bytes() == MIB
+
+    run(main)
 
 
 def refuse_with(number: int) -> Callable[..., NoReturn]:

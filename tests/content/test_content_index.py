@@ -69,6 +69,19 @@ class TestTogether:
         assert [victim.number for victim in index.victims(list)] == [3, 2, 1, 0]
         index.close()
 
+    def test_a_damaged_row_is_replaced(self, tmp_path: Path) -> None:
+        """A row that is no segment promises nothing, and a commit to it is no failure."""
+        index = open_index(tmp_path)
+        number = index.open_object("a", "", 99, is_new=True)
+        index.commit(number, [seg(0, 0b01)])
+        with sqlite3.connect(tmp_path / "index.sqlite") as db:
+            db.execute("UPDATE segments SET hashes = x'0102'")
+        db.close()
+        assert index.segments(number) == []
+        index.commit(number, [seg(0, 0b10)])
+        assert [each.mask for each in index.segments(number)] == [0b10]
+        index.close()
+
     def test_versions_and_notes(self, tmp_path: Path) -> None:
         index = open_index(tmp_path)
         seen = KnownVersion("r", '"e"', 5, 1.5)
@@ -350,3 +363,14 @@ class TestUpkeep:
         assert (checked.good_bytes, checked.damaged_bytes) == (2 * BLOCK_BYTES, BLOCK_BYTES)
         (checked,) = maintenance.verify(tmp_path)
         assert (checked.good_bytes, checked.damaged_bytes) == (2 * BLOCK_BYTES, 0)
+
+    def test_verify_leaves_pins(self, tmp_path: Path) -> None:
+        """An object that was pinned before it is fetched stays pinned; its old rows go."""
+        index = open_index(tmp_path)
+        name = "ab" * 20
+        index.commit(index.open_object(name, "", 1 << 20, is_new=False), [seg(0, 1)])
+        index.pin(name, is_pinned=True)
+        list(maintenance.verify(tmp_path))
+        (kept,) = index.kept()
+        assert (kept.name, kept.is_pinned, kept.held_bytes) == (name, True, 0)
+        index.close()

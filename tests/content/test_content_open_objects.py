@@ -91,3 +91,19 @@ def test_a_file_that_was_cut_to_nothing_is_replaced_while_another_has_it_open(
         old.read_from_disk(ByteRange(0, 100))
     old.close()
     new.close()
+
+
+def test_a_process_that_stands_still_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was stopped in the middle of an eviction has the file alone, perhaps for ever."""
+    monkeypatch.setattr(blockfile, "_EVICTING_S", 0.05)
+    file, _ = BlockFile.on_disk(tmp_path / "object", 100)
+    assert file.try_alone()
+
+    with pytest.raises(BlockingIOError):
+        BlockFile.on_disk(tmp_path / "object", 100)
+
+    file.share()
+    BlockFile.on_disk(tmp_path / "object", 100)[0].close()
+    file.close()

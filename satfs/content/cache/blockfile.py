@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,9 @@ from satfs.model import ByteRange
 
 #: Pause between looks at a file that another process holds alone, for milliseconds.
 _LOCK_RETRY_S: Final = 0.002
+#: Longest wait for another process that evicts from the file, in seconds: it may have been stopped
+#: in the middle. Then the object is kept in memory, or not evicted.
+_EVICTING_S: Final = 5.0
 #: Longest wait for another process that is making the file, which takes it milliseconds. After that
 #: it is taken for a file that was cut to nothing while another process has it open.
 _MAKING_S: Final = 1.0
@@ -58,37 +62,35 @@ class BlockFile:
         Raises:
             OSError: the disk won't have it.
         """
-        give_up_at_s = time.monotonic() + _MAKING_S
+        began_s = time.monotonic()
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
+            waited_s = time.monotonic() - began_s
+            with ExitStack() as closing:
+                closing.callback(os.close, fd)
                 # A process that evicts the whole file holds it alone, and unlinks it before it
                 # releases the lock: look after that whether the name still leads here.
-                while not kernelcalls.try_lock_shared(fd):
-                    time.sleep(_LOCK_RETRY_S)
+                is_shared = kernelcalls.try_lock_shared(fd)
+                if not is_shared and waited_s >= _EVICTING_S:
+                    raise BlockingIOError(errno.EAGAIN, "another process holds the cache file")
                 seen = os.fstat(fd)
-                if seen.st_nlink == 0:
-                    os.close(fd)
-                    continue
-                # It was cut. Another mount may rely on what was in it: it keeps the old file,
-                # where it notices, and does not get our new one with zeros in place of its bytes.
-                if seen.st_size not in (0, size_bytes):
-                    path.unlink(missing_ok=True)
-                    os.close(fd)
-                    continue
                 is_new = seen.st_size != size_bytes
-                if is_new and not kernelcalls.try_lock_alone(fd):
-                    if time.monotonic() >= give_up_at_s:
+                if not is_shared or seen.st_nlink == 0:
+                    pass
+                elif is_new and seen.st_size:
+                    # It was cut. Another mount may rely on what was in it: it keeps the old file,
+                    # where it notices, and does not get our new one with zeros in place of bytes.
+                    path.unlink(missing_ok=True)
+                elif is_new and not kernelcalls.try_lock_alone(fd):
+                    if waited_s >= _MAKING_S:
                         path.unlink(missing_ok=True)
-                    os.close(fd)
-                    time.sleep(_LOCK_RETRY_S)
-                    continue
-                if is_new:
-                    os.ftruncate(fd, size_bytes)
-                return cls(fd, size_bytes, in_memory=False), is_new
-            except BaseException:
-                os.close(fd)
-                raise
+                else:
+                    if is_new:
+                        os.ftruncate(fd, size_bytes)
+                    file = cls(fd, size_bytes, in_memory=False)
+                    closing.pop_all()
+                    return file, is_new
+            time.sleep(_LOCK_RETRY_S)
 
     @classmethod
     def anonymous(cls, size_bytes: int) -> BlockFile:

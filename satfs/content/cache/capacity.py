@@ -47,16 +47,19 @@ class DiskRoom:
             return n_bytes
         excess = self.used_bytes + self.landing_bytes - self.limit_bytes
         now_s = trio.current_time()
-        if self._is_stale(now_s) or excess > 0:
+
+        def is_look_due() -> bool:
+            # No room is missing by what was seen before an eviction.
+            is_missing = excess > 0 or n_bytes > self._spare_bytes
+            return is_missing or now_s - self._looked_at_s > LOOK_INTERVAL_S
+
+        if is_look_due():
             # One task looks for all that come meanwhile; they go on in the order of their arrival.
             async with self._looking:
-                if self._is_stale(now_s) or excess > 0:
+                if is_look_due():
                     await self._look(directory)
         self._spare_bytes -= n_bytes
         return max(excess, -self._spare_bytes)
-
-    def _is_stale(self, now_s: float) -> bool:
-        return now_s - self._looked_at_s > LOOK_INTERVAL_S
 
     async def _look(self, directory: Path) -> None:
         looked_at_s = trio.current_time()

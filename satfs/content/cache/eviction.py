@@ -162,7 +162,7 @@ def _evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int
     path = path_of(directory, one.name)
     try:
         file, is_new = BlockFile.on_disk(path, one.size_bytes)
-    except OSError:
+    except FileNotFoundError:  # its directory is gone
         index.remove_object(one.name)
         return n_bytes
     try:

@@ -195,11 +195,7 @@ class Index:
                 " WHERE object = ? AND number >= ? AND number < ?",
                 (object_id, first, last),
             ).fetchall()
-        return [
-            Segment(number, int.from_bytes(mask, "little"), hashes)
-            for number, mask, hashes in rows
-            if len(mask) == 8 and len(hashes) == 8 * BLOCKS_PER_SEGMENT
-        ]
+        return [segment for row in rows if (segment := _segment(*row)) is not None]
 
     def commit(self, object_id: int, segments: Iterable[Segment]) -> None:
         """Add what *segments* hold to what is known; blocks that another mount added stay."""
@@ -212,10 +208,8 @@ class Index:
                     "SELECT mask, hashes FROM segments WHERE object = ? AND number = ?",
                     (object_id, new.number),
                 ).fetchone()
-                merged = new
-                if row is not None:
-                    old = Segment(new.number, int.from_bytes(row[0], "little"), row[1])
-                    merged = merge(old, new)
+                old = None if row is None else _segment(new.number, *row)
+                merged = new if old is None else merge(old, new)
                 self._db.execute(
                     "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?)",
                     (
@@ -357,6 +351,13 @@ class _Transaction:
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _segment(number: int, mask: bytes, hashes: bytes) -> Segment | None:
+    """Return the segment in a row; None where the file was damaged."""
+    if len(mask) != 8 or len(hashes) != 8 * BLOCKS_PER_SEGMENT:
+        return None
+    return Segment(number, int.from_bytes(mask, "little"), hashes)
 
 
 def merge(old: Segment, new: Segment) -> Segment:

@@ -38,7 +38,7 @@ class IndexSync:
         try:
             return await self.demand(call)
         except (OSError, sqlite3.Error) as problem:
-            self.warn("cache index failed: new blocks won't survive this mount", problem)
+            self.warn("cache index failed: new blocks may not survive this mount", problem)
             return None
 
     async def demand(self, call: Callable[[], T]) -> T:
@@ -81,7 +81,12 @@ class IndexSync:
                     index.touch(object_id, used)
             return index.held_bytes()
 
-        return [cached for cached, _, _, _ in work], await self.on_index(write)
+        held = await self.on_index(write)
+        if held is None:  # a disk that was full for a moment may take them the next time
+            for cached, _, segments, _ in work:
+                if cached.n_users:  # others are closed: nothing may stay open without an end
+                    cached.dirty.update(segment.number for segment in segments)
+        return [cached for cached, _, _, _ in work], held
 
     async def has_changes(self) -> bool:
         """Return whether another mount has written since the last time."""

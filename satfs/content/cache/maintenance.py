@@ -92,7 +92,10 @@ def verify(directory: Path) -> Iterator[Checked]:
 def _verify(directory: Path, index: Index, kept: CachedVersion) -> Checked:
     path = path_of(directory, kept.name)
     if not path.exists():
-        index.remove_object(kept.name)
+        if kept.is_pinned:  # perhaps nothing was fetched so far
+            index.open_object(kept.name, kept.label, kept.size_bytes, is_new=True)
+        else:
+            index.remove_object(kept.name)
         return Checked(kept, 0, kept.held_bytes)
     try:
         file, _ = BlockFile.on_disk(path, kept.size_bytes)
