@@ -79,7 +79,7 @@ class Permit:
         self.scope = trio.CancelScope()
         self.began_s = trio.current_time()
         self.has_responded = False
-        self.takes_idle = False  # an idle connection is counted twice until the request has it
+        self.takes_idle = False  # it is for an idle connection, which is counted until `begin`
         self.is_ahead = False  # its connection was opened before, or begun to be, for no request
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
@@ -139,6 +139,13 @@ class Permit:
         else:
             self.is_recalled = True
             self.recall()
+
+    def check_connection(self) -> None:
+        """Raise `Crowded` at `begin` where its idle connection is gone, and none may be opened."""
+        if not self.takes_idle or any(self.holder.n_idle(self.origin)) or self._host.has_room():
+            return
+        self.is_counted = False
+        raise Crowded(0.0)
 
     def begin(self) -> None:
         """Note that the request has its connection, or that one is being opened for it."""
@@ -252,10 +259,7 @@ class HostConnections:
     """
 
     def __init__(
-        self,
-        origin: str,
-        holders: Sequence[Holder],
-        on_change: Callable[[str], None],
+        self, origin: str, holders: Sequence[Holder], on_change: Callable[[str], None]
     ) -> None:
         self.origin = origin
         self.limit = HostLimit()
@@ -287,11 +291,10 @@ class HostConnections:
         *silent_since_s*: it was no refusal, but silence since then.
         """
         before, n_others = self.limit.limit, self.n_open()
-        if silent_since_s is not None:
+        if (since_s := silent_since_s) is not None:
             # What was begun with it or behind it waits like it. What is open, was begun
             # before it, and has had no request, may be let through.
-            holders = self._holders
-            n_unused = sum(each.n_unused_since(self.origin, silent_since_s) for each in holders)
+            n_unused = sum(each.n_unused_since(self.origin, since_s) for each in self._holders)
             n_others = self.n_responding() + n_unused
         wait_s = self.limit.note_refused(
             trio.current_time(),
@@ -326,9 +329,9 @@ class HostConnections:
 
     def close_excess(self) -> None:
         """Have connections closed that never responded, as many as are beyond a known limit."""
-        if self.limit.limit is None:
+        if (known := self.limit.known(trio.current_time())) is None:
             return
-        n_excess = self.n_open() - self.limit.allowed(trio.current_time())
+        n_excess = self.n_open() - known
         for holder in self._holders:
             if (n_closed := min(n_excess, self.n_idle(holder)[1])) > 0:
                 holder.close_some_idle(self.origin, n_closed)
@@ -339,27 +342,24 @@ class HostConnections:
     def n_idle(self, holder: Holder) -> tuple[int, int]:
         """Return the idle connections of *holder* that no permit was given for, as it does."""
         n_proven, n_unused = holder.n_idle(self.origin)
-        for permit in self.permits:
-            if permit.holder is holder and permit.takes_idle and permit.is_counted:
-                if n_proven:
-                    n_proven -= 1
-                elif n_unused:
-                    n_unused -= 1
-        return n_proven, n_unused
+        here = (each for each in self.permits if each.holder is holder and each.is_counted)
+        n_taken = sum(each.takes_idle for each in here)
+        return max(0, n_proven - n_taken), max(0, n_unused - max(0, n_taken - n_proven))
 
     def n_idle_proven(self) -> int:
-        """Return the idle connections of all holders that have responded before."""
+        """Return the idle connections of all holders that have responded, without a permit."""
         return sum(self.n_idle(holder)[0] for holder in self._holders)
 
     def n_open(self) -> int:
         """Return how many connections are open, or being opened."""
-        n_idle = sum(sum(self.n_idle(holder)) for holder in self._holders)
-        return n_idle + sum(permit.is_counted for permit in self.permits)
+        n_idle = sum(sum(each.n_idle(self.origin)) for each in self._holders)
+        return n_idle + sum(each.is_counted and not each.takes_idle for each in self.permits)
 
     def n_responding(self) -> int:
         """Return how many of these have responded."""
-        n_in_use = sum(permit.is_counted and permit.is_proven for permit in self.permits)
-        return self.n_idle_proven() + n_in_use
+        n_idle = sum(holder.n_idle(self.origin)[0] for holder in self._holders)
+        in_use = (each for each in self.permits if each.is_counted and not each.takes_idle)
+        return n_idle + sum(each.is_proven for each in in_use)
 
     def n_expected(self) -> int:
         """Return how many may be open soon: by the limit, or once those now open respond."""
@@ -384,9 +384,7 @@ class HostConnections:
 
     def has_room(self) -> bool:
         """Return whether one more connection may be opened now."""
-        n_open = self.n_open()
-        n_unproven = n_open - self.n_responding()
-        return n_open < self.limit.allowed(trio.current_time(), n_unproven=n_unproven)
+        return self.n_open() < self.limit.allowed(trio.current_time())
 
     def not_late(self) -> list[Permit]:
         """Return the permits for new connections of which the first byte may still come."""

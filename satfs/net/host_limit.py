@@ -4,8 +4,10 @@ Pure: counts and moments in, a number out. Hosts, firewalls and load balancers l
 of one client: they refuse further ones (a reset at connect or before the first byte, a 503), or
 accept them and keep silent until another one closes. Nothing announces the limit.
 
-While nothing was refused, connections are opened in steps: with n connections that have responded
-at once, up to three times n may be open. So a host that lets n through refuses at most 2 n. Only a
+Connections are opened in steps: with n connections that have responded at once, three times n may
+be open, less those that were refused of late; n may be open in any case. So those that are open and
+those that were refused are together at most three times as many as the host lets through, and it
+refuses at most twice as many as these, in whatever order its responses and refusals come. Only a
 response shows that a connection is let through: some hosts complete the handshake of TLS, and then
 send a 503. How many have responded is remembered: only the first transfer of a mount takes these
 steps, to 3, 9, 27 and 81 connections, and none where another process has read from the host before
@@ -22,16 +24,17 @@ from typing import Final
 
 #: Connections that may be open at once before any has responded.
 MIN_ALLOWED: Final = 2
-#: Connections that may be open for each that has responded. With more, a few that are refused twice
-#: would make it more than three refusals for each connection let through.
+#: Connections that may be open, or were refused of late, for each that has responded. With four it
+#: would be three refusals for each connection let through, and one that ends beside them more.
 GROWTH: Final = 3
-#: Connections that may be open, for each one before it, when all have been silent for this many
-#: times as long as the first byte of a new one takes: their requests hang, and others must not wait
-#: for them.
+#: Connections that may be open, for each one before it, when no byte has come on any of them for
+#: this many times as long as the first byte of a new one takes: their requests hang, and others
+#: must not wait for them.
 STEP: Final = 4
 SILENCES_TO_STEP: Final = 2
-#: Seconds after a refusal in which no more connections are opened than were left: longer than most
-#: transfers, so that a file costs one refusal more at most. Doubled by each trial that is refused.
+#: Seconds after a refusal in which no more connections are opened than were left, and after which
+#: it is forgotten: longer than most transfers, so that a file costs one refusal more at most.
+#: Doubled by each trial that is refused.
 RAISE_AFTER_S: Final = 60.0
 MAX_RAISE_AFTER_S: Final = 900.0
 #: The same after silence, which may as well be one slow response, and where another try costs no
@@ -70,6 +73,8 @@ class HostLimit:
         #: The connections that the host lets through, or None while nothing was refused.
         self.limit: int | None = None
         self._n_responding = 0  # at once, the most that were seen
+        self._n_refused = 0
+        self._refused_at_s = float("-inf")  # the last of them
         self._step = 1
         self._raise_at_s = 0.0
         self._raise_after_s = RAISE_AFTER_S
@@ -81,18 +86,24 @@ class HostLimit:
         self._n_recalled = 0
         self._stepped_at_s = float("-inf")
 
-    def allowed(self, now_s: float, *, n_unproven: int = 0) -> int:
-        """Return how many connections may be open now, of which *n_unproven* have not responded.
+    def allowed(self, now_s: float) -> int:
+        """Return how many connections may be open now."""
+        n_grown = max(MIN_ALLOWED, GROWTH * self._n_responding) - self._n_refused_of_late(now_s)
+        n_allowed = max(1, self._n_responding, self._n_recalled, n_grown, self._n_stepped)
+        known = self.known(now_s)
+        if self.limit is None or known is None:
+            return n_allowed
+        n_tried = self.limit + 1 if known > self.limit else 1
+        return min(known, max(n_tried, n_allowed))
 
-        After a refusal those may be refused as well: until that is known, no more are opened than
-        have responded at once.
-        """
-        if self.limit is None:
-            n_seen = max(GROWTH * self._n_responding, self._n_recalled)
-            return max(MIN_ALLOWED, n_seen, self._n_stepped)
-        if now_s >= self._raise_at_s:
-            return self.limit + self._step
-        return max(1, min(self.limit, self._n_responding)) if n_unproven else self.limit
+    def known(self, now_s: float) -> int | None:
+        """Return how many connections the host may let through now; None without a limit."""
+        if self.limit is None or now_s < self._raise_at_s:
+            return self.limit
+        return self.limit + self._step
+
+    def _n_refused_of_late(self, now_s: float) -> int:
+        return self._n_refused if now_s - self._refused_at_s < RAISE_AFTER_S else 0
 
     @property
     def n_responding(self) -> int:
@@ -103,13 +114,13 @@ class HostLimit:
         """Allow as many connections as have responded at once before, and no more than those."""
         self._n_recalled = n_responding
 
-    def note_wanted(self, now_s: float) -> None:
-        """Note that more connections are wanted than are allowed now."""
+    def note_wanted(self, now_s: float, *, carried_at_s: float) -> None:
+        """Note that more connections are wanted than are allowed, and when the last byte came."""
         if self.limit is not None:
             return
         if self._n_stepped < (allowed := self.allowed(now_s)):
             self._n_stepped, self._stepped_at_s = allowed, now_s
-        elif now_s - self._stepped_at_s >= SILENCES_TO_STEP * self.silence_s():
+        elif now_s - max(self._stepped_at_s, carried_at_s) >= SILENCES_TO_STEP * self.silence_s():
             self._n_stepped, self._stepped_at_s = STEP * allowed, now_s
 
     def silence_s(self) -> float:
@@ -171,13 +182,20 @@ class HostLimit:
         is allowed; None when the refusal is not about a limit.
         """
         self._n_stepped = 0
-        if not n_responding or now_s - self._broken_at_s < FAILING_S:
+        if now_s - self._broken_at_s < FAILING_S:
+            return None
+        # A host that refuses the only connection shows nothing about how many it lets through.
+        self._n_refused = self._n_refused_of_late(now_s) + 1 if n_others else 0
+        self._refused_at_s = now_s
+        if not n_responding:
             return None
         self._closed_at_s = [at for at in self._closed_at_s if now_s - at < CLOSING_S]
         n_closing = len(self._closed_at_s)
         is_trial = self.limit is not None and n_others >= self.limit
         if self.limit is None:
-            self._raise_after_s = RAISE_AFTER_SILENCE_S if is_silence else RAISE_AFTER_S
+            self._raise_after_s = RAISE_AFTER_SILENCE_S
+        if not is_silence:
+            self._raise_after_s = max(self._raise_after_s, RAISE_AFTER_S)
         left = max(1, n_others + n_closing)
         self.limit = left if self.limit is None else min(self.limit, left)
         self._step = 1

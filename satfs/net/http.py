@@ -35,7 +35,7 @@ from satfs.net.addresses import origin_of, request_target, shown
 from satfs.net.connecting import CheckPeer
 from satfs.net.headers import plain_headers
 from satfs.net.host_connections import Crowded, Holder, Permit
-from satfs.net.http_errors import causes_of, is_refusal, translating
+from satfs.net.http_errors import causes_of, translating
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
@@ -109,6 +109,7 @@ class Http:
                 proxies=proxies_of_environment(),
                 check_peer=check_peer,
                 on_closed=self.permits.note_closed,
+                on_refused_ahead=self.permits.note_refused_ahead,
             )
         self._transport: httpx.AsyncBaseTransport = transport
         #: The holder that permits for this client's connections name.
@@ -179,7 +180,6 @@ class Http:
         async with trio.open_nursery() as nursery:
             for _ in range(min(n_missing, self.permits.room(origin))):
                 nursery.start_soon(connect, self._pool)
-        self.permits.note_refused_ahead(origin, sum(map(is_refusal, failures)))
         for failure in failures:
             log.debug("no connection ahead of need", origin=origin, reason=type(failure).__name__)
         return not failures
@@ -313,6 +313,7 @@ class Http:
         """
         # A request that may have been carried out must not be sent again.
         is_safe = request.method in _SAFE_METHODS
+        permit.check_connection()
         permit.begin()
         request.extensions["on_connection"] = permit.note_connection
         request.extensions["on_body"] = permit.responded

@@ -57,10 +57,14 @@ class OpeningAhead:
         self._ended.set()
         self._ended = trio.Event()
 
-    def note_refused(self, origin: str) -> None:
-        """Note that the host refused one to *origin*; then `note_ended` is to be called."""
-        if self._awaiting[origin] > len(self._opening[origin]):
-            self._n_refused[origin] += 1
+    def note_refused(self, origin: str) -> bool:
+        """Note that the host refused one to *origin*; then `note_ended` is to be called.
+
+        Returns whether a request waits for it, which learns of the refusal.
+        """
+        is_awaited = self._awaiting[origin] > len(self._opening[origin])
+        self._n_refused[origin] += is_awaited
+        return is_awaited
 
     async def wait(self, origin: str, is_satisfied: Callable[[], bool]) -> bool:
         """Wait while one is being opened to *origin* for this request, or until *is_satisfied*.

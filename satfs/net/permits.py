@@ -151,8 +151,7 @@ class Permits:
 
     def limit(self, origin: str) -> int | None:
         """Return how many connections may be open to a host with a known limit, else None."""
-        known = self.known(origin)
-        return None if known.limit is None else known.allowed(trio.current_time())
+        return self.known(origin).known(trio.current_time())
 
     def n_expected(self, origin: str) -> int:
         """Return how many connections may soon be open; see `HostConnections.n_expected`."""
@@ -199,8 +198,8 @@ class Permits:
 
     # -- what becomes of connections -------------------------------------------------------------
 
-    def note_refused_ahead(self, origin: str, n_connections: int) -> None:
-        """Note that connections were refused which were opened ahead of need."""
+    def note_refused_ahead(self, origin: str, n_connections: int = 1) -> None:
+        """Note that connections were refused which were opened ahead of need, for no request."""
         for _ in range(n_connections):
             self._host(origin).note_refused()
 
@@ -315,7 +314,7 @@ class Permits:
                 return
             permit = self._permit(host, waiter)
             if permit is None:
-                host.limit.note_wanted(trio.current_time())
+                host.limit.note_wanted(trio.current_time(), carried_at_s=host.carried_at_s)
                 permit = self._permit(host, waiter)
             if permit is None:
                 if not self._has_made_room(host, waiter):

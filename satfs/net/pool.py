@@ -70,7 +70,9 @@ class _Counts(Struct):
 class ConnectionPool(httpx.AsyncBaseTransport):
     """The pool. At most *max_idle* connections are kept idle, the oldest closed first.
 
-    *on_closed* is called with the origin of each connection closed here that had responded.
+    *on_closed* is called with the origin of each connection closed here that had responded,
+    *on_refused_ahead* with that of each one refused that was opened ahead of need, unless a request
+    waited for it: `handle_async_request` raises the refusal there.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         idle_expiry_s: float = IDLE_EXPIRY_S,
         wall_clock: Callable[[], float] = time.time,
         on_closed: Callable[[str], None] = lambda origin: None,
+        on_refused_ahead: Callable[[str], None] = lambda origin: None,
     ) -> None:
+        self._on_refused_ahead = on_refused_ahead
         self._on_closed = on_closed
         self._maker = ConnectionMaker(ssl_context, proxies, check_peer)
         self._max_idle = max_idle
@@ -205,8 +209,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             with translating(), self._opening_ahead.opening(origin):
                 await connection.connect_ahead(self._maker.ssl_context, timeout_s)
         except httpx.TransportError as failure:
-            if is_refusal(failure):
-                self._opening_ahead.note_refused(origin)
+            if is_refusal(failure) and not self._opening_ahead.note_refused(origin):
+                self._on_refused_ahead(origin)
             raise
         finally:
             if not connection.is_ahead:

@@ -46,6 +46,75 @@ def test_at_most_two_refusals_for_each_connection(n_let_through: int, n_wanted: 
         assert limit.allowed(RAISE_AFTER_S - 1) == n_let_through
 
 
+class _Host:
+    """A host that lets so many connections through, and a client that keeps to a `HostLimit`.
+
+    Each connection reaches the host some time after it was opened, and its response or its refusal
+    comes back some time later: in any order, as long as requests do not hang.
+    """
+
+    def __init__(self, n_let_through: int) -> None:
+        self.limit = HostLimit()
+        self.n_let_through = n_let_through
+        self.now_s = 0.0
+        self.n_on_the_way = self.n_let_in = self.n_turned_away = self.n_responding = 0
+        self.n_refused = 0
+
+    def n_open(self) -> int:
+        return self.n_on_the_way + self.n_let_in + self.n_turned_away + self.n_responding
+
+    def step(self, what: str) -> None:
+        limit = self.limit
+        self.now_s += 0.001
+        if what == "open":
+            if self.n_open() < limit.allowed(self.now_s):
+                self.n_on_the_way += 1
+            else:
+                limit.note_wanted(self.now_s, carried_at_s=self.now_s)
+        elif what == "arrive" and self.n_on_the_way:
+            self.n_on_the_way -= 1
+            if self.n_let_in + self.n_responding < self.n_let_through:
+                self.n_let_in += 1
+            else:
+                self.n_turned_away += 1
+                self.n_refused += 1
+        elif what == "respond" and self.n_let_in:
+            self.n_let_in -= 1
+            self.n_responding += 1
+            limit.note_responding(self.now_s, self.n_responding)
+        elif what in ("refuse", "be silent") and self.n_turned_away:
+            self.n_turned_away -= 1
+            limit.note_refused(
+                self.now_s,
+                n_others=self.n_open(),
+                n_responding=self.n_responding,
+                is_silence=what == "be silent",
+            )
+        elif what == "close" and self.n_responding:
+            self.n_responding -= 1
+
+
+_STEPS = st.sampled_from(
+    ["open", "open", "open", "arrive", "arrive", "respond", "refuse", "be silent", "close"]
+)
+
+
+@given(n_let_through=st.integers(1, 16), steps=st.lists(_STEPS, max_size=400))
+def test_whatever_comes_first_few_connections_are_refused(
+    n_let_through: int, steps: list[str]
+) -> None:
+    """Two for each that is let through, at most, until the first trial of one more."""
+    host = _Host(n_let_through)
+    for step in steps:
+        host.step(step)
+        assert host.n_refused <= 2 * n_let_through
+        assert host.limit.allowed(host.now_s) >= 1
+    for step in ["open", "arrive", "respond", "refuse"] * 200:
+        host.step(step)
+    assert host.n_refused <= 2 * n_let_through
+    assert host.n_responding == n_let_through, "all of them are used in the end"
+
+
 @given(n_let_through=st.integers(1, 20))
 def test_what_is_let_through_again_is_used_again(n_let_through: int) -> None:
     """A limit that is gone is left behind in few steps, each twice as long as the one before."""
@@ -77,10 +146,12 @@ def test_a_limit_that_stays_is_tried_ever_more_seldom() -> None:
 
 
 def test_a_host_that_answers_nobody_has_no_limit() -> None:
-    """A refusal is a limit only beside connections that answer."""
+    """A refusal is a limit only beside connections that answer; else it counts while others may."""
     limit = HostLimit()
-    assert limit.note_refused(0.0, n_others=3, n_responding=0) is None
+    assert limit.note_refused(0.0, n_others=1, n_responding=0) is None
     assert limit.limit is None
+    assert limit.allowed(0.0) == 1
+    assert limit.note_refused(0.1, n_others=0, n_responding=0) is None
     assert limit.allowed(0.0) == MIN_ALLOWED
 
 
@@ -131,7 +202,7 @@ def test_connections_that_have_not_answered_allow_no_others(n_opened: int) -> No
     """A host may complete every handshake, and refuse the request after it."""
     limit = HostLimit()
     limit.note_responding(0.0, n_opened)
-    limit.note_wanted(0.0)
+    limit.note_wanted(0.0, carried_at_s=0.0)
     assert limit.allowed(0.0) <= max(MIN_ALLOWED, 3 * n_opened)
 
 
@@ -150,11 +221,11 @@ def test_no_step_is_taken_after_a_refusal() -> None:
     limit = HostLimit()
     limit.note_opened(0.1)
     limit.note_responding(0.0, 1)
-    limit.note_wanted(0.0)
-    limit.note_wanted(1.0)
+    limit.note_wanted(0.0, carried_at_s=0.0)
+    limit.note_wanted(1.0, carried_at_s=0.0)
     assert limit.allowed(1.0) == 12
     limit.note_refused(1.0, n_others=2, n_responding=1)
-    limit.note_wanted(2.0)
+    limit.note_wanted(2.0, carried_at_s=0.0)
     assert limit.allowed(2.0) == 2
 
 
@@ -162,9 +233,19 @@ def test_none_is_opened_in_place_of_a_refused_one_before_the_others_have_answere
     """Those opened together with it may be refused as well."""
     limit = HostLimit()
     limit.note_responding(0.0, 4)
-    limit.note_refused(0.0, n_others=13, n_responding=4)
-    assert limit.allowed(0.0, n_unproven=9) == 4
-    assert limit.allowed(0.0) == 13
+    assert limit.allowed(0.0) == 12
+    for n_left in range(11, 3, -1):
+        limit.note_refused(0.0, n_others=n_left, n_responding=4)
+        assert limit.allowed(0.0) == n_left
+
+
+def test_requests_wait_for_those_whose_bytes_come() -> None:
+    """No more is opened beside them, however long they take; a limit would refuse it."""
+    limit = HostLimit()
+    limit.note_responding(0.0, 4)
+    for now_s in range(100):
+        limit.note_wanted(now_s, carried_at_s=now_s - 0.1)
+    assert limit.allowed(100.0) == 12
 
 
 def test_more_is_opened_beside_requests_that_hang() -> None:
@@ -172,10 +253,10 @@ def test_more_is_opened_beside_requests_that_hang() -> None:
     limit = HostLimit()
     limit.note_opened(0.01)
     limit.note_responding(0.0, 1)
-    limit.note_wanted(0.0)
-    limit.note_wanted(MIN_SILENCE_S)
+    limit.note_wanted(0.0, carried_at_s=0.0)
+    limit.note_wanted(MIN_SILENCE_S, carried_at_s=0.0)
     assert limit.allowed(MIN_SILENCE_S) == 3
-    limit.note_wanted(3 * MIN_SILENCE_S)
+    limit.note_wanted(3 * MIN_SILENCE_S, carried_at_s=0.0)
     assert limit.allowed(3 * MIN_SILENCE_S) == 12
 
 

@@ -214,6 +214,34 @@ async def test_requests_that_exchange_their_connections_are_counted_right() -> N
         assert (second.is_proven, third.is_proven) == (True, False)
 
 
+async def test_a_permit_for_a_connection_that_was_refused_opens_no_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Refused between the permit and the request: another one would be refused as well.
+
+    Nor is it counted among those that are left, of which the limit follows.
+    """
+    holder = FakeHolder(n_unused=2)
+    async with watching(holder) as permits:
+        holder.n_proven = 1
+        carrying = await permits.take(HOST, [holder])
+        carrying.check_connection()
+        holder.n_proven = 0
+        carrying.begin()
+        carrying.carried()
+        waiting = [await permits.take(HOST, [holder]) for _ in range(2)]
+        assert all(permit.takes_idle for permit in waiting)
+        for n_unused in (1, 0):
+            holder.n_unused = n_unused
+            permits.note_refused_ahead(HOST)
+        assert permits.limit(HOST) == 1
+        for permit in waiting:
+            with pytest.raises(Crowded):
+                permit.check_connection()
+            permit.end()
+        carrying.end()
+
+
 async def test_names_go_before_bytes(autojump_clock: trio.testing.MockClock) -> None:
     """While a bulk read holds all connections, the next free one is for a size or a link."""
     holder = FakeHolder()
