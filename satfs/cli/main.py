@@ -19,7 +19,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from satfs import __version__
-from satfs.cli.background import detach
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
 from satfs.cli.hints import next_step
@@ -27,6 +26,7 @@ from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
 from satfs.cli.output import print_error
 from satfs.cli.process_start import (
+    detach,
     fuse_library_explained,
     settle_descriptors,
     settle_encoding,

@@ -41,6 +41,17 @@ def settle_descriptors() -> None:
     sys.stderr = sys.stderr or _stream(2, "w")
 
 
+def detach(*descriptors: int) -> None:
+    """Point *descriptors* at nothing, for reading and writing."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        for descriptor in descriptors:
+            os.dup2(nothing, descriptor)
+    finally:
+        if nothing not in descriptors:
+            os.close(nothing)
+
+
 def settle_encoding() -> None:
     """Start the program again in Python's UTF-8 mode where the locale has another encoding.
 

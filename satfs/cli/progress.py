@@ -193,9 +193,9 @@ def fetch(
     """
     is_quiet = output_options.verbosity < 0
     outcome, sums = Exit.DONE, Counter[str]()
-    for mounted, targets in on_mounts(paths):
+    for mounted, below in on_mounts(paths):
         given = {
-            "paths": [list(each.words) for each in targets],
+            "paths": below,
             "where": list(where),
             "bands": list(bands),
             "jobs": jobs,

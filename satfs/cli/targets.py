@@ -1,4 +1,4 @@
-"""The target of a command: a path on a mount, or an id that the API knows."""
+"""The target of a command: a path on a mount, or an id that the API knows; and conditions on it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
-from satfs.cli.output import show
+from satfs.cli.output import print_error, show
 from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.selecting import selected
 from satfs.errors import BadMountpoint, NotThere
+from satfs.facts.selection import MAX_AREA_BYTES, plain_condition
 from satfs.model import Json
 from satfs.mountpoints import Mounted, locate, satfs_mounts
 from satfs.settings import Settings, load_settings
@@ -30,48 +32,60 @@ class OnMount:
     words: tuple[str, ...]
 
 
-def on_mounts(paths: Sequence[str]) -> list[tuple[Mounted, list[OnMount]]]:
+@dataclass(frozen=True, slots=True)
+class InApi:
+    """An id, or a path of the tree, as words for the API of *settings*."""
+
+    settings: Settings
+    words: tuple[str, ...]
+
+
+Target: TypeAlias = OnMount | InApi
+
+
+def on_mounts(paths: Sequence[str]) -> list[tuple[Mounted, list[list[str]]]]:
     """Return the mount and the names below it for each of *paths*, grouped by mount.
 
     Raises:
         BadMountpoint: a path is on no satfs mount; the message names the mounts.
     """
-    found: dict[Path, tuple[Mounted, list[OnMount]]] = {}
+    found: dict[Path, tuple[Mounted, list[list[str]]]] = {}
     for path in paths:
         target = _located(path)
         if target is None:
             raise _not_on_a_mount(path)
-        found.setdefault(target.mounted.mountpoint, (target.mounted, []))[1].append(target)
+        _, below = found.setdefault(target.mounted.mountpoint, (target.mounted, []))
+        below.append(list(target.words))
     return list(found.values())
 
 
-def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
-    """Return *text* as a path on a mount, or as words for the API: an id, or a path of the tree.
+def anywhere(text: str | None, profile: str | None) -> Target:
+    """Return the target that *text* is: a path on a mount, an id, or a path of the tree.
 
-    None is all tasks, in any working directory.
+    None is all tasks, in any working directory. *profile* leads to the API; a mount has its own.
 
     Raises:
         BadMountpoint: it is a path of the file system, and on no satfs mount.
+        BadSettings: the settings of the profile cannot be used.
+        click.UsageError: a profile is given beside a path on a mount.
     """
-    if text is None:
-        return ("tasks",)
-    target = _located(text)
+    target = None if text is None else _located(text)
     if target is not None:
+        if profile is not None:
+            raise click.UsageError(
+                "--profile is for an id or a path of the tree; a mount has its own"
+            )
         return target
-    if text.startswith(("/", ".", "~")):
+    if text is not None and text.startswith(("/", ".", "~")):
         raise _not_on_a_mount(text)
-    return tuple(word for word in text.split("/") if word)
+    words = tuple(word for word in (text or "").split("/") if word)
+    return InApi(load_settings(profile=profile), ("tasks",) if text is None else words)
 
 
-def query(
-    target: OnMount | tuple[str, ...],
-    command: str,
-    settings: Settings | None,
-    where: Sequence[str] = (),
-) -> Mapping[str, Json]:
+def query(target: Target, command: str, where: Sequence[str] = ()) -> Mapping[str, Json]:
     """Return the result of *command* (`list` or `describe`) for *target*.
 
-    From a mount over its socket, else from the API of *settings*, with what mounts have kept.
+    From a mount over its socket, else from the API, with what mounts have kept.
 
     Raises:
         SatfsError: the request failed.
@@ -79,9 +93,8 @@ def query(
     if isinstance(target, OnMount):
         given = {"paths": [list(target.words)], "where": list(where)}
         return result_of(target.mounted, command, given)
-    assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
-    with waiting_shown(settings):
-        return run_alone(_query_api, hurried(settings), command, target, where)
+    with waiting_shown(target.settings):
+        return run_alone(_query_api, hurried(target.settings), command, target.words, where)
 
 
 async def _query_api(
@@ -96,20 +109,6 @@ async def _query_api(
         if where:
             return await selected(listings, words, where)
         return await call(listings, words, lambda: records.cached_versions_of(settings))
-
-
-def settings_for(target: OnMount | tuple[str, ...], profile: str | None) -> Settings | None:
-    """Return the settings that lead to the API; None for a path on a mount, which has its own.
-
-    Raises:
-        click.UsageError: a profile is given beside a path on a mount.
-        BadSettings: the settings cannot be used.
-    """
-    if not isinstance(target, OnMount):
-        return load_settings(profile=profile)
-    if profile is not None:
-        raise click.UsageError("--profile is for an id or a path of the tree; a mount has its own")
-    return None
 
 
 @contextmanager
@@ -128,8 +127,6 @@ class Missing(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message, and what to do."""
-        from satfs.cli.output import print_error
-
         print_error(
             self.message, "`satfs ls` lists what there is; `satfs refresh` requests it again."
         )
@@ -147,3 +144,31 @@ def _not_on_a_mount(path: str) -> BadMountpoint:
     mounts = ", ".join(show(str(each.mountpoint)) for each in satfs_mounts())
     where = f"; satfs is mounted at {mounts}" if mounts else "; satfs is not mounted anywhere"
     return BadMountpoint(f"{show(path)} is not on a satfs mount{where}")
+
+
+where_flag = click.option(
+    "--where",
+    metavar="CONDITION",
+    multiple=True,
+    help="Only scenes that fulfil it; given several times, all of them: bbox=W,S,E,N,"
+    " intersects=FILE.geojson, 'cloud<20', 'off-nadir<25', 'since 7 days', from=DATE, to=DATE,"
+    " product=L1D_SR; or a field of the scene's record, or of its capture's or task's"
+    " (capture.FIELD, task.FIELD). Operators: = != < <= > >= ~ (contains).",
+    callback=lambda _context, _parameter, given: plain_conditions(given),
+)
+
+
+def plain_conditions(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return conditions for a mount, which knows neither the user's files nor the present moment.
+
+    Raises:
+        BadSettings: a file cannot be read, or holds no area.
+    """
+    now = datetime.now(UTC)
+    return tuple(plain_condition(text, now, read_area) for text in texts)
+
+
+def read_area(path: Path) -> bytes:
+    """Return the bytes of a file of an area, one more than may be at most."""
+    with path.open("rb") as file:
+        return file.read(MAX_AREA_BYTES + 1)

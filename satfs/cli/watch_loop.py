@@ -21,7 +21,7 @@ from satfs.api.auth import account_key
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_json, print_remark, print_sentence, show
-from satfs.cli.targets import OnMount
+from satfs.cli.targets import OnMount, Target
 from satfs.cli.watch_sources import Listing, Source
 from satfs.cli.webhook import Poster
 from satfs.concurrent_map import concurrent_map
@@ -31,7 +31,7 @@ from satfs.control.selecting import LISTINGS_AT_ONCE
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
 from satfs.model import Json
-from satfs.settings import Settings, worker_environment
+from satfs.settings import worker_environment
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE
 from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
@@ -102,12 +102,12 @@ class Memory:
         return BadSettings(f"{self.file} cannot be used: {failure.strerror}")
 
 
-def state_file(target: OnMount | tuple[str, ...], settings: Settings | None) -> Path:
+def state_file(target: Target) -> Path:
     """Return the default file for what was reported of *target*."""
     if isinstance(target, OnMount):
         key = ("mount", target.mounted.source, str(target.mounted.mountpoint), *target.words)
     else:
-        key = ("api", "" if settings is None else account_key(settings), *target)
+        key = ("api", account_key(target.settings), *target.words)
     name = sha256(json.dumps(key).encode()).hexdigest()[:32]
     return platformdirs.user_state_path("satfs") / "watch" / f"{name}.json"
 

@@ -16,14 +16,13 @@ import pytest
 from cli.conftest import Program, is_mounted
 from fakes.processes import wait_until
 
-from satfs.cli import completion_values
+from satfs.cli import flags
 from satfs.cli.commands.completion import SHELLS
-from satfs.cli.commands.man import man_pages
+from satfs.cli.commands.man import man_page, man_pages
 from satfs.cli.main import COMMANDS
 from satfs.cli.main import satfs as root
 from satfs.cli.manual import Manual, manual_of, settings_listed
 from satfs.cli.mount_helper import MountExit
-from satfs.cli.roff import man_page
 from satfs.mountpoints import Mounted
 from satfs.settings import Settings, is_secret, variable_of
 
@@ -205,10 +204,10 @@ def test_mounts_of_others_and_names_for_a_terminal_are_not_offered(
             [("own", os.getuid()), ("root", 0), ("other;id", 65533), ("a\x1b[2J", os.getuid())]
         )
     ]
-    monkeypatch.setattr(completion_values, "satfs_mounts", lambda: tuple(mounts))
+    monkeypatch.setattr(flags, "satfs_mounts", lambda: tuple(mounts))
     command = click.Command("umount")
     argument = click.Argument(["place"])
-    items = completion_values.mountpoints(click.Context(command), argument, "/mnt/")
+    items = flags.complete_mountpoints(click.Context(command), argument, "/mnt/")
     assert [item.value for item in items] == ["/mnt/own", "/mnt/root"]
 
 

@@ -15,7 +15,7 @@ from fakes.processes import is_running, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.demo_tour import shortened
+from satfs.cli.commands.demo import shortened
 
 pytestmark = [pytest.mark.mounts, pytest.mark.slow]
 

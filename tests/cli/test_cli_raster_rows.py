@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from satfs.cli.raster_rows import list_rows, raster_rows
+from satfs.cli.commands.info import list_rows, raster_rows
 
 RASTER: dict[str, Any] = {
     "width": 4096,

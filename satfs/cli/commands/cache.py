@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Commands, json_flag, verbosity_flags
+from satfs.cli.flags import Commands, complete_directories, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
 from satfs.cli.output import (
@@ -33,7 +32,7 @@ _directory_flag = click.option(
     help="The cache directory, if it is not the one that mounts use.",
 )
 _mountpoint = click.argument(
-    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories
+    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_directories
 )
 
 

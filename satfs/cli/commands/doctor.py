@@ -15,9 +15,15 @@ import click
 from rich.text import Text
 
 from satfs.cli.bug_report import report_text, write_report
-from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
-from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import (
+    OutputOptions,
+    complete_directories,
+    json_flag,
+    profile_flag,
+    values_for,
+    verbosity_flags,
+)
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.mount_status import mounts_of_user, read_log
@@ -61,7 +67,9 @@ Exit codes:
        for the first of them (`satfs --help` lists them)
 """
 )
-@click.argument("mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories)
+@click.argument(
+    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_directories
+)
 @json_flag
 @profile_flag
 @click.option(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_mountpoints, verbosity_flags
 from satfs.cli.mount_status import read_log, the_mount
 from satfs.cli.output import print_remark, show
 from satfs.control.client import result_of

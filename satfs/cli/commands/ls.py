@@ -8,13 +8,11 @@ from typing import Any, Final
 
 import click
 
-from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_paths, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.output import new_table, print_json, print_remark, print_table, show
-from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import anywhere, missing_explained, query, settings_for
+from satfs.cli.targets import anywhere, missing_explained, query, where_flag
 from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
 
@@ -52,10 +50,9 @@ def ls(
 
     With --where, the scenes at and below it that fulfil the conditions are listed, however deep.
     """
-    target = anywhere(path)
-    settings = settings_for(target, profile)
+    target = anywhere(path, profile)
     with missing_explained(), logging_quietly(output_options):
-        listing = query(target, "list", settings, where)
+        listing = query(target, "list", where)
     if as_json:
         print_json(dict(listing))
     else:

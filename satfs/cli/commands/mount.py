@@ -10,9 +10,14 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
-from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, log_flags, setting_flags, verbosity_flags
+from satfs.cli.flags import (
+    OutputOptions,
+    complete_directories,
+    log_flags,
+    setting_flags,
+    verbosity_flags,
+)
 from satfs.cli.hints import hint, program_name, shell_path
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
@@ -55,7 +60,7 @@ to all users.
 `satfs --help` lists the exit codes.
 """
 )
-@click.argument("mountpoint", metavar="MOUNTPOINT", shell_complete=directories)
+@click.argument("mountpoint", metavar="MOUNTPOINT", shell_complete=complete_directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
 @click.option(
     "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as in mount(8)."

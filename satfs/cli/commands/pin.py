@@ -10,13 +10,11 @@ from typing import Final
 
 import click
 
-from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_paths, json_flag, verbosity_flags
 from satfs.cli.output import new_table, print_json, print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
-from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import missing_explained, on_mounts
+from satfs.cli.targets import missing_explained, on_mounts, where_flag
 from satfs.content.cache import maintenance
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin
@@ -160,8 +158,8 @@ def _unpin(
     if is_all == bool(paths):
         raise click.UsageError("give a PATH on a mount, or --all")
     found: list[Json] = _unpin_all() if is_all else []
-    for mounted, targets in on_mounts(paths):
-        given = {"paths": [list(each.words) for each in targets], "where": list(where)}
+    for mounted, below in on_mounts(paths):
+        given = {"paths": below, "where": list(where)}
         with missing_explained():
             found += result_of(mounted, "unpin", given)["unpinned"]
     if as_json:

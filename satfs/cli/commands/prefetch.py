@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 
 import click
 
-from satfs.cli.completion_values import paths as complete_paths
-from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_paths, json_flag, verbosity_flags
 from satfs.cli.progress import fetch, jobs_flag
-from satfs.cli.selection_flags import bands_flag, four_numbers, where_flag
+from satfs.cli.targets import where_flag
+from satfs.facts.scene import RASTER_KINDS
 from satfs.humanize import format_bytes, format_count
+
+
+def _four_numbers(kind: type[int] | type[float], form: str) -> Callable[..., list[float] | None]:
+    """Return a callback of an option whose value is four numbers with commas between them."""
+
+    def numbers_of(_context: object, _parameter: object, given: str | None) -> list[float] | None:
+        if given is None:
+            return None
+        try:
+            numbers = [kind(part) for part in given.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+            raise click.BadParameter(f"{given!r} is not of the form {form}")
+        return numbers
+
+    return numbers_of
 
 
 @click.command(
@@ -31,16 +50,22 @@ Examples:
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @where_flag
-@bands_flag
+@click.option(
+    "--bands",
+    type=click.Choice([kind.value for kind in RASTER_KINDS]),
+    multiple=True,
+    help="Only rasters of this kind, and no other byte of the deliveries; may be given several"
+    " times.",
+)
 @click.option(
     "--window",
-    callback=four_numbers(int, "COLUMN,ROW,WIDTH,HEIGHT"),
+    callback=_four_numbers(int, "COLUMN,ROW,WIDTH,HEIGHT"),
     metavar="COL,ROW,WIDTH,HEIGHT",
     help="Of each raster only the blocks of this window, in pixels from its upper left corner.",
 )
 @click.option(
     "--bbox",
-    callback=four_numbers(float, "WEST,SOUTH,EAST,NORTH"),
+    callback=_four_numbers(float, "WEST,SOUTH,EAST,NORTH"),
     metavar="W,S,E,N",
     help="Of each raster only the blocks of this box, in degrees (WGS 84), by the projection that"
     " its header states.",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_paths, json_flag, verbosity_flags
 from satfs.cli.output import print_json, print_remark, show
 from satfs.cli.targets import missing_explained, on_mounts
 from satfs.control.client import result_of
@@ -34,10 +33,9 @@ def refresh(output_options: OutputOptions, paths: tuple[str, ...], as_json: bool
     Exits with 4 if the API cannot be reached; then the earlier listing stays.
     """
     done: list[dict[str, object]] = []
-    for mounted, targets in on_mounts(paths):
-        words = [list(each.words) for each in targets]
+    for mounted, below in on_mounts(paths):
         with missing_explained():
-            result = result_of(mounted, "refresh", {"paths": words})
+            result = result_of(mounted, "refresh", {"paths": below})
         for each in result["refreshed"]:
             path = str(mounted.mountpoint / each["path"])
             done.append({**each, "path": path})

@@ -11,8 +11,13 @@ import click
 import platformdirs
 
 from satfs.atomic_file import make_directory, write_atomically
-from satfs.cli.completion_values import directories
-from satfs.cli.flags import Commands, OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import (
+    Commands,
+    OutputOptions,
+    complete_directories,
+    json_flag,
+    verbosity_flags,
+)
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
@@ -72,7 +77,7 @@ Examples:
 """
 )
 @click.argument("profile")
-@click.argument("mountpoint", shell_complete=directories)
+@click.argument("mountpoint", shell_complete=complete_directories)
 @click.option(
     "-o",
     "options",

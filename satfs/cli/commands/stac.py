@@ -16,13 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from satfs.atomic_file import write_atomically
-from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
+from satfs.cli.flags import Commands, OutputOptions, complete_paths, verbosity_flags
 from satfs.cli.output import print_json, print_remark, print_sentence
 from satfs.cli.progress import outcome_of
-from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import missing_explained, on_mounts
+from satfs.cli.targets import missing_explained, on_mounts, where_flag
 from satfs.control.client import messages_of
 from satfs.control.protocol import Done, Notice
 from satfs.errors import BadSettings
@@ -101,9 +99,9 @@ def export(
     write = _geoparquet_writer() if geoparquet else None
     items: list[Json] = []
     outcome = Exit.DONE
-    for mounted, targets in on_mounts(paths):
+    for mounted, below in on_mounts(paths):
         given = {
-            "paths": [list(each.words) for each in targets],
+            "paths": below,
             "where": list(where),
             "absolute": absolute,
         }

@@ -16,9 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import json_flag, verbosity_flags
+from satfs.cli.flags import complete_mountpoints, json_flag, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.mount_status import (
     MountReport,

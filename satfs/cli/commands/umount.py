@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import click
 
-from satfs.cli.busy_processes import busy_processes
-from satfs.cli.completion_values import mountpoints as offer_mountpoints
-from satfs.cli.flags import verbosity_flags
+from satfs.cli.flags import complete_mountpoints, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.output import print_remark, show
 from satfs.control.client import ServingProcess
@@ -18,6 +19,8 @@ from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
 
 #: Processes that keep a mount busy and are shown by name; of more, the number is shown.
 _HOLDERS_SHOWN = 5
+#: Links of a process in /proc, and what one into a mount means.
+_LINKS: Final = {"cwd": "is in it", "root": "has it as its root", "exe": "is run from it"}
 #: Longest wait for the mount's process, in seconds: it returns from the calls that wait, and waits
 #: up to five seconds for the disk to take the fetched blocks.
 _ENDING_S = 10.0
@@ -35,7 +38,7 @@ Examples:
     metavar="MOUNTPOINT...",
     nargs=-1,
     required=True,
-    shell_complete=offer_mountpoints,
+    shell_complete=complete_mountpoints,
 )
 @click.option(
     "-z",
@@ -79,7 +82,7 @@ def _detach(path: Path, process: ServingProcess, *, is_lazy: bool) -> None:
     try:
         detach(path, is_lazy=is_lazy)
     except BadMountpoint as refusal:
-        holders = list(map(str, busy_processes(absolute(path), server=process.pid)))
+        holders = busy_processes(absolute(path), server=process.pid)
         if not holders:
             raise
         more = len(holders) - _HOLDERS_SHOWN
@@ -88,3 +91,58 @@ def _detach(path: Path, process: ServingProcess, *, is_lazy: bool) -> None:
             f"{show(str(path))} is busy: {shown}. Close these files, or detach it: "
             f"{hint('satfs umount -z')} {shell_path(path)}"
         ) from refusal
+
+
+def busy_processes(mountpoint: Path, *, server: int = 0, proc: Path = Path("/proc")) -> list[str]:
+    """Return what the processes do that keep *mountpoint* busy, as far as we may see, by their ids.
+
+    This one is left out, and so is *server*, the process id of the one that serves the mount: it
+    holds the directory below.
+
+    Looks only at names that the kernel keeps in /proc, and never at the files behind them: those
+    may be on the mount, and a mount that is stuck would stick this process too.
+    """
+    entries = {int(entry.name): entry for entry in proc.iterdir() if entry.name.isdecimal()}
+    others = sorted(entries.keys() - {os.getpid(), server})
+    deeds = ((pid, next(_deeds(entries[pid], str(mountpoint)), None)) for pid in others)
+    return [f"{_program(entries[pid])} ({pid}) {deed}" for pid, deed in deeds if deed]
+
+
+def _deeds(process: Path, mountpoint: str) -> Iterator[str]:
+    for name, does in _LINKS.items():
+        if _is_within(_target(process / name), mountpoint):
+            yield does
+    try:
+        descriptors = list((process / "fd").iterdir())
+    except OSError:  # ended, or not ours to look at
+        return
+    for descriptor in descriptors:
+        target = _target(descriptor)
+        if _is_within(target, mountpoint):
+            yield f"has {target} open"
+    try:
+        lines = (process / "maps").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:  # address, mode, offset, device, inode, path (proc(5))
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and _is_within(fields[5], mountpoint):
+            yield f"has {fields[5]} mapped"
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
+
+
+def _is_within(path: str, mountpoint: str) -> bool:
+    return path == mountpoint or path.startswith(mountpoint.rstrip("/") + "/")
+
+
+def _program(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return "a process"

@@ -6,10 +6,9 @@ from collections import Counter
 
 import click
 
-from satfs.cli.completion_values import paths as complete_paths
-from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_paths, json_flag, verbosity_flags
 from satfs.cli.progress import fetch
-from satfs.cli.selection_flags import where_flag
+from satfs.cli.targets import where_flag
 from satfs.humanize import format_bytes, format_count
 
 

@@ -9,12 +9,10 @@ from typing import Final
 
 import click
 
-from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, complete_paths, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_quietly
-from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import OnMount, anywhere, missing_explained, settings_for
+from satfs.cli.targets import OnMount, Target, anywhere, missing_explained, where_flag
 from satfs.cli.waiting import run_alone, waiting_shown
 from satfs.cli.watch_loop import Memory, Watch, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
@@ -22,7 +20,6 @@ from satfs.cli.webhook import Poster, check_address, poster
 from satfs.control.conditions import parse_condition
 from satfs.control.records import open_listings
 from satfs.errors import BadSettings
-from satfs.settings import Settings
 
 #: Pause between two looks, in seconds: deliveries take hours, and each look costs requests.
 _INTERVAL_S: Final = 300
@@ -110,8 +107,7 @@ def watch(
     """
     if once and interval_s is not None:
         raise click.UsageError("--once looks once: leave out --interval")
-    target = anywhere(path)
-    settings = settings_for(target, profile)
+    target = anywhere(path, profile)
     arguments = _arguments(command)
     conditions = [parse_condition(text) for text in where]
     if any(each.level in ("task", "capture") for each in conditions):
@@ -132,15 +128,14 @@ def watch(
             conditions=conditions,
         )
 
-    memory = Memory(state or state_file(target, settings))
+    memory = Memory(state or state_file(target))
     interval = None if once else interval_s or _INTERVAL_S
     with missing_explained(), memory.alone(), logging_quietly(output_options):
-        return run_alone(_watch, target, settings, watch_of, interval, webhook)
+        return run_alone(_watch, target, watch_of, interval, webhook)
 
 
 async def _watch(
-    target: OnMount | tuple[str, ...],
-    settings: Settings | None,
+    target: Target,
     watch_of: Callable[[Source, Sequence[str], Poster | None], Watch],
     interval_s: float | None,
     webhook: str | None,
@@ -148,10 +143,9 @@ async def _watch(
     async with poster(webhook) as post:
         if isinstance(target, OnMount):
             return await watch_of(OfMount(target.mounted), target.words, post).run(interval_s)
-        assert settings is not None  # noqa: S101 - an id is requested from the API of settings
-        async with open_listings(settings, with_all=False) as listings:
-            watch = watch_of(OfApi(listings), target, post)
-            with waiting_shown(settings, is_quiet=watch.is_quiet) as on_response:
+        async with open_listings(target.settings, with_all=False) as listings:
+            watch = watch_of(OfApi(listings), target.words, post)
+            with waiting_shown(target.settings, is_quiet=watch.is_quiet) as on_response:
                 watch.on_first_response = on_response
                 return await watch.run(interval_s)
 
