@@ -31,8 +31,8 @@ from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
 from satfs.control.kernel import KernelMemory
+from satfs.control.protocol import socket_path
 from satfs.control.server import serve_control
-from satfs.control.socket_path import socket_path
 from satfs.errors import FuseMissing
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
@@ -41,7 +41,7 @@ from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.fuse_session import invalidate_entry, invalidate_inode, mounted
 from satfs.gc_tuning import Collector
-from satfs.introspection.directory import Instruments, Introspection
+from satfs.introspection.directory import Introspection
 from satfs.introspection.log_ring import log_ring
 from satfs.introspection.metrics_server import serve_metrics
 from satfs.introspection.status import Identity
@@ -265,20 +265,15 @@ def _introspection(
         cache_dir=str(settings.cache_dir),
         since_s=time.time(),
     )
-    instruments = Instruments(
-        listings=parts.listings.states,
-        contents=parts.contents,
-        connections=parts.connections,
-        token_expires_at_s=lambda: credential.token_expires_at_s,
-        refusal=parts.aleph.refusal,
-        secrets=credential.secrets,
-        api_counters=parts.aleph.counters,
-        calls=operations.counters,
-        waiting=operations.calls,
-        errnos=operations.error_reporter.counters,
-        failures=operations.error_reporter.recent,
+    return Introspection(
+        identity,
+        parts.aleph,
+        parts.listings,
+        parts.contents,
+        parts.connections,
+        operations,
+        log_ring(),
     )
-    return Introspection(identity, instruments, log_ring())
 
 
 async def _wait_until_answering(operations: Operations, mountpoint: Path) -> None:

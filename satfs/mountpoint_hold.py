@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from satfs.atomic_file import make_own_directory
-from satfs.control.socket_path import socket_path
+from satfs.control.protocol import socket_path
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import mount_at
 

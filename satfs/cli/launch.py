@@ -19,10 +19,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from msgspec.structs import asdict
 from typing import Any, TypeAlias
 
 import structlog
+from msgspec.structs import asdict
 
 from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import OutputOptions

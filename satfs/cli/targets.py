@@ -16,7 +16,7 @@ from satfs.cli.output import print_error, show
 from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.control import records
 from satfs.control.client import result_of
-from satfs.control.selecting import selected
+from satfs.control.records import selected
 from satfs.errors import BadMountpoint, NotThere
 from satfs.facts.selection import MAX_AREA_BYTES, plain_condition
 from satfs.model import Json

@@ -27,7 +27,7 @@ from satfs.cli.webhook import Poster
 from satfs.concurrent_map import concurrent_map
 from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, SeenPublications
-from satfs.control.selecting import LISTINGS_AT_ONCE
+from satfs.control.records import LISTINGS_AT_ONCE
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
 from satfs.model import Json

@@ -26,12 +26,13 @@ from satfs.control.protocol import (
     LineSplitter,
     Message,
     Notice,
+    candidates,
     error_of,
+    is_trusted,
     message_of,
     peer_credentials,
     request_line,
 )
-from satfs.control.socket_path import candidates, is_trusted
 from satfs.errors import BadMountpoint, Garbled
 from satfs.model import Json
 from satfs.mountpoints import Mounted

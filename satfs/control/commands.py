@@ -12,8 +12,8 @@ from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
 from satfs.control.raster_prefetch import block_choice_of, prefetch_blocks
 from satfs.control.rasters import described_rasters
+from satfs.control.records import selected
 from satfs.control.refreshing import refresh
-from satfs.control.selecting import selected
 from satfs.control.server import Command, SendNotice
 from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify

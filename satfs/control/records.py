@@ -2,14 +2,14 @@
 
 A path is that of the tree (`tasks/268095/…`, `captures/…`, `scenes/…`), a lone id that of a task, a
 capture or a scene. Records come from the listings, and so from memory or disk while those may be
-believed, or when the API cannot be reached.
+believed, or when the API cannot be reached; scenes are selected by conditions on them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -19,8 +19,10 @@ from satfs.api.auth import account_key
 from satfs.api.client import Aleph, http_for
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
+from satfs.concurrent_map import concurrent_map
 from satfs.content.cache import maintenance
 from satfs.content.cache.index import CachedVersion
+from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.errors import BadCache, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings
@@ -33,6 +35,8 @@ CachedVersionsOf = Callable[[], Awaitable[Iterable[CachedVersion]]]
 
 #: Longest wait for the disk in the end, in seconds.
 _CLOSING_S: Final = 2.0
+#: Listings at once.
+LISTINGS_AT_ONCE: Final = 8
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -306,3 +310,52 @@ def _text(name: str) -> str:
 
 def _bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
+
+
+async def selected(
+    catalogue: Listings, path_names: Sequence[str], where: Sequence[str]
+) -> dict[str, Json]:
+    """Return the scenes below the target of *path_names* that fulfil *where*, as a listing.
+
+    Raises:
+        BadSettings: a condition cannot be read.
+        SatfsError: a listing is not available.
+    """
+    conditions = [parse_condition(text) for text in where]
+    scenes = await _records_below(catalogue, await resolve(catalogue, path_names), conditions)
+    return listing_of(catalogue, "scenes", scenes)
+
+
+async def _records_below(
+    catalogue: Listings, thing: Found, conditions: Sequence[AnyCondition]
+) -> list[Scene]:
+    if isinstance(thing.record, Scene):
+        known = {**thing.above, "scene": thing.record.record}
+        return [thing.record] if holds_all(conditions, known) else []
+    captures: list[tuple[Mapping[str, Json], Capture]] = []
+    if isinstance(thing.record, Capture):
+        captures = [(thing.above, thing.record)]
+    else:
+        tasks = [thing.record] if isinstance(thing.record, Task) else await catalogue.tasks()
+        wanted = [task for task in tasks if may_hold(conditions, {"task": task.record})]
+
+        async def captures_of(task: Task) -> list[tuple[Mapping[str, Json], Capture]]:
+            with suppress(NotThere):  # withdrawn since it was listed
+                listing = await catalogue.captures(task.task_id)
+                return [({"task": task.record}, each) for each in listing if each.is_published]
+            return []
+
+        listings = await concurrent_map(captures_of, wanted, LISTINGS_AT_ONCE)
+        captures = [each for listing in listings for each in listing]
+
+    async def scenes_of(place: tuple[Mapping[str, Json], Capture]) -> list[Scene]:
+        above, capture = place
+        known = {**above, "capture": capture.record}
+        if may_hold(conditions, known):
+            with suppress(NotThere):
+                scenes = await catalogue.scenes(capture.capture_id)
+                return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
+        return []
+
+    found = await concurrent_map(scenes_of, captures, LISTINGS_AT_ONCE)
+    return [scene for scenes in found for scene in scenes]

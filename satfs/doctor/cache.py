@@ -17,7 +17,6 @@ from satfs.doctor.findings import Area, Check, Finding
 from satfs.doctor.machine import Machine
 from satfs.errors import BadCache
 from satfs.humanize import format_bytes
-from satfs.mountpoints import Mounted
 from satfs.settings import Settings
 
 #: Filesystems over a network, where the index cannot be shared between processes: SQLite's
@@ -107,7 +106,7 @@ def _absent(path: Path) -> Iterator[Finding]:
 
 def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
     there = _existing(path)
-    under = _mount_of(machine, there)
+    under = machine.mount_of(there)
     kind = under.fs_type if under is not None else ""
     if kind in _DISTANT or kind.startswith("fuse."):
         yield CACHE_FILESYSTEM.warning(
@@ -224,16 +223,6 @@ def _existing(path: Path) -> Path:
         else:
             return path
     return path
-
-
-def _mount_of(machine: Machine, path: Path) -> Mounted | None:
-    real = Path(os.path.realpath(path))
-    best: Mounted | None = None
-    for each in machine.mounts():
-        is_deeper = best is None or len(each.mountpoint.parts) >= len(best.mountpoint.parts)
-        if real.is_relative_to(each.mountpoint) and is_deeper:
-            best = each
-    return best
 
 
 def _memory_only(statement: str, commands: tuple[str, ...]) -> Finding:

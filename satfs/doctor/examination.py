@@ -17,12 +17,12 @@ from satfs.api import requests
 from satfs.api.client import Aleph, http_for
 from satfs.api.token_sources import mode_of
 from satfs.concurrent_map import concurrent_map
-from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
+from satfs.doctor import cache, crawlers, fuse, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.doctor.machine import Machine
-from satfs.doctor.reach import Host, HostFindings, on_the_way, reach
+from satfs.doctor.reach import Host, HostFindings, clock_finding, on_the_way, reach
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.addresses import LinkRule
@@ -68,7 +68,7 @@ def local_checks(
         (fuse.KERNEL, partial(fuse.kernel, machine)),
         (mounts.MOUNTS, partial(mounts.mounts, machine)),
         (mounts.MOUNT_HELPER, partial(mounts.mount_helper, machine)),
-        (leftovers.LEFTOVERS, partial(leftovers.leftovers, machine)),
+        (mounts.LEFTOVERS, partial(mounts.leftovers, machine)),
     ]
     if mountpoint is not None:
         found.append((mounts.MOUNTPOINT, partial(mounts.mountpoint, machine, mountpoint)))
@@ -166,16 +166,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
                 report(finding)
         api = ways[0].reply
         if api is not None:
-            report(
-                clock.finding_of(
-                    clock.skew_s(
-                        api.headers.get("date", ""),
-                        sent_at_s=api.sent_at_s,
-                        received_at_s=api.received_at_s,
-                        age=api.headers.get("age", ""),
-                    )
-                )
-            )
+            report(clock_finding(api.clock_ahead_s))
         if any(way.reply is None for way in ways):
             credential = Check(Area.ACCOUNT, "credential")
             report(_skipped(credential, "It needs a host that cannot be reached."))

@@ -144,19 +144,14 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
             f"sudo chown root {path} && sudo chmod u+s {path}",
         )
     if flags & os.ST_NOSUID:
+        under = machine.mount_of(path)
         return FUSE_HELPER.failure(
             f"{path} lies on a filesystem mounted with nosuid.",
             explanation,
             "Install it on another filesystem, or mount this one again:",
-            "sudo mount -o remount,suid " + _mounted_on(machine, path),
+            f"sudo mount -o remount,suid {'/' if under is None else under.mountpoint}",
         )
     return None
-
-
-def _mounted_on(machine: Machine, path: Path) -> str:
-    places = [each.mountpoint for each in machine.mounts()]
-    above = [place for place in places if path.is_relative_to(place)]
-    return os.fspath(max(above, key=lambda place: len(os.fspath(place)), default=Path("/")))
 
 
 def privileges(machine: Machine) -> Iterator[Finding]:

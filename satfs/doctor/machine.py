@@ -115,6 +115,12 @@ class Machine(Struct, frozen=True):
         """Return all mounts that the user can see, the lowermost first."""
         return parse_mountinfo(self.text("/proc/self/mountinfo") or "")
 
+    def mount_of(self, path: Path) -> Mounted | None:
+        """Return the mount that *path* is in, the upper one of two at the same place."""
+        real = Path(os.path.realpath(path))
+        above = [each for each in self.mounts() if real.is_relative_to(each.mountpoint)]
+        return max(reversed(above), key=lambda each: len(each.mountpoint.parts), default=None)
+
     def errno_of(self, path: Path) -> int | None:
         """Return the errno of a stat of *path*: 0 for success, None if it took too long."""
         ran = self.run(probe_command(path))

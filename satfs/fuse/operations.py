@@ -39,7 +39,7 @@ from satfs.fuse.error_reporting import ErrorReporter
 from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
 from satfs.fuse.page_store import PageStore
-from satfs.tree.desktop_names import is_polled
+from satfs.tree.names import is_polled
 from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import trio
-from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from satfs.api.cached_listing import ListingState
+from satfs.api.client import Aleph
+from satfs.api.listings import Listings
 from satfs.content.attachments import Attachments
-from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.explain import explain_object
 from satfs.introspection.explain_tree import ExplainRoot, MirrorContext
 from satfs.introspection.log_ring import LogFile, LogRing
@@ -30,7 +29,10 @@ from satfs.net.http import Http
 from satfs.redaction import for_people
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, not_there
-from satfs.views.index import IndexState
+from satfs.views.indexer import IndexState
+
+if TYPE_CHECKING:  # imports libfuse, which commands that import this do without
+    from satfs.fuse.operations import Operations
 
 #: Where it is, at the top of a mount.
 DIRECTORY_NAME: Final = b".satfs"
@@ -40,29 +42,22 @@ STATUS, METRICS, LOG, EXPLAIN = b"status.json", b"metrics", b"log", b"explain"
 _MAX_LINKS: Final = 1000
 
 
-class Instruments(Struct, frozen=True):
-    """The sources of the status record. None of them waits."""
-
-    listings: Callable[[], Sequence[ListingState]]
-    contents: Attachments
-    connections: Sequence[Http]
-    token_expires_at_s: Callable[[], float | None]
-    refusal: Callable[[], str | None]
-    secrets: Callable[[], Sequence[str]]
-    api_counters: Callable[[], Mapping[str, int]]
-    calls: Mapping[str, int]
-    waiting: Sized
-    errnos: Mapping[str, int]
-    failures: Sequence[FailureReport]
-
-
 class Introspection:
     """The status, metrics and explanations of a mount. For the event loop; never waits.
 
     The attributes are set by `mount.py`, after this is made.
     """
 
-    def __init__(self, identity: Identity, instruments: Instruments, lines: LogRing) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        aleph: Aleph,
+        listings: Listings,
+        contents: Attachments,
+        connections: Sequence[Http],
+        operations: Operations,
+        lines: LogRing,
+    ) -> None:
         #: The settings that the kernel accepted (`kernel_tuning`); None where that is not allowed.
         self.read_ahead_kb: int | None = None
         self.max_background: int | None = None
@@ -76,14 +71,18 @@ class Introspection:
             source=_text(identity.source),
             cache_dir=_text(identity.cache_dir),
         )
-        self._instruments = instruments
+        self._aleph = aleph
+        self._listings = listings
+        self._contents = contents
+        self._connections = connections
+        self._operations = operations
         self._lines = lines
 
     # -- contents --------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Json]:
         """Return the status record."""
-        return status_record(self._mount_status(), self._instruments.secrets())
+        return status_record(self._mount_status(), self._aleph.credential.secrets())
 
     def status_json(self) -> bytes:
         """Return the status record as `status.json` has it."""
@@ -107,7 +106,7 @@ class Introspection:
 
     def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
         """Return what reading an attachment took."""
-        label, contents = f"{scene}/{attachment}", self._instruments.contents
+        label, contents = f"{scene}/{attachment}", self._contents
         return explain_object(
             contents.traces.find(label),
             link_left_s=dict(contents.links_left_s(_MAX_LINKS)).get(label),
@@ -120,7 +119,7 @@ class Introspection:
         candidates = _listings_behind(path)
         if not candidates:
             return "Made by satfs itself, without a request.\n"
-        known = {(each.kind, each.id): each for each in self._instruments.listings()}
+        known = {(each.kind, each.id): each for each in self._listings.states()}
         found = next((known[each] for each in candidates if each in known), None)
         text = "Made from records that came with a listing: no request of its own.\n"
         if path[-1] == "item.json":
@@ -144,34 +143,34 @@ class Introspection:
     # -- gathering -------------------------------------------------------------------------------
 
     def _mount_status(self) -> MountStatus:
-        reads = self._instruments
+        contents, reporter = self._contents, self._operations.error_reporter
         return MountStatus(
             now_s=time.time(),
             identity=self._identity,
             away=self._away(),
-            token_expires_at_s=reads.token_expires_at_s(),
-            refusal=reads.refusal(),
-            links=tuple(reads.contents.links_left_s(_MAX_LINKS)),
-            listings=reads.listings(),
-            transfers=reads.contents.transfers(),
-            content=reads.contents.statistics(),
-            connections=self._connections(),
-            reading=reads.contents.traces.sums,
-            spent=reads.contents.egress.spent(),
-            api=reads.api_counters(),
-            calls=reads.calls,
-            n_calls_waiting=len(reads.waiting),
-            errnos=reads.errnos,
-            failures=tuple(reads.failures),
+            token_expires_at_s=self._aleph.credential.token_expires_at_s,
+            refusal=self._aleph.refusal(),
+            links=tuple(contents.links_left_s(_MAX_LINKS)),
+            listings=self._listings.states(),
+            transfers=contents.transfers(),
+            content=contents.statistics(),
+            connections=self._pool_counters(),
+            reading=contents.traces.sums,
+            spent=contents.egress.spent(),
+            api=self._aleph.counters(),
+            calls=self._operations.counters,
+            n_calls_waiting=len(self._operations.calls),
+            errnos=reporter.counters,
+            failures=tuple(reporter.recent),
             read_ahead_kb=self.read_ahead_kb,
             max_background=self.max_background,
             control=self.control,
             index=None if self.index is None else self.index(),
         )
 
-    def _connections(self) -> Mapping[str, int]:
+    def _pool_counters(self) -> Mapping[str, int]:
         sums: Counter[str] = Counter()
-        for http in self._instruments.connections:
+        for http in self._connections:
             if (figures := http.statistics()) is not None:
                 sums.update(asdict(figures))
         return sums
@@ -182,12 +181,12 @@ class Introspection:
             UnreachableHost(
                 origin, now_s - (hosts.offline_since(origin) or now_s), hosts.offline_reason(origin)
             )
-            for hosts in (http.reachability for http in self._instruments.connections)
+            for hosts in (http.reachability for http in self._connections)
             for origin in hosts.offline_origins()
         )
 
     def _clean(self, text: str) -> str:
-        return for_people(text, self._instruments.secrets())
+        return for_people(text, self._aleph.credential.secrets())
 
 
 class IntrospectionDirectory(Directory):

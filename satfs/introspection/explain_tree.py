@@ -7,7 +7,7 @@ listing as that one does. It sends no request about an object: a file's name is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 from msgspec import Struct
@@ -18,27 +18,18 @@ from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId
 from satfs.tree.nodes import Attributes, Directory, Entry, Node, not_there
 from satfs.tree.scenes import SceneDirectory
 
+if TYPE_CHECKING:
+    from satfs.introspection.directory import Introspection
+
 #: Entries made between two checkpoints: some ten milliseconds' worth.
 _BATCH: Final = 500
-
-
-class Explainer(Protocol):
-    """Explains files (`introspection.directory`). Never waits."""
-
-    def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
-        """Return what reading an attachment took."""
-        ...
-
-    def of_record(self, path: Sequence[str]) -> str:
-        """Return where the file at *path*, made from records, has them from."""
-        ...
 
 
 class MirrorContext(Struct, frozen=True):
     """The parts that all directories of the mirror share."""
 
     snapshots: Snapshots
-    explainer: Explainer
+    explainer: Introspection
 
 
 class ExplainDirectory(Directory):

@@ -21,7 +21,7 @@ from satfs.fuse.error_reporting import FailureReport
 from satfs.model import Json
 from satfs.read_trace import TraceTotals
 from satfs.redaction import for_people
-from satfs.views.index import IndexState
+from satfs.views.indexer import IndexState
 
 #: Entries of each list in the record; beside the number of all. The record stays one that
 #: a person can read and a program parses in a millisecond.

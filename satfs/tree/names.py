@@ -9,7 +9,7 @@ percent-escaped bytes of their UTF-8 form, as in a URL: `a/b` is `a%2Fb`. Escape
 - lone surrogates, which JSON can carry and UTF-8 cannot;
 - a percent sign, where it would otherwise read as an escape, so that no two texts share a name;
 - the first character of a text that is a name of our own beside it (`task.json` among captures),
-  or one that is answered from memory (`satfs.tree.desktop_names`).
+  or one that programs look for everywhere (`is_polled`).
 
 Nothing else is touched. Unicode normalisation, in particular, stays as sent: two texts that differ
 only in it are two files. The empty text is `%`.
@@ -30,7 +30,73 @@ from typing import Final
 import xxhash
 
 from satfs.humanize import CONTROLS, SURROGATES
-from satfs.tree.desktop_names import is_polled
+
+#: Names that desktops, shells and tools probe for in every directory; answered from memory. A file
+#: manager that opens a directory looks up a handful of names that a delivery never holds, and
+#: repeats itself every few seconds; a shell prompt probes each directory for a repository. Requests
+#: for these look-ups would cost more than the browsing itself (s3fs issue 858, libfuse issue 651).
+_POLLED: Final = frozenset(
+    {
+        # freedesktop.org, GNOME, KDE, Xfce: trash, hidden files, icons and volume names
+        ".Trash",
+        ".hidden",
+        ".directory",
+        ".xdg-volume-info",
+        ".VolumeIcon.icns",
+        ".volume.icns",
+        ".autorun",
+        "autorun",
+        "autorun.sh",
+        "autorun.inf",
+        "AUTORUN.INF",
+        # thumbnails beside the files, and pictures for a folder
+        ".sh_thumbnails",
+        ".thumbnails",
+        ".folder.png",
+        "folder.jpg",
+        "Folder.jpg",
+        "cover.jpg",
+        # leave to index, or not
+        ".trackerignore",
+        ".nomedia",
+        ".nobackup",
+        ".metadata_never_index",
+        ".fseventsd",
+        ".Spotlight-V100",
+        ".TemporaryItems",
+        # Windows and macOS, through Samba
+        "desktop.ini",
+        "Desktop.ini",
+        "Thumbs.db",
+        ".DS_Store",
+        ".localized",
+        ".apdisk",
+        # version control and project probes of shells, editors and desktops
+        ".git",
+        ".hg",
+        ".svn",
+        ".bzr",
+        "_darcs",
+        "CVS",
+        "HEAD",
+        ".editorconfig",
+        ".envrc",
+        # backup tools at the top of a volume
+        ".snapshot",
+        ".snapshots",
+        ".zfs",
+    }
+)
+#: `.Trash-1000` (one per user), AppleDouble files, and what NFS clients and FUSE rename to.
+_POLLED_FORM: Final = re.compile(
+    r"\.Trash-\d+|\._.*|\.nfs[0-9a-f]{8,}|\.fuse_hidden[0-9a-f]+", re.S
+)
+
+
+def is_polled(name: str) -> bool:
+    """Return whether *name* is one that programs look for everywhere, and that is never there."""
+    return name in _POLLED or (name.startswith(".") and _POLLED_FORM.fullmatch(name) is not None)
+
 
 #: See `order_of`. Positions in a directory are positive numbers of 63 bits (off_t).
 MAX_ORDER: Final = 2**62 - 3

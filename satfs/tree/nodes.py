@@ -127,7 +127,7 @@ class Directory(Node):
 
     __slots__ = ()
 
-    #: Whether the directory may have a name that desktops poll (`tree.desktop_names`). If not,
+    #: Whether the directory may have a name that desktops poll (`tree.names.is_polled`). If not,
     #: these names are not looked up here.
     holds_polled_names: ClassVar[bool] = False
     #: Whether `.satfs/explain/` mirrors it: each file in it comes of one listing, or of one object.

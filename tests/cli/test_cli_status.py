@@ -30,8 +30,8 @@ from satfs.cli.mount_status import (
     remedy_of,
     report_of,
 )
+from satfs.control.protocol import socket_path
 from satfs.control.server import Command, SendNotice, serve_control
-from satfs.control.socket_path import socket_path
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import DemoAccount
 from satfs.humanize import format_bytes, format_duration

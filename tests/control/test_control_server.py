@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from satfs.atomic_file import make_own_directory
-from satfs.control import server, socket_path
+from satfs.control import protocol, server
 from satfs.control.client import messages_of, result_of
 from satfs.control.protocol import (
     Alive,
@@ -49,7 +49,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def path(runtime: Path) -> Path:
     """Return where a mount at /mnt/x has its socket."""
-    return socket_path.socket_path(Path("/mnt/x"))
+    return protocol.socket_path(Path("/mnt/x"))
 
 
 @asynccontextmanager
@@ -283,7 +283,7 @@ async def test_without_a_place_for_the_socket_the_mount_goes_on(
     expect_log("no control socket")
     os.close(os.open(runtime / "satfs", os.O_CREAT))
     async with trio.open_nursery() as nursery:
-        path = socket_path.socket_path(Path("/mnt/x"))
+        path = protocol.socket_path(Path("/mnt/x"))
         assert await nursery.start(serve_control, path, {}) is None
         nursery.cancel_scope.cancel()
 
@@ -388,13 +388,11 @@ async def test_hanging_up_is_closing_the_iterator(path: Path) -> None:
 
 def test_addresses_are_never_too_long() -> None:
     """A socket's address has 107 bytes (unix(7)), however long $XDG_RUNTIME_DIR is."""
-    path = socket_path.socket_path(Path("/m"), {"XDG_RUNTIME_DIR": "/" + "x" * 200})
-    assert len(os.fsencode(path)) <= socket_path.ADDRESS_BYTES
+    path = protocol.socket_path(Path("/m"), {"XDG_RUNTIME_DIR": "/" + "x" * 200})
+    assert len(os.fsencode(path)) <= protocol.ADDRESS_BYTES
 
 
 def test_where_a_mount_listens_is_where_a_command_looks(runtime: Path) -> None:
     for mountpoint in (Path("/mnt/a"), Path("/mnt/\udcff")):
-        assert socket_path.socket_path(mountpoint) in socket_path.candidates(
-            mountpoint, (os.geteuid(),)
-        )
-    assert socket_path.socket_name(Path("/mnt/a")) != socket_path.socket_name(Path("/mnt/b"))
+        assert protocol.socket_path(mountpoint) in protocol.candidates(mountpoint, (os.geteuid(),))
+    assert protocol.socket_name(Path("/mnt/a")) != protocol.socket_name(Path("/mnt/b"))

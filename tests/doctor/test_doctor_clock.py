@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.fetch.links import MARGIN_S
-from satfs.doctor.clock import NOTE_FROM_S, WARN_FROM_S, finding_of, skew_s
 from satfs.doctor.findings import Severity
+from satfs.doctor.reach import NOTE_FROM_S, WARN_FROM_S, clock_finding, skew_s
 
 NOON_S = 1_790_000_000.0
 
@@ -58,7 +58,7 @@ def test_an_answer_out_of_a_proxys_cache_is_as_old_as_it_says() -> None:
 
 @given(st.floats(-1e12, 1e12))
 def test_the_amounts_that_count_are_those_documented(ahead_s: float) -> None:
-    severity = finding_of(ahead_s).severity
+    severity = clock_finding(ahead_s).severity
 
     expected = (
         Severity.OK
@@ -85,11 +85,11 @@ def test_it_is_warned_from_the_margin_that_links_have() -> None:
     ],
 )
 def test_the_difference_is_told_with_its_direction(ahead_s: float, words: str) -> None:
-    assert finding_of(ahead_s).statement == f"The clock is {words} the API's."
+    assert clock_finding(ahead_s).statement == f"The clock is {words} the API's."
 
 
 def test_without_a_date_nobody_knows() -> None:
-    finding = finding_of(None)
+    finding = clock_finding(None)
 
     assert finding.severity is Severity.NOTE
     assert finding.commands == ("timedatectl status",)

@@ -15,7 +15,7 @@ import pytest
 from doctor.conftest import MadeUp, only
 
 from satfs.demo import scratch
-from satfs.doctor import leftovers, mounts
+from satfs.doctor import mounts
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Machine, ProgramResult, run_bounded
 from satfs.errors import BadMountpoint
@@ -191,12 +191,12 @@ def test_a_socket_nobody_listens_at_is_left_behind(made: MadeUp) -> None:
     dead.bind(os.fspath(directory / "dead.sock"))
     dead.close()
 
-    finding = only(leftovers.leftovers(made.machine))
+    finding = only(mounts.leftovers(made.machine))
     subprocess.run(finding.commands[0], shell=True, check=True)
 
     assert finding.severity is Severity.NOTE
     assert [path.name for path in directory.iterdir()] == ["living.sock"]
-    assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+    assert only(mounts.leftovers(made.machine)).severity is Severity.OK
     living.close()
 
 
@@ -209,11 +209,11 @@ def test_what_a_killed_demo_leaves_is_told(made: MadeUp, monkeypatch: pytest.Mon
     with scratch.scratch_directory() as in_use:
         assert in_use.parent == temporary
 
-        finding = only(leftovers.leftovers(made.machine))
+        finding = only(mounts.leftovers(made.machine))
 
         assert finding.commands == (f"rm -r {temporary / 'satfs-demo-left'}",)
         made.uid = os.getuid() + 1
-        assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+        assert only(mounts.leftovers(made.machine)).severity is Severity.OK
 
 
 def test_the_next_demo_removes_what_a_killed_one_left(

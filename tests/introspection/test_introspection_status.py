@@ -31,7 +31,7 @@ from satfs.introspection.status import (
 )
 from satfs.model import ByteRange
 from satfs.read_trace import TraceTotals
-from satfs.views.index import IndexState
+from satfs.views.indexer import IndexState
 
 SECRET = "s3ntinel-t0ken-that-nobody-may-see"
 LINK = "https://store.test/o?X-Amz-Signature=s3ntinel"

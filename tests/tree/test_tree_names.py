@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from satfs.tree.desktop_names import is_polled
-from satfs.tree.names import NAME_MAX_BYTES, file_names, is_cut, name_of, text_of
+from satfs.tree.names import NAME_MAX_BYTES, file_names, is_cut, is_polled, name_of, text_of
 
 OWN = frozenset(
     {

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 
 from satfs.errors import Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
-from satfs.views.index import N_LATEST, IndexedScene, Links, links_of, read_saved, saved
-from satfs.views.indexer import SceneIndexer
+from satfs.views.indexer import (
+    N_LATEST,
+    IndexedScene,
+    Links,
+    SceneIndexer,
+    links_of,
+    read_saved,
+    saved,
+)
 
 DAY_S = 86400.0
 
