@@ -300,8 +300,8 @@ class Aleph:
             value = wire.one(response.body)
             # An envelope of one, as filtered listings have it.
             entries = value["results"] if isinstance(value.get("results"), list) else [value]
-            for record in wire.packed(entries, reader):
-                if is_it(record):
+            for record in map(reader, entries):
+                if record is not None and is_it(record):
                     return record
             raise Garbled("the response is about something else")
 

@@ -187,24 +187,12 @@ def new_records(page: RecordPage, index: dict[str, int]) -> RecordPage | None:
     )
 
 
-class RecordPacker(Generic[R]):
-    """Packs the records of one page, which can be read after `finish`."""
-
-    def __init__(self, reader: Reader[R]) -> None:
-        self._reader = reader
-        self._ids: list[str] = []
-        self._contents: list[bytes] = []
-
-    def add(self, cleaned: CleanedEntry) -> None:
-        """Take in one more record."""
-        self._ids.append(cleaned.id)
-        self._contents.append(cleaned.content)
-
-    def finish(self) -> RecordList[R]:
-        """Return what was added."""
-        if not self._ids:
-            return RecordList(self._reader)
-        return RecordList(self._reader, (packed_page(self._ids, self._contents),))
+def packed(reader: Reader[R], entries: Sequence[CleanedEntry]) -> RecordList[R]:
+    """Return the list of the records that were kept as *entries*."""
+    if not entries:
+        return RecordList(reader)
+    ids, contents = zip(*entries, strict=True)
+    return RecordList(reader, (packed_page(ids, contents),))
 
 
 def packed_page(ids: Sequence[str], contents: Sequence[bytes]) -> RecordPage:

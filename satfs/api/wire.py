@@ -11,7 +11,7 @@ each record. A page is parsed record by record, so that other threads run in bet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -28,7 +28,7 @@ from satfs.api.json_document import (
     parsed,
 )
 from satfs.api.readers import CleanedEntry, Reader, id_in, without_secrets
-from satfs.api.record_list import RecordList, RecordPacker
+from satfs.api.record_list import packed
 from satfs.errors import Garbled
 from satfs.model import Json
 from satfs.redaction import may_hold_secrets
@@ -107,7 +107,7 @@ def page_of(body: bytes, reader: Reader[R]) -> Page:
             response would make everything disappear that was listed before.
     """
     sent = _sent(body)
-    packer = RecordPacker(reader)
+    kept: list[CleanedEntry] = []
     n_unusable = n_unreadable = 0
     # One entry at a time: a whole page of them would take ten times the memory of its JSON.
     for raw in sent.entries:
@@ -119,20 +119,11 @@ def page_of(body: bytes, reader: Reader[R]) -> Page:
         if cleaned is None:
             n_unusable += 1
         else:
-            packer.add(cleaned)
-    kept = packer.finish()
+            kept.append(cleaned)
     if sent.entries and not kept:
         raise Garbled("no entry of the page has an id")
-    return replace(sent, entries=kept, n_unusable=n_unusable, n_unreadable=n_unreadable)
-
-
-def packed(entries: Iterable[Json], reader: Reader[R]) -> RecordList[R]:
-    """Return the records that *reader* makes of *entries*; those without an id are left out."""
-    packer = RecordPacker(reader)
-    for entry in entries:
-        if (cleaned := reader.clean(entry)) is not None:
-            packer.add(cleaned)
-    return packer.finish()
+    records = packed(reader, kept)
+    return replace(sent, entries=records, n_unusable=n_unusable, n_unreadable=n_unreadable)
 
 
 def one(body: bytes) -> Mapping[str, Json]:

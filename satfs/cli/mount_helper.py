@@ -9,6 +9,7 @@ words; `satfs.cli.main` passes them to this module, too.
 
 from __future__ import annotations
 
+import getopt
 import os
 import pwd
 import sys
@@ -19,7 +20,6 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from satfs import __version__
 from satfs.cli.exit_codes import Exit, failure_of
@@ -92,42 +92,40 @@ def parse_arguments(arguments: Sequence[str]) -> MountRequest:
     Raises:
         BadSettings: they make no sense; the message has the usage.
     """
-    places: list[str] = []
-    texts: list[str] = []
-    letters = ""
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in ("-o", "-t", "-N"):
-            value = next(rest, None)
-            if value is None:
-                raise BadSettings(f"{argument} needs a value; {_USAGE}")
-            _check_value(argument, value)
-            texts += [value] if argument == "-o" else []
-        elif argument.startswith("-") and len(argument) > 1 and set(argument[1:]) <= set("sfnv"):
-            letters += argument[1:]
-        elif argument.startswith("-"):
-            raise BadSettings(_USAGE)
-        else:
-            places.append(argument)
+    try:
+        flags, places = getopt.gnu_getopt(list(arguments), "sfnvo:t:N:")
+    except getopt.GetoptError as failure:
+        raise BadSettings(f"{failure.msg}; {_USAGE}") from None
     if len(places) != 2:
         raise BadSettings(_USAGE)
-    return _sort_out(
-        MountRequest(
-            _profile(places[0]),
-            places[1],
-            is_sloppy="s" in letters,
-            is_fake="f" in letters,
-            is_verbose="v" in letters,
-        ),
-        [option for text in texts for option in split_escaped(text) if option],
+    for flag, value in flags:
+        if flag == "-t" and value not in _TYPES:
+            raise BadSettings(f"-t: the types of a satfs mount are {' and '.join(_TYPES[::2])}")
+        if flag == "-N":
+            raise BadSettings("-N: run mount(8) itself in that namespace, with nsenter(1)")
+    profile, given = _profile(places[0]), {flag for flag, _ in flags}
+    kept, act_as = [], None
+    for option in (each for flag, text in flags if flag == "-o" for each in split_escaped(text)):
+        name, _, value = option.partition("=")
+        if option in ("", "ro", "rw"):
+            continue  # mount(8) adds `rw` by itself; the mount is read-only either way
+        if name == "setuid":
+            if not value:
+                raise BadSettings("-o setuid needs a user: -o setuid=NAME")
+            act_as = value
+        elif name == "profile" and value != profile:
+            raise BadSettings("-o profile: the source names the profile: satfs:PROFILE")
+        elif name != "profile":
+            kept.append(option)
+    return MountRequest(
+        profile,
+        places[1],
+        tuple(kept),
+        is_sloppy="-s" in given,
+        is_fake="-f" in given,
+        is_verbose="-v" in given,
+        act_as=act_as,
     )
-
-
-def _check_value(flag: str, value: str) -> None:
-    if flag == "-t" and value not in _TYPES:
-        raise BadSettings(f"-t: the types of a satfs mount are {' and '.join(_TYPES[::2])}")
-    if flag == "-N":
-        raise BadSettings("-N: run mount(8) itself in that namespace, with nsenter(1)")
 
 
 def _profile(source: str) -> str:
@@ -135,24 +133,6 @@ def _profile(source: str) -> str:
     if prefix + colon != SOURCE_PREFIX or not profile:
         raise BadSettings("the source of a satfs mount is satfs:PROFILE, such as satfs:default")
     return profile
-
-
-def _sort_out(request: MountRequest, options: Sequence[str]) -> MountRequest:
-    """Take from *options* what is for this program alone, and leave the rest in `options`."""
-    kept, act_as = [], None
-    for option in options:
-        name, _, value = option.partition("=")
-        if option in ("ro", "rw"):
-            continue  # mount(8) adds `rw` by itself; the mount is read-only either way
-        if name == "setuid":
-            if not value:
-                raise BadSettings("-o setuid needs a user: -o setuid=NAME")
-            act_as = value
-        elif name == "profile" and value != request.profile:
-            raise BadSettings("-o profile: the source names the profile: satfs:PROFILE")
-        elif name != "profile":
-            kept.append(option)
-    return replace(request, options=tuple(kept), act_as=act_as)
 
 
 # -- acting as another user ------------------------------------------------------------------------

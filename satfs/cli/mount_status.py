@@ -11,22 +11,23 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from satfs.api.json_document import is_nested_deeper
 from satfs.cli.hints import hint, shell_path
 from satfs.control.client import MountSilent, result_of
+from satfs.doctor.machine import run_bounded
 from satfs.errors import BadMountpoint, SatfsError
 from satfs.mountpoints import DEAD_ERRNOS, Mounted, locate, satfs_mounts
+
+T = TypeVar("T")
 
 #: Longest wait for a mount, in seconds. It responds from memory, within milliseconds.
 PATIENCE_S: Final = 3.0
@@ -39,21 +40,18 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 _MAX_DEPTH: Final = 20
 #: Mounts queried at once: each takes a thread, and some a process.
 _MAX_QUERIES: Final = 32
-_PIECE_BYTES: Final = 256 * 1024
-#: How long a reader that was killed is waited for, in seconds.
-_ENDING_S: Final = 0.05
-#: Exit code of a reader whose error has no number.
-_FAILED: Final = 255
-#: Prints a file, or exits with the number of the error.
+#: Prints a file, or exits with the number of the error. A file that is too long counts as an error.
 _READER: Final = """
 import os, sys
 try:
     file = os.open(sys.argv[1], os.O_RDONLY)
-    while piece := os.read(file, 1 << 20):
+    left = int(sys.argv[2])
+    while left >= 0 and (piece := os.read(file, 1 << 20)):
         os.write(1, piece)
+        left -= len(piece)
 except OSError as failure:
     os._exit(failure.errno if 0 < failure.errno < 256 else 255)
-os._exit(0)
+os._exit(255 if left < 0 else 0)
 """
 
 
@@ -163,17 +161,22 @@ def read_log(mounted: Mounted) -> str:
     if response is None or response[0] != 0:
         remedy = remedy_of(state, mounted.mountpoint)
         raise BadMountpoint(f"{mounted.mountpoint}: {state}. {remedy}")
-    return response[1].decode("utf-8", "replace")
+    return response[1]
 
 
-def query_mounts(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[MountReport]:
-    """Return the report of each of *mounts*; waits *patience_s* seconds for each at most.
+def on_each(mounts: Sequence[Mounted], query: Callable[[Mounted], T]) -> list[T]:
+    """Return what *query* returns for each of *mounts*.
 
     Up to `_MAX_QUERIES` are queried at once, each in a thread: a mount that does not respond takes
     no time away from the others.
     """
     with ThreadPoolExecutor(max(1, min(_MAX_QUERIES, len(mounts)))) as pool:
-        return list(pool.map(lambda each: _query(each, patience_s), mounts))
+        return list(pool.map(query, mounts))
+
+
+def query_mounts(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[MountReport]:
+    """Return the report of each of *mounts*; waits *patience_s* seconds for each at most."""
+    return on_each(mounts, lambda each: _query(each, patience_s))
 
 
 def _query(mounted: Mounted, patience_s: float) -> MountReport:
@@ -196,40 +199,19 @@ def _query(mounted: Mounted, patience_s: float) -> MountReport:
 
 def _read_through_mount(
     mounted: Mounted, name: str, deadline_s: float, max_bytes: int
-) -> tuple[int, bytes] | None:
+) -> tuple[int, str] | None:
     """Return the exit code and the output of a process that reads `.satfs/NAME` in a mount.
 
     None if it does not end before *deadline_s*. A file of more than *max_bytes* counts as an error:
     no mount of ours has one.
     """
     file = str(mounted.mountpoint / ".satfs" / name)
-    reader = subprocess.Popen(  # noqa: S603 - no word of this comes from outside
-        [sys.executable, "-I", "-S", "-c", _READER, file],
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the command alone
-    )
-    assert reader.stdout is not None  # noqa: S101 - it was made with a pipe
-    data = bytearray()
-    with reader.stdout as pipe:
-        readable = select.poll()
-        readable.register(pipe, select.POLLIN)
-        while (left_s := deadline_s - time.monotonic()) > 0 and readable.poll(left_s * 1000):
-            piece = os.read(pipe.fileno(), _PIECE_BYTES)
-            data += piece
-            if not piece:
-                return reader.wait(), bytes(data)
-            if len(data) > max_bytes:
-                break
-    reader.kill()
-    with suppress(subprocess.TimeoutExpired):
-        reader.wait(_ENDING_S)  # a process that is stuck in a mount ends when the mount does
-    return (_FAILED, b"") if len(data) > max_bytes else None
+    command = [sys.executable, "-I", "-S", "-c", _READER, file, str(max_bytes)]
+    ran = run_bounded(command, deadline_s - time.monotonic())
+    return None if ran is None else (ran.code, ran.output)
 
 
-def report_of(mounted: Mounted, code: int, output: bytes) -> MountReport:
+def report_of(mounted: Mounted, code: int, output: str) -> MountReport:
     """Return what the exit code and the output of a reader of `status.json` mean. Pure."""
     if code != 0:
         return MountReport(mounted, _STATES.get(code, State.MUTE))
@@ -241,23 +223,9 @@ def report_of(mounted: Mounted, code: int, output: bytes) -> MountReport:
 
 
 def _report(mounted: Mounted, status: object) -> MountReport:
-    if not isinstance(status, dict) or not _is_shallow(status):
+    if not isinstance(status, dict) or is_nested_deeper(status, _MAX_DEPTH):
         return MountReport(mounted, State.MUTE)
     return MountReport(mounted, _state_of(status), status)
-
-
-def _is_shallow(value: object) -> bool:
-    """Return whether *value* is nested no deeper than a status record may be."""
-    layer = [value]
-    for _ in range(_MAX_DEPTH):
-        inner: list[object] = []
-        for each in layer:
-            if isinstance(each, dict):
-                inner.extend(each.values())
-            elif isinstance(each, list):
-                inner.extend(each)
-        layer = inner
-    return not layer
 
 
 def _state_of(status: Mapping[str, Any]) -> State:

@@ -9,11 +9,11 @@ finished take turns: tasks that are long over, captures that were published long
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
 from msgspec import Struct, field
 
 from satfs.errors import BadSettings
@@ -52,13 +52,22 @@ class Event(Struct, frozen=True):
         }
 
 
-class SeenCapture(Struct):
+class SeenCapture(Struct, rename={"task_id": "task", "requested_at_s": "asked_at_s"}):
     """A published capture: its scenes, when it was seen and when they were last requested."""
 
     task_id: str
     seen_at_s: float
     requested_at_s: float = 0.0
     scenes: set[str] | None = None
+
+
+class SavedPublications(Struct, rename={"version": "satfs_watch"}):
+    """`SeenPublications` on disk."""
+
+    version: int
+    is_begun: bool
+    tasks: dict[str, float]
+    captures: dict[str, SeenCapture]
 
 
 class SeenPublications(Struct):
@@ -143,23 +152,8 @@ class SeenPublications(Struct):
 
     def as_text(self) -> str:
         """Return all of it as text."""
-        captures = {
-            id: {
-                "task": seen.task_id,
-                "seen_at_s": seen.seen_at_s,
-                "asked_at_s": seen.requested_at_s,
-                "scenes": None if seen.scenes is None else sorted(seen.scenes),
-            }
-            for id, seen in self.captures.items()
-        }
-        return json.dumps(
-            {
-                "satfs_watch": _VERSION,
-                "is_begun": self.is_begun,
-                "tasks": self.tasks,
-                "captures": captures,
-            }
-        )
+        saved = SavedPublications(_VERSION, self.is_begun, self.tasks, self.captures)
+        return msgspec.json.encode(saved, order="sorted").decode()
 
     @classmethod
     def of_text(cls, text: str) -> SeenPublications:
@@ -170,24 +164,12 @@ class SeenPublications(Struct):
                 reported again.
         """
         try:
-            document = json.loads(text)
-            if document["satfs_watch"] != _VERSION:
-                raise ValueError
-            return cls(
-                bool(document["is_begun"]),
-                {str(id): float(at_s) for id, at_s in document["tasks"].items()},
-                {
-                    str(id): SeenCapture(
-                        str(each["task"]),
-                        float(each["seen_at_s"]),
-                        float(each["asked_at_s"]),
-                        None if each["scenes"] is None else set(map(str, each["scenes"])),
-                    )
-                    for id, each in document["captures"].items()
-                },
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise BadSettings("it is not a record of what was seen") from None
+            saved = msgspec.json.decode(text, type=SavedPublications)
+        except (ValueError, RecursionError):
+            saved = None
+        if saved is None or saved.version != _VERSION:
+            raise BadSettings("it is not a record of what was seen")
+        return cls(saved.is_begun, saved.tasks, saved.captures)
 
 
 def _is_over(record: Mapping[str, Json], now_s: float) -> bool:

@@ -17,12 +17,11 @@ from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import raster_paths
-from satfs.tree.extras import Extra
 from satfs.tree.nodes import ContentFile, Directory, File, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
-from satfs.tree.sources import Catalogue
+from satfs.tree.sources import Catalogue, Extra
 from satfs.tree.tasks import TaskDirectory
 
 

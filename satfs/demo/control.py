@@ -11,8 +11,8 @@ from satfs.demo.request_log import as_plain
 from satfs.demo.server import DemoOrigin
 
 
-def _add_fault(origin: DemoOrigin, name: str, endpoint: str = "*", **options: Any) -> None:
-    origin.faults.add(name, endpoint, **options)
+def _add_fault(origin: DemoOrigin, **given: Any) -> None:
+    origin.faults.add(**given)
 
 
 def _replace_by_ramp(

@@ -229,6 +229,12 @@ class Fault:
         return True
 
 
+#: The fields of `Fault` that state which requests it meets.
+_LIMITS: Final = frozenset(
+    {"count", "skip", "every", "probability", "seed", "path_contains", "ranged"}
+)
+
+
 class FaultTable:
     """The faults switched on at the moment. Safe to change from any thread."""
 
@@ -242,28 +248,14 @@ class FaultTable:
     def __len__(self) -> int:
         return len(self._faults)
 
-    def add(
-        self,
-        name: str,
-        endpoint: str = "*",
-        *,
-        count: int | None = None,
-        skip: int = 0,
-        every: int = 1,
-        probability: float = 1.0,
-        seed: int = 0,
-        path_contains: str = "",
-        ranged: bool | None = None,
-        **parameters: Any,
-    ) -> Fault:
-        """Switch a fault on; see `Fault` for when it strikes and `KINDS` for its parameters.
+    def add(self, name: str, endpoint: str = "*", **given: Any) -> Fault:
+        """Switch a fault on; *given* are fields of `Fault`, and parameters of its kind (`KINDS`).
 
         Raises:
             ValueError: no fault, endpoint or parameter has that name.
         """
-        fault = Fault(
-            name, endpoint, count, skip, every, probability, seed, path_contains, ranged, parameters
-        )
+        limits = {key: given.pop(key) for key in _LIMITS & given.keys()}
+        fault = Fault(name, endpoint, **limits, parameters=given)
         with self._lock:
             self._faults.append(fault)
         return fault

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from posixpath import join, normpath
-from typing import Any, Final
-from xml.parsers import expat
+from typing import Final
+from xml.etree import ElementTree
 
 from msgspec import Struct, field
 
@@ -54,103 +54,63 @@ class Vrt(Struct, frozen=True):
 def read_vrt(body: bytes, directory: str = "") -> Vrt | None:
     """Return the facts of the VRT in *body*, a member in *directory* of the delivery, or None.
 
-    A document type is refused: GDAL writes none, and entities expand to gigabytes.
+    A document type is refused: GDAL writes none, and entities expand to gigabytes. So are encodings
+    of two bytes a character, in which one would not be found; GDAL writes UTF-8.
     """
-    reading = _Reading()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = reading.start
-    parser.EndElementHandler = reading.end
-    parser.CharacterDataHandler = reading.text
-    parser.StartDoctypeDeclHandler = reading.refuse
-    try:
-        parser.Parse(body, True)
-    except (expat.ExpatError, ValueError):
+    if b"<!DOCTYPE" in body or b"\0" in body:
         return None
-    return reading.result(directory)
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - without a document type nothing expands
+    except (ElementTree.ParseError, ValueError, LookupError):  # the latter: of its encoding
+        return None
+    if root.tag != "VRTDataset" or _is_too_large(root):
+        return None
+    bands = root.findall("VRTRasterBand")
+    types = {_DATA_TYPES.get(band.get("dataType", "Byte")) for band in bands}
+    no_data = {values.number(_text(each)) for each in root.findall("VRTRasterBand/NoDataValue")}
+    srs = _text(root.find("SRS"))
+    match = _AUTHORITY.search(srs)
+    return Vrt(
+        n_bands=len(bands),
+        data_type=types.pop() if len(types) == 1 else None,
+        no_data=no_data.pop() if len(no_data) == 1 else None,
+        epsg=values.epsg(match[1] or match[2]) if match else values.epsg(srs),
+        sources=_sources(root, _transform(_text(root.find("GeoTransform"))), directory),
+    )
 
 
-class _Reading:
-    """Collects what is read of a VRT, element by element."""
+def _is_too_large(root: ElementTree.Element) -> bool:
+    level, n_elements = [root], 0
+    for _ in range(MAX_DEPTH):
+        n_elements += len(level)
+        level = [inner for outer in level for inner in outer]
+    return bool(level) or n_elements > MAX_ELEMENTS
 
-    def __init__(self) -> None:
-        self._path: list[str] = []
-        self._text: list[str] = []
-        self._n_elements = 0
-        self._bands: list[str | None] = []
-        self._no_data: list[str] = []
-        self._values: dict[str, str] = {}
-        #: Of the source that is being read: its name, and its two rectangles.
-        self._name: str | None = None
-        self._rectangles: dict[str, tuple[float | None, ...]] = {}
-        self._sources: dict[str, tuple[tuple[float | None, ...], tuple[float | None, ...]]] = {}
-        self._is_vrt = False
 
-    def refuse(self, *_: Any) -> None:
-        """Stop at a document type."""
-        raise ValueError("a document type")
+def _text(element: ElementTree.Element | None) -> str:
+    text = None if element is None else element.text
+    return (text or "")[:_MAX_VALUE_CHARACTERS].strip()
 
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Begin an element."""
-        self._n_elements += 1
-        if self._n_elements > MAX_ELEMENTS or len(self._path) >= MAX_DEPTH:
-            raise ValueError("too many elements")
-        self._is_vrt = self._is_vrt or (not self._path and tag == "VRTDataset")
-        self._path.append(tag)
-        self._text = []
-        if self._path[1:] == ["VRTRasterBand"]:
-            self._bands.append(attributes.get("dataType"))
-        if tag in ("SimpleSource", "ComplexSource"):
-            self._name, self._rectangles = None, {}
-        if tag == "SourceFilename":
-            is_relative = attributes.get("relativeToVRT") == "1"
-            self._rectangles["relative"] = (float(is_relative),)
-        if tag in ("SrcRect", "DstRect"):
-            names = ("xOff", "yOff", "xSize", "ySize")
-            self._rectangles[tag] = tuple(values.number(attributes.get(name)) for name in names)
 
-    def text(self, data: str) -> None:
-        """Take a part of an element's text."""
-        if sum(map(len, self._text)) + len(data) <= _MAX_VALUE_CHARACTERS:
-            self._text.append(data)
+def _sources(
+    root: ElementTree.Element, corner: Transform | None, directory: str
+) -> dict[str, VrtSource]:
+    """Return the first source of each path, of those that are named relative to the VRT."""
+    sources: dict[str, VrtSource] = {}
+    for element in root.iter():
+        name = element.find("SourceFilename")
+        if element.tag not in ("SimpleSource", "ComplexSource") or len(sources) >= MAX_SOURCES:
+            continue
+        found = _source(corner, _rectangle(element, "SrcRect"), _rectangle(element, "DstRect"))
+        if name is not None and name.get("relativeToVRT") == "1" and found is not None:
+            sources.setdefault(normpath(join(directory, _text(name))), found)
+    return sources
 
-    def end(self, tag: str) -> None:
-        """End an element."""
-        text = "".join(self._text).strip()
-        self._text = []
-        if self._path[1:] in (["SRS"], ["GeoTransform"]):
-            self._values[tag] = text
-        elif self._path[1:] == ["VRTRasterBand", "NoDataValue"]:
-            self._no_data.append(text)
-        elif tag == "SourceFilename" and self._rectangles.get("relative") == (1.0,):
-            self._name = text
-        elif tag in ("SimpleSource", "ComplexSource") and self._name is not None:
-            source = self._rectangles.get("SrcRect"), self._rectangles.get("DstRect")
-            if source[0] and source[1] and len(self._sources) < MAX_SOURCES:
-                self._sources.setdefault(self._name, (source[0], source[1]))
-        self._path.pop()
 
-    def result(self, directory: str) -> Vrt | None:
-        """Return what was read; None when it was no VRT."""
-        if not self._is_vrt:
-            return None
-        types = {_DATA_TYPES.get(name or "Byte") for name in self._bands}
-        no_data = {values.number(text) for text in self._no_data}
-        srs = self._values.get("SRS", "")
-        match = _AUTHORITY.search(srs)
-        corner = _transform(self._values.get("GeoTransform", ""))
-        sources = {
-            normpath(join(directory, name)): found
-            for name, (source, target) in self._sources.items()
-            if (found := _source(corner, source, target)) is not None
-        }
-        return Vrt(
-            n_bands=len(self._bands),
-            data_type=types.pop() if len(types) == 1 else None,
-            no_data=no_data.pop() if len(no_data) == 1 else None,
-            epsg=values.epsg(match[1] or match[2]) if match else values.epsg(srs),
-            sources=sources,
-        )
+def _rectangle(source: ElementTree.Element, tag: str) -> tuple[float | None, ...]:
+    found = source.find(tag)
+    names = ("xOff", "yOff", "xSize", "ySize")
+    return tuple(None if found is None else values.number(found.get(name)) for name in names)
 
 
 def _transform(text: str) -> Transform | None:

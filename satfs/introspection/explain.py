@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Final
 
-from satfs.humanize import format_bytes, format_count
+from satfs.humanize import format_bytes, format_count, format_duration
 from satfs.introspection.status import UnreachableHost
 from satfs.read_trace import (
     BYTES,
@@ -163,7 +163,7 @@ def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
     if requested:
         yield f"Requests: {', '.join(requested)}; {format_bytes(own.received_bytes)} received."
     if link_left_s is not None and link_left_s != float("inf"):
-        yield f"Its link is good for {_life(max(0.0, link_left_s))} more."
+        yield f"Its link is good for {format_duration(link_left_s)} more."
 
 
 def _row(each: TracedRequest, clean: Callable[[str], str]) -> str:
@@ -199,10 +199,3 @@ def _seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1000:.0f} ms"
     return f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
-
-
-def _life(seconds: float) -> str:
-    for length_s, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return _seconds(seconds)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Final
 
 from cachetools import LRUCache
@@ -19,7 +18,7 @@ from msgspec import Struct
 
 from satfs.errors import Changed
 from satfs.model import Reader
-from satfs.tree.nodes import Attributes, BytesReader, Directory, File, Kind
+from satfs.tree.nodes import BytesReader, ContentFile, Directory, digest_of
 
 #: How long a content is the present one, in seconds: short for people, long for a program.
 FRESH_S: Final = 1.0
@@ -76,7 +75,7 @@ class Snapshots:
 
     def _made(self, make: Callable[[], bytes], now_s: float) -> _Snapshot:
         content = make()
-        return _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
+        return _Snapshot(content, digest_of(content), now_s, now_s, self._wall_clock_ns())
 
     def content(self, wanted: str) -> bytes | None:
         """Return the content with that digest, if it is still kept."""
@@ -84,10 +83,10 @@ class Snapshots:
         return found
 
 
-class SnapshotFile(File):
+class SnapshotFile(ContentFile):
     """A file as it was at one moment."""
 
-    __slots__ = ("_digest", "_made_ns", "_make", "_size_bytes", "_snapshots")
+    __slots__ = ("_make", "_snapshots")
     is_name_cacheable = False
 
     def __init__(
@@ -98,22 +97,10 @@ class SnapshotFile(File):
         snapshot: _Snapshot,
         make: Callable[[], bytes],
     ) -> None:
-        super().__init__(parent, name)
-        self._snapshots = snapshots
         # Not the content itself, which is kept for as long as `Snapshots` has room.
-        self._digest = snapshot.digest
-        self._size_bytes = len(snapshot.content)
-        self._made_ns = snapshot.made_ns
+        super().__init__(parent, name, snapshot.content, mtime_ns=snapshot.made_ns)
+        self._snapshots = snapshots
         self._make = make
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The identity of the node: its path and its bytes."""
-        return (*self.path, f"/{self._digest}")
-
-    def attributes(self) -> Attributes:
-        """Return the attributes: changed when it was made."""
-        return Attributes(Kind.FILE, 0o644, self._size_bytes, self._made_ns, self._made_ns)
 
     async def is_held(self) -> bool:
         """Return True: no request is sent."""
@@ -125,17 +112,12 @@ class SnapshotFile(File):
         Raises:
             Changed: they are kept no more. The kernel looks the name up again, and opens that.
         """
-        content = self._snapshots.content(self._digest)
+        content = self._snapshots.content(self.digest)
         if content is None:
             content = self._make()
-            if digest(content) != self._digest:
+            if digest_of(content) != self.digest:
                 raise Changed(f"/{'/'.join(self.path)} is another by now")
         return BytesReader(content)
-
-
-def digest(content: bytes) -> str:
-    """Return the digest that identifies *content*."""
-    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _is_present(snapshot: _Snapshot, now_s: float) -> bool:

@@ -25,7 +25,6 @@ from satfs.archive.obeyed_names import is_obeyed
 from satfs.errors import Damaged, NotThere
 from satfs.model import DELIVERY_ZIP, Attachment, Reader
 from satfs.settings import ContentsView
-from satfs.tree.extras import Extra
 from satfs.tree.nodes import (
     Attributes,
     BytesFile,
@@ -39,6 +38,7 @@ from satfs.tree.nodes import (
     xattr_values,
 )
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
+from satfs.tree.sources import Extra
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
 from satfs.tree.zipped_objects import Zips, archive_of
 

@@ -119,7 +119,7 @@ class CaptureDirectory(Directory):
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         async def capture_json() -> bytes:
-            return sidecars.capture_json(await self._holder.current_capture(self.capture_id))
+            return sidecars.record_json(await self._holder.current_capture(self.capture_id))
 
         async def scenes() -> tuple[Records[Scene]]:
             return (await self._sources.catalogue.scenes(self.capture_id),)

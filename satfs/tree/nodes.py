@@ -237,7 +237,7 @@ class ContentFile(File):
     Its time is *mtime_ns*, or else that of the directory it is in.
     """
 
-    __slots__ = ("_digest", "_mtime_ns", "_size_bytes")
+    __slots__ = ("_mtime_ns", "_size_bytes", "digest")
 
     def __init__(
         self,
@@ -248,14 +248,14 @@ class ContentFile(File):
         mtime_ns: int | None = None,
     ) -> None:
         super().__init__(parent, name)
-        self._digest = _digest(content)
+        self.digest = digest_of(content)
         self._size_bytes = len(content)
         self._mtime_ns = parent.attributes().mtime_ns if mtime_ns is None else mtime_ns
 
     @property
     def identity(self) -> tuple[str, ...]:
         """The identity of the node: its path and its bytes."""
-        return (*self.path, f"/{self._digest}")
+        return (*self.path, f"/{self.digest}")
 
     def attributes(self) -> Attributes:
         """Return the attributes."""
@@ -296,14 +296,15 @@ class MadeFile(ContentFile):
             SatfsError: they cannot be made.
         """
         content = await self._make()
-        if _digest(content) != self._digest:
+        if digest_of(content) != self.digest:
             raise Changed(f"/{'/'.join(self.path)} is made of another record by now")
         if isinstance(content, LargeContent):
             return LargeContentReader(content)
         return BytesReader(content)
 
 
-def _digest(content: bytes | LargeContent) -> str:
+def digest_of(content: bytes | LargeContent) -> str:
+    """Return what identifies *content*."""
     if isinstance(content, LargeContent):
         return content.digest
     return blake2b(content, digest_size=16).hexdigest()

@@ -23,7 +23,6 @@ from satfs.model import (
 )
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
-from satfs.tree.extras import Extra, ExtraFile
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -37,7 +36,7 @@ from satfs.tree.nodes import (
 )
 from satfs.tree.rendered import ListedFile, RenderedFiles
 from satfs.tree.sizes_ahead import SizesAhead
-from satfs.tree.sources import Catalogue, Objects
+from satfs.tree.sources import Catalogue, Extra, ExtraFile, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 
 SCENE_JSON: Final = "scene.json"
@@ -156,12 +155,16 @@ class SceneDirectory(Directory):
         """Return whether an `Extra` adds a directory of that name to the scene."""
         return any(extra.name == polled.encode() for extra in self._sources.extras)
 
-    def attachment_names(self, scene: Scene | None = None) -> Mapping[Attachment, bytes]:
-        """Return the file name of each attachment that *scene*, this scene's record, has.
+    def attachment_names(self, scene: Scene | None = None) -> dict[Attachment, bytes]:
+        """Return the file name of each attachment that *scene*, this scene's record, has, in order.
 
         None: that it had when it was looked up.
         """
-        return self._names_of(self.attachments if scene is None else scene.attachments)
+        attachments = self.attachments if scene is None else scene.attachments
+        reserved = {*RESERVED, *(extra.name.decode() for extra in self._sources.extras)}
+        wanted = {each: (each.file_name or each.name, each.name) for each in attachments}
+        found = names.file_names(wanted.values(), reserved)
+        return {each: found[pair] for each, pair in wanted.items()}
 
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; learns the version of at most that one attachment."""
@@ -180,7 +183,7 @@ class SceneDirectory(Directory):
         for sidecar, render in _SIDECARS.items():
             if name == sidecar.encode():
                 return self._sidecar(name, scene, render)
-        for attachment, attachment_name in self._attachments(scene).items():
+        for attachment, attachment_name in self.attachment_names(scene).items():
             if attachment_name == name:
                 return await self._attachment(scene, attachment, name)
         raise not_there(self, name)
@@ -198,7 +201,7 @@ class SceneDirectory(Directory):
                     following.scene_id, attachment.name, following.revision
                 )
         entries = self._beside_attachments(scene)
-        attachments = self._attachments(scene)
+        attachments = self.attachment_names(scene)
         learnt = await self._learn(scene, attachments)
         for attachment, name in attachments.items():
             if not isinstance(learnt[attachment], NotThere):
@@ -224,7 +227,7 @@ class SceneDirectory(Directory):
 
     async def attachments_by_name(self) -> Mapping[bytes, AttachmentName]:
         """Return the attachments by file name; requests the record alone, and no object."""
-        attachments = self._attachments(await self.record())
+        attachments = self.attachment_names(await self.record())
         return {name: attachment.name for attachment, name in attachments.items()}
 
     async def attachment(self, key: AttachmentName) -> AttachmentFile:
@@ -235,7 +238,7 @@ class SceneDirectory(Directory):
             SatfsError: its version cannot be learnt now.
         """
         scene = await self.record()
-        for attachment, name in self._attachments(scene).items():
+        for attachment, name in self.attachment_names(scene).items():
             if attachment.name == key:
                 return await self._attachment(scene, attachment, name)
         raise NotThere(f"scene {scene.scene_id} has no attachment {key}")
@@ -253,16 +256,6 @@ class SceneDirectory(Directory):
             if directory is not None:
                 entries.append(Entry(extra.name, directory))
         return entries
-
-    def _attachments(self, scene: Scene) -> dict[Attachment, bytes]:
-        """Return each attachment's file name, in the order of the record."""
-        return self._names_of(scene.attachments)
-
-    def _names_of(self, attachments: Sequence[Attachment]) -> dict[Attachment, bytes]:
-        reserved = {*RESERVED, *(extra.name.decode() for extra in self._sources.extras)}
-        wanted = {each: (each.file_name or each.name, each.name) for each in attachments}
-        found = names.file_names(wanted.values(), reserved)
-        return {each: found[pair] for each, pair in wanted.items()}
 
     async def _learn(
         self, scene: Scene, attachments: Mapping[Attachment, bytes]
@@ -368,4 +361,4 @@ class AttachmentFile(File):
 
 
 #: The files made from a scene's record, and how.
-_SIDECARS: Final = {SCENE_JSON: sidecars.scene_json, FOOTPRINT: sidecars.footprint_geojson}
+_SIDECARS: Final = {SCENE_JSON: sidecars.record_json, FOOTPRINT: sidecars.footprint_geojson}

@@ -19,13 +19,13 @@ from satfs.model import Capture, Json, Scene, Task, footprint_in
 _LEADING: Final = ("scene_id", "capture_id", "product", "timestamp", "directory")
 
 
-def task_json(task: Task) -> bytes:
-    """Return `task.json`: the API's record of *task*.
+def record_json(thing: Task | Capture | Scene) -> bytes:
+    """Return `task.json`, `capture.json` or `scene.json`: the API's record; a scene's has no link.
 
     Raises:
         Garbled: the record is nested too deeply to be written.
     """
-    return json_bytes(task.record)
+    return json_bytes(thing.record)
 
 
 def captures_json(captures: Iterable[Capture]) -> bytes:
@@ -35,24 +35,6 @@ def captures_json(captures: Iterable[Capture]) -> bytes:
         Garbled: a record is nested too deeply to be written.
     """
     return json_bytes([capture.record for capture in captures])
-
-
-def capture_json(capture: Capture) -> bytes:
-    """Return `capture.json`: the API's record of *capture*.
-
-    Raises:
-        Garbled: the record is nested too deeply to be written.
-    """
-    return json_bytes(capture.record)
-
-
-def scene_json(scene: Scene) -> bytes:
-    """Return `scene.json`: the API's record of *scene*, which holds no link.
-
-    Raises:
-        Garbled: the record is nested too deeply to be written.
-    """
-    return json_bytes(scene.record)
 
 
 def footprint_geojson(scene: Scene) -> bytes:

@@ -1,11 +1,16 @@
-"""The interface of the layers below the tree, as two small protocols."""
+"""The interfaces of what a tree shows: of the layers below it, and of additions to every scene.
+
+Entries of a scene besides records and attachments (`contents/`, `item.json`, thumbnails) are added
+where the tree is built: the scene directory knows `Extra` and `ExtraFile` alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from satfs.model import (
+    Attachment,
     AttachmentName,
     Capture,
     CaptureId,
@@ -16,6 +21,11 @@ from satfs.model import (
     TaskId,
     Version,
 )
+
+if TYPE_CHECKING:
+    from satfs.tree.nodes import Directory
+    from satfs.tree.rendered import Rendering
+    from satfs.tree.scenes import SceneDirectory
 
 R = TypeVar("R", covariant=True)
 
@@ -108,4 +118,41 @@ class Objects(Protocol):
 
     async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
         """Return a reader of that version; raise Changed when it has been replaced."""
+        ...
+
+
+class Extra(Protocol):
+    """A directory that another module adds to every scene, as `contents/` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; no attachment is shown under it."""
+        ...
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether listings show it; looked up by name it is there in any case."""
+        ...
+
+    def directory(
+        self, scene: SceneDirectory, attachments: Sequence[Attachment]
+    ) -> Directory | None:
+        """Return the directory for *scene*, which has *attachments*; None when the scene has none.
+
+        Never waits. The attachments come from a record that the caller has decoded: to decode the
+        record again would cost a walk a tenth of its time.
+        """
+        ...
+
+
+class ExtraFile(Protocol):
+    """A file that another module adds to every scene, as `item.json` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; one of `RESERVED`."""
+        ...
+
+    def rendering(self, scene: SceneDirectory) -> Rendering:
+        """Return how it is rendered for *scene*. Never waits."""
         ...

@@ -139,7 +139,7 @@ class TaskDirectory(Directory):
         catalogue = self._sources.catalogue
 
         async def task_json() -> bytes:
-            return sidecars.task_json(await catalogue.task(self.task_id))
+            return sidecars.record_json(await catalogue.task(self.task_id))
 
         async def captures() -> tuple[Records[Capture]]:
             return (await catalogue.captures(self.task_id),)

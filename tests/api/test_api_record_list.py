@@ -8,11 +8,12 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from fakes.record_lists import list_of
 from fakes.vendor import some_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api import json_document, readers, wire
+from satfs.api import json_document, readers
 from satfs.api.packed import Block, PackedBlock
 from satfs.api.record_list import (
     RecordList,
@@ -32,7 +33,7 @@ records = st.dictionaries(
 
 def listing(entries: list[dict[str, Any]]) -> RecordList[Any]:
     """Return *entries* as a listing of scenes."""
-    return wire.packed(entries, readers.scene)
+    return list_of(entries, readers.scene)
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_a_listing_takes_as_much_as_it_tells() -> None:
         pages = [
             new_records(page, index)
             for body in bodies
-            for page in wire.packed(json.loads(body), readers.scene).pages
+            for page in list_of(json.loads(body), readers.scene).pages
         ]
         found = RecordList(readers.scene, [page for page in pages if page is not None], index)
         after, _ = tracemalloc.get_traced_memory()

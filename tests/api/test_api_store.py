@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 import trio
+from fakes.record_lists import list_of
 
-from satfs.api import listing_store, readers, wire
+from satfs.api import listing_store, readers
 from satfs.api.listing_store import FILE_NAME, ListingStore
 from satfs.api.record_list import page_bytes
 
-RECORDS = wire.packed(
+RECORDS = list_of(
     [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}], readers.scene
 ).pages
-MORE = wire.packed([{"scene_id": f"t/{n}\ud800"} for n in range(3)], readers.scene).pages
+MORE = list_of([{"scene_id": f"t/{n}\ud800"} for n in range(3)], readers.scene).pages
 
 
 async def test_what_was_kept_is_found_again(tmp_path: Path) -> None:

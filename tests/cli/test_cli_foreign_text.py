@@ -140,13 +140,13 @@ ELSEWHERE = MountEntry(
 )
 def test_a_status_of_any_depth_is_no_status(said: bytes) -> None:
     """Any user may mount a filesystem that claims to be satfs, and lay any file into it."""
-    assert report_of(ELSEWHERE, 0, said).state is State.MUTE
+    assert report_of(ELSEWHERE, 0, said.decode()).state is State.MUTE
 
 
 def test_a_status_of_another_shape_is_told_so() -> None:
     """Values that are not numbers, and texts for a terminal."""
     said = b'{"why_offline": "\\u001b[2J", "since": "2026-01-01T00:00:00", "up_s": 1e999, "pid": 1}'
-    heard = report_of(ELSEWHERE, 0, said)
+    heard = report_of(ELSEWHERE, 0, said.decode())
     assert json_of(heard)["status"] is not None
     with pytest.raises((LookupError, ArithmeticError, ValueError)):
         list(rows_of(heard.status or {}))

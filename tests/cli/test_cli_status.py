@@ -308,17 +308,17 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
 @pytest.mark.parametrize(
     ("code", "said", "state"),
     [
-        (0, b'{"is_online": true}', State.WORKS),
-        (0, b'{"is_online": false}', State.OFFLINE),
-        (0, b'{"is_online": true, "credential": {"refused": "no"}}', State.REFUSED),
-        (0, b"[]", State.MUTE),
-        (errno.ENOTCONN, b"", State.DEAD),
-        (errno.EACCES, b"", State.CLOSED),
-        (errno.ETIMEDOUT, b"", State.SILENT),
-        (errno.ENOENT, b"", State.MUTE),
+        (0, '{"is_online": true}', State.WORKS),
+        (0, '{"is_online": false}', State.OFFLINE),
+        (0, '{"is_online": true, "credential": {"refused": "no"}}', State.REFUSED),
+        (0, "[]", State.MUTE),
+        (errno.ENOTCONN, "", State.DEAD),
+        (errno.EACCES, "", State.CLOSED),
+        (errno.ETIMEDOUT, "", State.SILENT),
+        (errno.ENOENT, "", State.MUTE),
     ],
 )
-def test_the_result_of_a_reader_is_a_state(code: int, said: bytes, state: State) -> None:
+def test_the_result_of_a_reader_is_a_state(code: int, said: str, state: State) -> None:
     assert report_of(SOMEWHERE, code, said).state is state
     assert state in REMEDIES or report_of(SOMEWHERE, code, said).status is not None
 
@@ -334,8 +334,8 @@ def test_a_remedy_can_be_pasted_into_any_shell(
     assert shlex.quote(str(tmp_path / "a mount; point")) in remedy
 
 
-@given(st.integers(0, 255), st.binary(max_size=60))
-def test_any_output_of_a_reader_is_a_state(code: int, said: bytes) -> None:
+@given(st.integers(0, 255), st.text(max_size=60))
+def test_any_output_of_a_reader_is_a_state(code: int, said: str) -> None:
     heard = report_of(SOMEWHERE, code, said)
     assert (heard.status is not None) == (
         heard.state in (State.WORKS, State.OFFLINE, State.REFUSED)

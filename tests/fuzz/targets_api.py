@@ -77,7 +77,7 @@ def check_page(given: tuple[str, bytes]) -> None:
         assert "X-Amz-Signature=" not in text
         assert not json_document.is_nested_deeper(dict(record), json_document.MAX_DEPTH)
         if kind == "scene":
-            json.loads(sidecars.scene_json(found))
+            json.loads(sidecars.record_json(found))
             json.loads(sidecars.footprint_geojson(found))
 
 

@@ -139,7 +139,7 @@ def test_no_line_is_wider_than_a_terminal(scene: Scene) -> None:
     text = explain_object(scene.trace, link_left_s=3536)
 
     assert max(len(line) for line in text.splitlines()) <= 80
-    assert "Its link is good for 59 min more." in text
+    assert "Its link is good for 58 min 56 s more." in text
 
 
 def test_what_was_predicted_of_a_raster(scene: Scene) -> None:

@@ -44,7 +44,7 @@ def store(name: str, **how: object) -> Break:
         name,
         "object",
         path_contains=scene,
-        **how,  # type: ignore[arg-type]
+        **how,
     )
 
 
@@ -53,7 +53,7 @@ def api(name: str, endpoint: str = "api", **how: object) -> Break:
     return lambda stand, scene: stand.origin.faults.add(
         name,
         endpoint,
-        **how,  # type: ignore[arg-type]
+        **how,
     )
 
 

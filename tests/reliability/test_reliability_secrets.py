@@ -164,7 +164,7 @@ def test_a_mount_that_cannot_be_says_so_without_secrets(make_stand: MakeStand) -
     for fault, endpoint in (("unauthorized", "token"), ("html", "token"), ("redirect", "tasks")):
         where = {"location": "http://127.0.0.2:9/elsewhere?token=1"} if fault == "redirect" else {}
         stand.origin.faults.clear()
-        stand.origin.faults.add(fault, endpoint, **where)  # type: ignore[arg-type]
+        stand.origin.faults.add(fault, endpoint, **where)
         done = subprocess.run(
             [sys.executable, "-m", "satfs", "mount", "-f", "-vv", str(stand.root)],
             capture_output=True,

@@ -10,10 +10,10 @@ from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, 
 
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
-from satfs.tree.extras import Extra
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
+from satfs.tree.sources import Extra
 
 ZIP = bytes(range(256)) * 40
 PNG = b"\x89PNG" + bytes(100)

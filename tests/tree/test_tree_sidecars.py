@@ -57,7 +57,7 @@ def without_odd_numbers(value: Any) -> Any:
 @example({"lone": "\ud800", "\udfff": 1})
 def test_any_record_is_valid_json(record: dict[str, Any]) -> None:
     """A sidecar holds the record as sent; only what JSON cannot hold is null."""
-    content = sidecars.task_json(Task(TaskId("1"), record=record))
+    content = sidecars.record_json(Task(TaskId("1"), record=record))
     assert strict(content) == without_odd_numbers(record)
     assert list(strict(content)) == list(record)
 
@@ -67,7 +67,7 @@ def test_any_record_is_valid_json(record: dict[str, Any]) -> None:
 def test_no_record_steers_a_terminal(record: dict[str, Any]) -> None:
     """No sidecar steers a terminal: what could is shown as an escape of JSON."""
     for content in (
-        sidecars.task_json(Task(TaskId("1"), record=record)),
+        sidecars.record_json(Task(TaskId("1"), record=record)),
         b"".join(sidecars.footprints_geojson([(Scene(SceneId("s"), record=record), "s")])),
     ):
         text = content.decode("utf-8")
@@ -93,7 +93,7 @@ def test_the_same_record_has_the_same_bytes(record: dict[str, Any]) -> None:
     """Reading a sidecar twice gives the same bytes."""
     scene = Scene(SceneId("s"), record=record)
     again = Scene(SceneId("s"), record=json.loads(json.dumps(record)))
-    assert sidecars.scene_json(scene) == sidecars.scene_json(again)
+    assert sidecars.record_json(scene) == sidecars.record_json(again)
 
 
 @given(records, anything)
@@ -179,7 +179,7 @@ def test_captures_are_listed_whatever_their_status() -> None:
 def test_bytes_are_these() -> None:
     """The form is fixed: indented by two, the record's order, UTF-8, a final newline."""
     task = Task(TaskId("1"), record={"task_id": 1, "name": "Fjörð\n"})
-    assert sidecars.task_json(task) == '{\n  "task_id": 1,\n  "name": "Fjörð\\n"\n}\n'.encode()
+    assert sidecars.record_json(task) == '{\n  "task_id": 1,\n  "name": "Fjörð\\n"\n}\n'.encode()
 
 
 def test_a_bottomless_record_is_an_error_of_the_vendor() -> None:
@@ -188,4 +188,4 @@ def test_a_bottomless_record_is_an_error_of_the_vendor() -> None:
     for _ in range(100_000):
         record = {"a": record}
     with pytest.raises(Garbled):
-        sidecars.task_json(Task(TaskId("1"), record=record))
+        sidecars.record_json(Task(TaskId("1"), record=record))

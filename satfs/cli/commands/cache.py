@@ -22,7 +22,7 @@ from satfs.cli.output import (
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere
-from satfs.humanize import format_bytes
+from satfs.humanize import format_age, format_bytes
 from satfs.mountpoints import DEMO_SOURCE, satfs_mounts
 from satfs.settings import load_settings
 
@@ -101,7 +101,7 @@ def info(mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
         table.add_row(
             format_bytes(held_bytes),
             f"{held_bytes / each.size_bytes:.0%}" if each.size_bytes else "100%",
-            _age(time.time() - each.used_at_s) if each.used_at_s else "",
+            format_age(time.time() - each.used_at_s) if each.used_at_s else "",
             show(each.label) + (" (pinned)" if each.is_pinned else ""),
         )
     print_table(table)
@@ -189,10 +189,3 @@ def _notify_mounts() -> None:
         if each.source == DEMO_SOURCE:
             place = shell_path(each.mountpoint)
             print_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
-
-
-def _age(seconds: float) -> str:
-    for length_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return "now"

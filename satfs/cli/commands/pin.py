@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 import click
 
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, complete_paths, json_flag, verbosity_flags
+from satfs.cli.mount_status import on_each
 from satfs.cli.output import new_table, print_json, print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.targets import missing_explained, on_mounts, where_flag
@@ -25,9 +24,6 @@ from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
 from satfs.mountpoints import Mounted, satfs_mounts
 from satfs.settings import load_settings
-
-#: Mounts queried at once: each takes a thread.
-_MAX_QUERIES: Final = 32
 
 
 @click.command(
@@ -121,14 +117,12 @@ def pinned_anywhere() -> list[Mapping[str, Json]]:
 
     All mounts are queried at once: a silent one costs its own time limit, and no more.
     """
-    mounts = satfs_mounts()
     found: dict[str, Mapping[str, Json]] = {}
-    with ThreadPoolExecutor(max(1, min(_MAX_QUERIES, len(mounts)))) as pool:
-        for query in pool.map(_pins_of, mounts):
-            if isinstance(query, SatfsError):
-                print_remark(str(query))
-            else:
-                found[str(query["cache_dir"])] = query
+    for pins in on_each(satfs_mounts(), _pins_of):
+        if isinstance(pins, SatfsError):
+            print_remark(str(pins))
+        else:
+            found[str(pins["cache_dir"])] = pins
     ours = load_settings().cache_dir
     if str(ours) not in found:
         try:
