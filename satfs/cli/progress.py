@@ -173,17 +173,14 @@ jobs_flag = click.option(
 def fetch(
     paths: Sequence[str],
     command: str,
+    given: Mapping[str, Json],
     *,
-    where: Sequence[str] = (),
-    bands: Sequence[str] = (),
-    jobs: int | None = None,
-    more: Mapping[str, Json] | None = None,
     as_json: bool,
     output_options: OutputOptions,
     verb: str,
     summary: Callable[[Counter[str]], str],
 ) -> Exit:
-    """Have each mount that *paths* are on do *command*, and show how far it has come.
+    """Have each mount that *paths* are on do *command* as *given*, and show how far it has come.
 
     In the end *summary* makes a line of the sums over all mounts: `files`, `failed`, `bytes`,
     `bytes_done`. Returns the exit code.
@@ -194,14 +191,7 @@ def fetch(
     is_quiet = output_options.verbosity < 0
     outcome, sums = Exit.DONE, Counter[str]()
     for mounted, below in on_mounts(paths):
-        given = {
-            "paths": below,
-            "where": list(where),
-            "bands": list(bands),
-            "jobs": jobs,
-            **(more or {}),
-        }
-        messages = messages_of(mounted, command, given)
+        messages = messages_of(mounted, command, {**given, "paths": below})
         with missing_explained():
             result = follow(messages, as_json=as_json, is_quiet=is_quiet, verb=verb)
         sums.update({name: n for name, n in result.items() if isinstance(n, int)})

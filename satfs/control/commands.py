@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 
 from satfs.content.cache.index import CachedVersion
@@ -14,13 +14,12 @@ from satfs.control.raster_prefetch import block_choice_of, prefetch_blocks
 from satfs.control.rasters import described_rasters
 from satfs.control.records import selected
 from satfs.control.refreshing import refresh
-from satfs.control.server import Command, SendNotice
+from satfs.control.server import Command, Given, Result, SendNotice
 from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify
 from satfs.control.walk import paths_of
 from satfs.errors import BadSettings
 from satfs.log_level import set_level
-from satfs.model import Json
 
 
 def commands_on(mount: MountComponents) -> dict[str, Command]:
@@ -40,9 +39,7 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
     }
 
 
-async def _list(
-    mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
-) -> dict[str, Json]:
+async def _list(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
     (path_names,) = paths_of(given.get("paths"))
     where = given.get("where")
     if isinstance(where, list) and where:
@@ -50,32 +47,24 @@ async def _list(
     return await records.listed(mount.listings, path_names, partial(_cached_versions, mount))
 
 
-async def _describe(
-    mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
-) -> dict[str, Json]:
+async def _describe(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
     (path_names,) = paths_of(given.get("paths"))
     found = await records.described(mount.listings, path_names, partial(_cached_versions, mount))
     return {**found, **await described_rasters(mount, path_names)}
 
 
-async def _prefetch(
-    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
-) -> dict[str, Json]:
+async def _prefetch(mount: MountComponents, given: Given, send: SendNotice) -> Result:
     choice = block_choice_of(given)
     if choice is None:
         return await prefetch(mount, given, send)
     return await prefetch_blocks(mount, given, choice, send)
 
 
-async def _status(
-    mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
-) -> dict[str, Json]:
+async def _status(mount: MountComponents, _given: Given, _send: SendNotice) -> Result:
     return mount.introspection.status()
 
 
-async def _log(
-    mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
-) -> dict[str, Json]:
+async def _log(mount: MountComponents, _given: Given, _send: SendNotice) -> Result:
     return {"text": mount.introspection.log_text()}
 
 
@@ -83,7 +72,7 @@ async def _cached_versions(mount: MountComponents) -> Iterable[CachedVersion]:
     return (await mount.pins.kept()).values()
 
 
-async def _set_log_level(given: Mapping[str, Json], _send: SendNotice) -> dict[str, Json]:
+async def _set_log_level(given: Given, _send: SendNotice) -> Result:
     level = given.get("level")
     if not isinstance(level, str):
         raise BadSettings("no log level was given")

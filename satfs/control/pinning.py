@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from satfs.content.cache.index import CachedVersion
+from satfs.content.cache.maintenance import records_of
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect
 from satfs.control.progress import CommandProgress
-from satfs.control.server import SendNotice
+from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import Target, find, paths_of, scene_of
 from satfs.errors import NotThere
-from satfs.model import Json
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 
-async def unpin(
-    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
-) -> dict[str, Json]:
+async def unpin(mount: MountComponents, given: Given, send: SendNotice) -> Result:
     """Take the pins from all versions of what the `paths` hold; return what had one.
 
     A scene or attachment is named by its path also when the vendor has it no more.
@@ -42,32 +38,16 @@ async def unpin(
         kept = await mount.pins.kept()
         if node is None or isinstance(node, SceneDirectory):
             labels.update(each.label for each in kept.values() if _is_of(each, scene))
-    return {"unpinned": as_json(await mount.pins.unpin(labels))}
+    return {"unpinned": records_of(await mount.pins.unpin(labels))}
 
 
-async def pins(
-    mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
-) -> dict[str, Json]:
+async def pins(mount: MountComponents, _given: Given, _send: SendNotice) -> Result:
     """Return what is pinned, and where it is kept."""
     kept = (await mount.pins.kept()).values()
     return {
         "cache_dir": str(mount.cache_dir),
-        "pinned": as_json(each for each in kept if each.is_pinned),
+        "pinned": records_of(each for each in kept if each.is_pinned),
     }
-
-
-def as_json(kept: Iterable[CachedVersion]) -> list[Json]:
-    """Return what is kept of objects as records."""
-    return [
-        {
-            "label": each.label,
-            "size_bytes": each.size_bytes,
-            "held_bytes": min(each.held_bytes, each.size_bytes),  # the last block is a whole one
-            "is_pinned": each.is_pinned,
-            "used_at_s": each.used_at_s,
-        }
-        for each in kept
-    ]
 
 
 def _label(target: Target) -> str | None:

@@ -6,18 +6,19 @@ way each directory is listed, which keeps the listings and the records that side
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import trio
-from msgspec import Struct, field
+from msgspec import Struct
 
 from satfs.concurrent_map import concurrent_map
 from satfs.content.cache.pins import StoredObject
 from satfs.control.components import MountComponents
 from satfs.control.progress import CommandProgress
-from satfs.control.server import SendNotice
+from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import (
     Selection,
     Target,
@@ -45,9 +46,7 @@ MAX_JOBS: Final = 64
 _ROUNDS: Final = 2
 
 
-async def prefetch(
-    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
-) -> dict[str, Json]:
+async def prefetch(mount: MountComponents, given: Given, send: SendNotice) -> Result:
     """Fetch the files that *given* selects; return how many, their bytes, and the failures.
 
     *given* may have `paths`, `where`, `bands`, `jobs` and `pin`.
@@ -78,11 +77,11 @@ async def prefetch(
             return progress.result()
     left: Sequence[Target] = sound
     for _ in range(_ROUNDS):
-        files = _WholeFiles()
-        await Fetching(progress, jobs, files.read).run(left)
-        if files.instead and given.get("pin"):
-            await mount.pins.pin(stored(mount, list(files.instead.values())).values())
-        left = [files.instead.get(each.path, each) for each in left]
+        instead: dict[str, Target] = {}
+        await Fetching(progress, jobs, partial(_read_newest, instead)).run(left)
+        if instead and given.get("pin"):
+            await mount.pins.pin(stored(mount, list(instead.values())).values())
+        left = [instead.get(each.path, each) for each in left]
         left = await _lost(mount, left, progress)
         if not left:
             break
@@ -96,9 +95,7 @@ _TOO_SMALL: Final = (
 )
 
 
-async def collect(
-    mount: MountComponents, given: Mapping[str, Json], progress: CommandProgress
-) -> list[Target]:
+async def collect(mount: MountComponents, given: Given, progress: CommandProgress) -> list[Target]:
     """Return the files that *given* (`paths`, `where`, `bands`) selects, each once, in order."""
     (members,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
     kinds = _kinds(given.get("bands"))
@@ -176,7 +173,7 @@ async def _lost(
     return lost
 
 
-def jobs_of(given: Mapping[str, Json]) -> int:
+def jobs_of(given: Given) -> int:
     """Return how many files a request wants to be fetched at once.
 
     Raises:
@@ -237,23 +234,19 @@ class Fetching(Struct):
             await self.progress.ended(target.path, n_bytes)
 
 
-class _WholeFiles(Struct):
-    """Reads files from beginning to end."""
+async def _read_newest(instead: dict[str, Target], target: Target, node: File, take: Take) -> int:
+    """Read all of a file; of one that was replaced since it was listed, the new one.
 
-    #: By path: what was replaced since it was listed, and fetched as it is now.
-    instead: dict[str, Target] = field(default_factory=dict)
-
-    async def read(self, target: Target, node: File, take: Take) -> int:
-        """Read all of a file; of one that was replaced since it was listed, the new one."""
-        try:
-            return await read_whole(node, take)
-        except Changed:
-            # Replaced since it was listed: the name leads to the new one.
-            if not isinstance(node, AttachmentFile) or not isinstance(node.parent, SceneDirectory):
-                raise
-            looked_up = await node.parent.attachment(node.attachment.name)
-            self.instead[target.path] = Target(target.path, looked_up)
-            return await read_whole(looked_up, take)
+    That one is put into *instead*, by its path.
+    """
+    try:
+        return await read_whole(node, take)
+    except Changed:
+        if not isinstance(node, AttachmentFile) or not isinstance(node.parent, SceneDirectory):
+            raise
+        looked_up = await node.parent.attachment(node.attachment.name)
+        instead[target.path] = Target(target.path, looked_up)
+        return await read_whole(looked_up, take)
 
 
 #: Bytes read at once: the largest read that the kernel sends.

@@ -7,7 +7,7 @@ as whole buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -19,7 +19,7 @@ from satfs.control.components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
 from satfs.control.progress import CommandProgress
 from satfs.control.rasters import as_buffers, feed, may_be_raster, open_raster, read_layout
-from satfs.control.server import SendNotice
+from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import Target
 from satfs.errors import BadCache, BadSettings, Damaged, NotThere, SatfsError, Unsupported
 from satfs.facts.scene import RASTER_KINDS
@@ -42,7 +42,7 @@ _MAX_RANGE_BYTES: Final = 8 * 1024 * 1024
 _RANGES_AT_ONCE: Final = 8
 
 
-def block_choice_of(given: Mapping[str, Json]) -> BlockChoice | None:
+def block_choice_of(given: Given) -> BlockChoice | None:
     """Return which blocks a request chooses; None when it wants files.
 
     Raises:
@@ -60,8 +60,8 @@ def block_choice_of(given: Mapping[str, Json]) -> BlockChoice | None:
 
 
 async def prefetch_blocks(
-    mount: MountComponents, given: Mapping[str, Json], choice: BlockChoice, send: SendNotice
-) -> dict[str, Json]:
+    mount: MountComponents, given: Given, choice: BlockChoice, send: SendNotice
+) -> Result:
     """Fetch the blocks of *choice* of all rasters that *given* (as for `prefetch`) selects.
 
     Of a scene these are the rasters in its zip. A raster that does not touch the window or box is

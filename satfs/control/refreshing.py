@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from satfs.api import listings as kinds
 from satfs.control.components import MountComponents
-from satfs.control.server import SendNotice
+from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import find, paths_of, scene_of
 from satfs.errors import NotThere
-from satfs.model import Json
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.nodes import Directory, Node
 from satfs.tree.root import Root
@@ -17,9 +16,7 @@ from satfs.tree.scenes import SceneDirectory
 from satfs.tree.tasks import TaskDirectory, Tasks
 
 
-async def refresh(
-    mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
-) -> dict[str, Json]:
+async def refresh(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
     """Forget the listings at and below each of the `paths`, and list each path again.
 
     Entries further below are requested when a program looks. For a scene, the versions of its
@@ -37,7 +34,7 @@ async def refresh(
     }
 
 
-async def _refresh(mount: MountComponents, path_names: Sequence[str]) -> dict[str, Json]:
+async def _refresh(mount: MountComponents, path_names: Sequence[str]) -> Result:
     node = await _found(mount, path_names)
     state = await _forget(mount, node)
     now: list[bytes] | None = None

@@ -38,10 +38,13 @@ from satfs.model import Json
 
 log = structlog.get_logger(__name__)
 
+#: The parameters of a request, and the result of a command.
+Given: TypeAlias = Mapping[str, Json]
+Result: TypeAlias = dict[str, Json]
 #: Sends a notice of progress to the client; waits until it is sent.
 SendNotice: TypeAlias = Callable[[Mapping[str, Json]], Awaitable[None]]
-#: Carries out a request, with its parameters, and returns the result.
-Command: TypeAlias = Callable[[Mapping[str, Json], SendNotice], Awaitable[Mapping[str, Json]]]
+#: Carries out a request with its parameters.
+Command: TypeAlias = Callable[[Given, SendNotice], Awaitable[Mapping[str, Json]]]
 
 #: Longest wait for a request after the connection is made, in seconds: programs send it at once.
 _REQUEST_S: Final = 10.0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
 from satfs.concurrent_map import concurrent_map
 from satfs.control.components import MountComponents
 from satfs.control.progress import failure_record
-from satfs.control.server import SendNotice
+from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import Selection, conditions_of, scenes, starts
 from satfs.errors import SatfsError
 from satfs.model import Json
@@ -20,9 +19,7 @@ from satfs.tree.scenes import SceneDirectory
 SCENES_AT_ONCE: Final = 12
 
 
-async def stac_items(
-    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
-) -> dict[str, Json]:
+async def stac_items(mount: MountComponents, given: Given, send: SendNotice) -> Result:
     """Send the item of each scene that *given* (`paths`, `where`, `absolute`) names.
 
     Sends `{"event": "planned", "scenes": n}`, then for each scene `{"event": "item", "number": k,
@@ -54,7 +51,7 @@ async def stac_items(
 
 
 async def _wanted(
-    mount: MountComponents, given: Mapping[str, Json]
+    mount: MountComponents, given: Given
 ) -> tuple[list[SceneDirectory], list[dict[str, Json]]]:
     """Return the scenes, each once, and what could not be looked at."""
     wanted = Selection(mount.listings, conditions_of(given))

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
 import trio
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect, read_whole
 from satfs.control.progress import CommandProgress
-from satfs.control.server import SendNotice
+from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import Target
 from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
-from satfs.model import DELIVERY_ZIP, Json
+from satfs.model import DELIVERY_ZIP
 from satfs.settings import ContentsView
 from satfs.tree.archives import MemberFile, contents_of_zips
 from satfs.tree.nodes import ContentFile, Directory, File
@@ -36,25 +37,14 @@ class _Facts(Struct):
 
     etag: str = ""
     is_md5: bool | None = None
-    n_members: int | None = None
+    members: int | None = None
     #: Failures of members that could not be checked and may be right: encrypted, or packed in an
     #: unknown way.
     unchecked: list[str] = field(default_factory=list)
     was_replaced: bool = False
 
-    def as_json(self) -> dict[str, Json]:
-        return {
-            "etag": self.etag,
-            "is_md5": self.is_md5,
-            "members": self.n_members,
-            "unchecked": self.unchecked,
-            "was_replaced": self.was_replaced,
-        }
 
-
-async def verify(
-    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
-) -> dict[str, Json]:
+async def verify(mount: MountComponents, given: Given, send: SendNotice) -> Result:
     """Check every file at and below the `paths` (that `where` allows); return what came of it.
 
     Fetches what is not in the cache. Raises what `prefetching.collect` raises.
@@ -70,9 +60,9 @@ async def verify(
                 raise target.node
             n_bytes = await _verify(mount, target, target.node, facts, progress)
         except SatfsError as failure:
-            await progress.ended(target.path, 0, failure, facts.as_json())
+            await progress.ended(target.path, 0, failure, asdict(facts))
         else:
-            await progress.ended(target.path, n_bytes, None, facts.as_json())
+            await progress.ended(target.path, n_bytes, None, asdict(facts))
     return progress.result()
 
 
@@ -117,7 +107,7 @@ async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: 
     if contents is None:
         raise NotThere(f"scene {scene.scene_id} has no zip any more")
     damaged: list[str] = []
-    facts.n_members = 0
+    facts.members = 0
 
     async def ignore(_data: bytes | memoryview, _position: int) -> None:
         pass
@@ -128,14 +118,14 @@ async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: 
             if isinstance(member, ContentFile):  # UNREADABLE.txt: what is not shown, and why
                 facts.unchecked.append(name)
                 continue
-            facts.n_members += 1
+            facts.members += 1
             try:
                 await read_whole(member, ignore)
             except Damaged as failure:
                 damaged.append(str(failure))
             except (Encrypted, Unsupported) as failure:
                 facts.unchecked.append(str(failure))
-    if not facts.n_members and facts.unchecked:
+    if not facts.members and facts.unchecked:
         raise Damaged("the zip cannot be read: contents/UNREADABLE.txt has the reason")
     if damaged:
         more = f", and {len(damaged) - 1} more members" if len(damaged) > 1 else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from satfs.errors import NotThere
 from satfs.json_bytes import json_bytes
@@ -11,16 +12,9 @@ from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.listed import ListedEntries, find
-from satfs.tree.nodes import (
-    Attributes,
-    Directory,
-    Entry,
-    Kind,
-    Node,
-    xattr_values,
-)
+from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, xattr_values
 from satfs.tree.rendered import Rendering, cheap, listed, rendered_from
-from satfs.tree.scenes import SceneDirectory, TreeSources
+from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
 from satfs.tree.sources import Records
 
 CAPTURE_JSON: Final = "capture.json"
@@ -32,44 +26,39 @@ RESERVED_IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS, CATALOG})
 _DEPTH_IN_TASK: Final = 3
 
 
-class CaptureHolder(Protocol):
-    """The directory that a capture was found in, which has its present record."""
+class CaptureHolder(Directory):
+    """A directory that captures are found in, which has their present records."""
 
+    __slots__ = ()
+
+    @abstractmethod
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record as the listing has it now; raise NotThere when it is gone."""
-        ...
 
 
-class CaptureDirectory(Directory):
+class CaptureDirectory(SceneHolder):
     """One capture; shown only if it is published. Each call uses the present records.
 
     A capture's record has no date that the API promises, so its time is *time_ns*: that of its
     task, which is known wherever the capture is listed.
     """
 
-    __slots__ = (
-        "_holder",
-        "_sources",
-        "_status",
-        "_time_ns",
-        "capture_id",
-    )
+    __slots__ = ("_holder", "_sources", "_status", "_time_ns", "capture_id")
 
     def __init__(
         self,
-        parent: Directory,
+        parent: CaptureHolder,
         name: bytes,
         capture: Capture,
         *,
         sources: TreeSources,
-        holder: CaptureHolder,
         time_ns: int,
     ) -> None:
         super().__init__(parent, name)
         self.capture_id = capture.capture_id
         self._status = capture.status
         self._sources = sources
-        self._holder = holder
+        self._holder = parent
         self._time_ns = time_ns
 
     def attributes(self) -> Attributes:
@@ -108,14 +97,7 @@ class CaptureDirectory(Directory):
         return self._sources.ahead.after(self.capture_id, scenes, scene_id)
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
-        return SceneDirectory(
-            self,
-            name,
-            scene,
-            sources=self._sources,
-            holder=self,
-            fallback_ns=self._time_ns,
-        )
+        return SceneDirectory(self, name, scene, sources=self._sources, fallback_ns=self._time_ns)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         async def capture_json() -> bytes:

@@ -14,15 +14,15 @@ from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import account_catalog
 from satfs.tree import names
-from satfs.tree.captures import CaptureDirectory
+from satfs.tree.captures import CaptureDirectory, CaptureHolder
 from satfs.tree.listed import ListedEntries, entries_of, find
 from satfs.tree.nodes import BytesFile, Directory, Entry, Node, not_there
-from satfs.tree.scenes import SceneDirectory, TreeSources
+from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
 from satfs.tree.tasks import Tasks
 from satfs.tree.times import FALLBACK_NS
 
 
-class Captures(Directory):
+class Captures(CaptureHolder):
     """`captures/`: every published capture that was seen, and any other by its id."""
 
     __slots__ = ("_sources",)
@@ -54,12 +54,10 @@ class Captures(Directory):
         return capture
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
-        return CaptureDirectory(
-            self, name, capture, sources=self._sources, holder=self, time_ns=FALLBACK_NS
-        )
+        return CaptureDirectory(self, name, capture, sources=self._sources, time_ns=FALLBACK_NS)
 
 
-class Scenes(Directory):
+class Scenes(SceneHolder):
     """`scenes/`: every scene that was seen, and any other by its id."""
 
     __slots__ = ("_sources",)
@@ -91,7 +89,7 @@ class Scenes(Directory):
         return ()
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
-        return SceneDirectory(self, name, scene, sources=self._sources, holder=self)
+        return SceneDirectory(self, name, scene, sources=self._sources)
 
 
 def _capture_name(capture: Capture) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 from msgspec import Struct, field
@@ -75,16 +76,18 @@ class TreeSources(Struct, frozen=True):
     scene_of: Callable[[str, Mapping[str, Json]], Scene] | None = None
 
 
-class SceneHolder(Protocol):
-    """The directory that a scene was found in, which has its present record."""
+class SceneHolder(Directory):
+    """A directory that scenes are found in, which has their present records."""
 
+    __slots__ = ()
+
+    @abstractmethod
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record as the listing has it now; raise NotThere when it is gone."""
-        ...
 
+    @abstractmethod
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
         """Return the scenes that will probably be listed after this one, which is listed now."""
-        ...
 
 
 class SceneDirectory(Directory):
@@ -98,12 +101,11 @@ class SceneDirectory(Directory):
 
     def __init__(
         self,
-        parent: Directory,
+        parent: SceneHolder,
         name: bytes,
         scene: Scene,
         *,
         sources: TreeSources,
-        holder: SceneHolder,
         fallback_ns: int = FALLBACK_NS,
     ) -> None:
         super().__init__(parent, name)
@@ -117,7 +119,7 @@ class SceneDirectory(Directory):
         # Never before it was made: some backup programs take that for a broken clock.
         self._changed_ns = max(self.mtime_ns, changed_ns)
         self._sources = sources
-        self._holder = holder
+        self._holder = parent
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:

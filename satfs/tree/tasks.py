@@ -10,7 +10,7 @@ from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.stac.catalogs import task_collection, tasks_catalog
 from satfs.tree import names, sidecars
-from satfs.tree.captures import CaptureDirectory
+from satfs.tree.captures import CaptureDirectory, CaptureHolder
 from satfs.tree.listed import entries_of, find
 from satfs.tree.nodes import (
     Attributes,
@@ -85,7 +85,7 @@ class Tasks(Directory):
         return TaskDirectory(self, name, task, self._sources)
 
 
-class TaskDirectory(Directory):
+class TaskDirectory(CaptureHolder):
     """One task. Each call uses the present records."""
 
     __slots__ = ("_name", "_sources", "_status", "_time_ns", "task_id")
@@ -131,9 +131,7 @@ class TaskDirectory(Directory):
         return capture
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
-        return CaptureDirectory(
-            self, name, capture, sources=self._sources, holder=self, time_ns=self._time_ns
-        )
+        return CaptureDirectory(self, name, capture, sources=self._sources, time_ns=self._time_ns)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         catalogue = self._sources.catalogue

@@ -77,16 +77,7 @@ def info(mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
                 "directory": str(directory),
                 "held_bytes": found.held_bytes,
                 "disk_bytes": found.disk_bytes,
-                "objects": [
-                    {
-                        "label": each.label,
-                        "size_bytes": each.size_bytes,
-                        "held_bytes": each.held_bytes,
-                        "is_pinned": each.is_pinned,
-                        "used_at_s": each.used_at_s,
-                    }
-                    for each in found.objects
-                ],
+                "objects": maintenance.records_of(found.objects),
             }
         )
         return

@@ -18,7 +18,6 @@ from satfs.content.cache import maintenance
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin
 from satfs.control.client import result_of
-from satfs.control.pinning import as_json as records_of
 from satfs.errors import NotThere, SatfsError
 from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
@@ -76,9 +75,7 @@ def pin(
     return fetch(
         paths,
         "prefetch",
-        where=where,
-        jobs=jobs,
-        more={"pin": True, "is_for_later": no_fetch},
+        {"where": where, "jobs": jobs, "pin": True, "is_for_later": no_fetch},
         as_json=as_json,
         output_options=output_options,
         verb="fetched",
@@ -129,7 +126,7 @@ def pinned_anywhere() -> list[Mapping[str, Json]]:
             kept = [each for each in maintenance.info(ours).objects if each.is_pinned]
         except NotThere:
             kept = []
-        found[str(ours)] = {"cache_dir": str(ours), "pinned": records_of(kept)}
+        found[str(ours)] = {"cache_dir": str(ours), "pinned": maintenance.records_of(kept)}
     return list(found.values())
 
 
@@ -173,7 +170,7 @@ def _unpin_all() -> list[Json]:
             continue
         index = open_index(Path(str(cache["cache_dir"])))
         try:
-            found += records_of(unpin(index, None))
+            found += maintenance.records_of(unpin(index, None))
         finally:
             index.close()
     return found

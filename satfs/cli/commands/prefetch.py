@@ -105,10 +105,14 @@ def prefetch(
     return fetch(
         paths,
         "prefetch",
-        where=where,
-        bands=bands,
-        jobs=jobs,
-        more={"window": window, "bbox": bbox, "overviews": overviews},
+        {
+            "where": where,
+            "bands": bands,
+            "jobs": jobs,
+            "window": window,
+            "bbox": bbox,
+            "overviews": overviews,
+        },
         as_json=as_json,
         output_options=output_options,
         verb="fetched",

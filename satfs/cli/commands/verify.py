@@ -38,7 +38,7 @@ def verify(
     return fetch(
         paths,
         "verify",
-        where=where,
+        {"where": where},
         as_json=as_json,
         output_options=output_options,
         verb="good:",

@@ -7,7 +7,7 @@ the files they have open, and enter nothing under a name that was cleared.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, BlockM
 from satfs.content.cache.directory import open_index, path_of
 from satfs.content.cache.index import CachedVersion, Index
 from satfs.errors import BadCache, NotThere
+from satfs.model import Json
 
 
 class CacheInfo(Struct, frozen=True):
@@ -131,3 +132,17 @@ def _existing(directory: Path) -> Index:
         return open_index(directory)
     except (OSError, sqlite3.Error) as problem:
         raise BadCache(f"cache_dir: {directory} cannot be used as a cache") from problem
+
+
+def records_of(kept: Iterable[CachedVersion]) -> list[Json]:
+    """Return what is kept of objects as records, for programs."""
+    return [
+        {
+            "label": each.label,
+            "size_bytes": each.size_bytes,
+            "held_bytes": min(each.held_bytes, each.size_bytes),  # the last block is a whole one
+            "is_pinned": each.is_pinned,
+            "used_at_s": each.used_at_s,
+        }
+        for each in kept
+    ]
