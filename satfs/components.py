@@ -16,8 +16,8 @@ import trio
 from msgspec import Struct
 
 from satfs.api import readers
-from satfs.api.auth import account_key
 from satfs.api.client import Aleph
+from satfs.api.credential import account_key
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.archive.archive import Archives, open_archives

@@ -4,7 +4,7 @@ Longer than 400 lines, since each setting stands with its unit and its reason.
 
 Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in a `config.toml`
 (`satfs.profiles`). Numbers of bytes may carry a unit (`20GB`, `512MiB`). Secrets are held as
-`SecretStr`: only `api/auth.py` opens them.
+`SecretStr`: only `api/credential.py` opens them.
 """
 
 from __future__ import annotations

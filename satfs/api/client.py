@@ -13,13 +13,13 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 import trio
 
-from satfs.api import page_requests, presigned, readers, requests, wire
-from satfs.api.auth import Credential
+from satfs.api import endpoints, page_prefetch, presigned, readers, wire
+from satfs.api.credential import Credential
+from satfs.api.endpoints import ApiRequest
 from satfs.api.error_text import prefixed
 from satfs.api.partial_listing import ListingsInProgress, PartialListing
 from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, joined
-from satfs.api.requests import ApiRequest
 from satfs.api.session import ApiSession
 from satfs.errors import (
     Garbled,
@@ -108,11 +108,11 @@ class Aleph:
 
     async def tasks(self) -> RecordList[Task]:
         """Return every task that the contract shows, in the vendor's order, each id once."""
-        return await self._list(requests.tasks(self._settings.page_limit), readers.task)
+        return await self._list(endpoints.tasks(self._settings.page_limit), readers.task)
 
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when no task has that id."""
-        request = requests.task(task_id)
+        request = endpoints.task(task_id)
         return await self._one(
             request, readers.task, lambda task: task.task_id == task_id, self._deadline()
         )
@@ -123,13 +123,13 @@ class Aleph:
         Raises NotThere when there is no such task.
         """
         return await self._list(
-            requests.captures(task_id, self._settings.page_limit), readers.capture
+            endpoints.captures(task_id, self._settings.page_limit), readers.capture
         )
 
     async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return every scene of a capture, each id once; none when there is no such capture."""
         return await self._list(
-            requests.scenes(capture_id, self._settings.page_limit), readers.scene
+            endpoints.scenes(capture_id, self._settings.page_limit), readers.scene
         )
 
     async def scene(self, scene_id: SceneId) -> Scene:
@@ -139,7 +139,7 @@ class Aleph:
         listing is requested, which is inferred as well. Only an exact id counts in either.
         """
         deadline = self._deadline()
-        request = requests.scene(scene_id)
+        request = endpoints.scene(scene_id)
         try:
             return await self._one(
                 request, readers.scene, lambda scene: scene.scene_id == scene_id, deadline
@@ -155,7 +155,7 @@ class Aleph:
         Raises NotAllowed also when the link leads where links may not lead
         (`satfs.net.addresses.LinkRule`).
         """
-        request = requests.sign(scene_id, attachment)
+        request = endpoints.sign(scene_id, attachment)
         url = request.url(self._settings.api_url)
 
         def read(response: Response) -> Link:
@@ -174,7 +174,7 @@ class Aleph:
 
     async def contracts(self) -> RecordList[Contract]:
         """Return the account's contracts. The one request that names no contract."""
-        return await self._list(requests.contracts(), readers.contract, with_contract=False)
+        return await self._list(endpoints.contracts(), readers.contract, with_contract=False)
 
     async def check(self) -> RecordList[Task]:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
@@ -183,7 +183,7 @@ class Aleph:
 
     async def first_tasks(self) -> tuple[RecordList[Task], bool]:
         """Return the first page of tasks, each id once, and whether it holds all tasks."""
-        request = requests.tasks(self._settings.page_limit)
+        request = endpoints.tasks(self._settings.page_limit)
         page = await self._page(request, readers.task, self._deadline())
         is_last = page.next is None and (page.has_next_field or page.n_sent >= (page.count or 0))
         return joined(readers.task, (cast(RecordList[Task], page.entries),)), is_last
@@ -226,7 +226,7 @@ class Aleph:
         async def follow() -> None:
             n_ahead = self._settings.api_concurrency
             try:
-                await page_requests.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                await page_prefetch.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
             except NotThere:
                 if listing.chain.next_url == first_url:
                     raise
@@ -314,7 +314,7 @@ class Aleph:
         self, scene_id: SceneId, deadline: Deadline, refusal: SatfsError
     ) -> Scene:
         """Return the scene by a filtered listing; only its first page is looked at."""
-        request = requests.scene_search(scene_id)
+        request = endpoints.scene_search(scene_id)
         try:
             page = await self._page(request, readers.scene, deadline)
         except (NeedsLogin, NeedsContract):

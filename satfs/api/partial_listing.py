@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from satfs.api.paging import PageChain
+from satfs.api.pagination import PageChain
 from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, RecordPage, new_records, page_bytes
 from satfs.api.wire import Page

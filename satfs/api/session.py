@@ -18,8 +18,8 @@ import structlog
 import trio
 from msgspec import Struct
 
-from satfs.api import error_text, readers, requests, wire
-from satfs.api.auth import REFUSAL_MEMORY_S, Credential
+from satfs.api import endpoints, error_text, readers, wire
+from satfs.api.credential import REFUSAL_MEMORY_S, Credential
 from satfs.api.json_document import is_quick_to_parse
 from satfs.api.record_list import RecordList, joined
 from satfs.api.tokens import is_header_text
@@ -326,7 +326,7 @@ class ApiSession:
 
     async def _choose_contract(self) -> tuple[ContractId, float]:
         """Return the account's only contract, for as long as it is not refused."""
-        contracts_request = requests.contracts()
+        contracts_request = endpoints.contracts()
         try:
             contracts = await self.fetch(
                 contracts_request.url(self._settings.api_url),
@@ -365,7 +365,7 @@ class ApiSession:
         if sent is None:
             return refused
         self._contract.invalidate()
-        url = requests.contracts().url(self._settings.api_url)
+        url = endpoints.contracts().url(self._settings.api_url)
         only_token = {name: value for name, value in headers.items() if name != CONTRACT_HEADER}
         contracts: tuple[Contract, ...] | None = None
         with trio.CancelScope(deadline=deadline.at_s):

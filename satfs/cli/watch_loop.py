@@ -17,7 +17,7 @@ import click
 import platformdirs
 import trio
 
-from satfs.api.auth import account_key
+from satfs.api.credential import account_key
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_json, print_remark, print_sentence, show

@@ -15,8 +15,8 @@ from typing import Final
 import trio
 from msgspec import Struct, field
 
-from satfs.api.auth import account_key
 from satfs.api.client import Aleph, http_for
+from satfs.api.credential import account_key
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
 from satfs.concurrent_map import concurrent_map

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from satfs.api import requests
+from satfs.api import endpoints
 from satfs.api.client import Aleph, http_for
 from satfs.api.token_sources import mode_of
 from satfs.concurrent_map import concurrent_map
@@ -179,7 +179,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
 
 def hosts_of(settings: Settings) -> tuple[Host, ...]:
     """Return the hosts before the object store: the API, then the one that issues tokens."""
-    url = requests.contracts().url(settings.api_url)
+    url = endpoints.contracts().url(settings.api_url)
     api = Host("api", "the API", url, variable="SATFS_API_URL")
     if mode_of(settings) is not AuthMode.OAUTH:
         return (api,)

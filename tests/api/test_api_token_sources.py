@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from satfs.api import secret_store, token_sources, tokens
-from satfs.api.auth import TOKEN_HEADER, Credential, account_key
 from satfs.api.client import Aleph
+from satfs.api.credential import TOKEN_HEADER, Credential, account_key
 from satfs.api.secret_store import StoredLogin
 from satfs.api.token_sources import TokenFile, mode_of, source_of
 from satfs.errors import BadSettings, NeedsLogin
@@ -626,7 +626,7 @@ async def test_a_keyring_that_does_not_answer_keeps_nobody_waiting(
     """It may show a prompt for a password, with no user there."""
     released = threading.Event()
     monkeypatch.setattr("keyring.get_password", lambda *_: released.wait(30) and None)
-    monkeypatch.setattr("satfs.api.auth.KEYRING_S", 0.2)
+    monkeypatch.setattr("satfs.api.credential.KEYRING_S", 0.2)
     async with credential_for(vendor, client_id=CLIENT_ID, secret_store="keyring") as credential:
         with trio.fail_after(5), pytest.raises(NeedsLogin, match="is it locked"):
             await credential.headers()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api import error_text, presigned, requests
+from satfs.api import endpoints, error_text, presigned
 from satfs.errors import Garbled, NotThere
 from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
 from satfs.redaction import MAX_QUOTE_CHARACTERS, for_people, is_link, is_secret_key, is_secret_like
@@ -22,14 +22,14 @@ API = "https://api.test/base"
 def test_the_documented_paths() -> None:
     """As the documentation and its clients write them, with the final slash."""
     asked = {
-        requests.contracts(): "/contracts",
-        requests.tasks(100): "/tasking/tasks/?limit=100&offset=0",
-        requests.task(TaskId("5")): "/tasking/tasks/5/",
-        requests.captures(TaskId("5"), 7): "/tasking/tasks/5/captures/?limit=7&offset=0",
-        requests.scenes(CaptureId("c d"), 7): "/telluric/scenes/?sceneset_id=c%20d&limit=7",
-        requests.scene(SceneId("s")): "/telluric/scenes/s/",
-        requests.scene_search(SceneId("s")): "/telluric/scenes/?scene_id=s",
-        requests.sign(SceneId("s"), AttachmentName("delivery_zip")): (
+        endpoints.contracts(): "/contracts",
+        endpoints.tasks(100): "/tasking/tasks/?limit=100&offset=0",
+        endpoints.task(TaskId("5")): "/tasking/tasks/5/",
+        endpoints.captures(TaskId("5"), 7): "/tasking/tasks/5/captures/?limit=7&offset=0",
+        endpoints.scenes(CaptureId("c d"), 7): "/telluric/scenes/?sceneset_id=c%20d&limit=7",
+        endpoints.scene(SceneId("s")): "/telluric/scenes/s/",
+        endpoints.scene_search(SceneId("s")): "/telluric/scenes/?scene_id=s",
+        endpoints.sign(SceneId("s"), AttachmentName("delivery_zip")): (
             "/telluric/scenes/s/attachments/delivery_zip/download/?redirect=false"
         ),
     }
@@ -42,7 +42,7 @@ def test_the_documented_paths() -> None:
 def test_an_id_is_one_segment_and_nothing_else(id: str) -> None:
     """No id leaves its place in the path, or adds to the query."""
     try:
-        url = requests.task(TaskId(id)).url(API)
+        url = endpoints.task(TaskId(id)).url(API)
     except NotThere:
         assert id in (".", "..") or not id.isprintable()
         return
@@ -55,9 +55,9 @@ def test_an_id_is_one_segment_and_nothing_else(id: str) -> None:
 def test_half_a_surrogate_is_no_id() -> None:
     """It cannot be encoded, so nothing can have it."""
     with pytest.raises(NotThere):
-        requests.task(TaskId("\ud800"))
+        endpoints.task(TaskId("\ud800"))
     with pytest.raises(NotThere):
-        requests.scenes(CaptureId("\ud800"), 1)
+        endpoints.scenes(CaptureId("\ud800"), 1)
 
 
 # -- the vendor's words ----------------------------------------------------------------------------

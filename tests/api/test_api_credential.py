@@ -14,7 +14,7 @@ from fakes.vendor import CLIENT_SECRET, Vendor, settings_for_vendor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api.auth import Credential, account_key, usable_for_s
+from satfs.api.credential import Credential, account_key, usable_for_s
 from satfs.errors import Garbled, NeedsLogin, Unreachable
 from satfs.net.http import Http
 from satfs.net.retry_loop import Retries

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 from msgspec import Struct, field
 
-from satfs.api.paging import PageChain, PageKey, page_key, predictions
+from satfs.api.pagination import PageChain, PageKey, page_key, predictions
 from satfs.api.wire import Page
 from satfs.errors import SatfsError
 

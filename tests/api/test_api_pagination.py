@@ -10,8 +10,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api.page_requests import follow
-from satfs.api.paging import (
+from satfs.api.page_prefetch import follow
+from satfs.api.pagination import (
     MAX_STALE_PAGES,
     PageChain,
     page_key,
