@@ -7,7 +7,7 @@ filesystem.
     catalogue   tasks, captures, scenes, attachments, as the API returns them
     contents    an attachment's content: bytes, a file, or bytes computed on the fly
     api, store  *pure*: a request in, a response out
-    signing, tokens, paging, responses  *pure*: what those two decide with
+    signing, tokens, responses          *pure*: what those two decide with
     faults, effects                     *pure*: faults by name, and their effects
     serving     the only module that knows the server library: request in, response out, sent
     server      `DemoOrigin`: both ports in a thread, with everything at hand for a test

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any, Self
 
-from satfs.demo.drawings import default_directory, home_of, is_drawn
+from satfs.demo.scratch import default_directory, home_of, is_drawn
 from satfs.errors import Unreachable, Unsupported
 
 #: The packages of `pip install satfs[demo]`.
@@ -109,7 +109,7 @@ class DemoProcess:
         return self.environment
 
     def call(self, do: str, **arguments: Any) -> Any:
-        """Have the origin do one of `satfs.demo.control.COMMANDS`, and return the result.
+        """Have the origin do one of `satfs.demo.serve.COMMANDS`, and return the result.
 
         Raises:
             ValueError: the origin does not understand.

@@ -1,6 +1,7 @@
-"""Directories that a demo removes at its end, or the next demo after it was killed.
+"""Directories of a demo: of drawn imagery, which is kept by seed and size, and of what is not kept.
 
-A demo's mount keeps its cache in one, and another holds imagery that is being drawn. The process of
+The latter are removed by the demo at its end, or by the next one after it was killed. A demo's
+mount keeps its cache in one, and another holds imagery that is being drawn. The process of
 a demo holds a lock on its directory (flock(2)), which the kernel drops when the process ends,
 however that happens. A directory without a lock is abandoned.
 """
@@ -16,6 +17,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import platformdirs
+
+#: The version of a directory's content: raised when the drawing or the packing changes.
+GENERATION: Final = 5
+#: Written last: a directory that holds it is complete.
+MANIFEST: Final = "manifest.json"
+
+
+def default_directory() -> Path:
+    """Return the directory of the user's cache that holds all drawings."""
+    return platformdirs.user_cache_path("satfs-demo")
+
+
+def home_of(directory: Path, *, seed: int, large_mb: int) -> Path:
+    """Return where below *directory* the drawings of one seed and size are, or will be."""
+    return directory / f"g{GENERATION}-seed{seed}-{large_mb}mb"
+
+
+def is_drawn(home: Path) -> bool:
+    """Return whether the drawings in *home* are there, all of them."""
+    return (home / MANIFEST).exists()
+
 
 #: The beginning of a demo directory's name, below the directory for temporary files.
 PREFIX: Final = "satfs-demo-"

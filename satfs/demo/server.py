@@ -10,10 +10,9 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from satfs.demo.api import Api
+from satfs.demo.api import Api, PageLimits
 from satfs.demo.catalogue import Attachment, Catalogue, object_path
 from satfs.demo.faults import Fault, FaultTable, named
-from satfs.demo.paging import PageLimits
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
 from satfs.demo.sample import sample_catalogue
 from satfs.demo.serving import Line, ServicePort

@@ -41,8 +41,14 @@ from satfs.demo.catalogue import (
     utc_text,
 )
 from satfs.demo.contents import FileContent
-from satfs.demo.drawings import GENERATION, MANIFEST, home_of, is_drawn
-from satfs.demo.scratch import remove_abandoned, scratch_directory
+from satfs.demo.scratch import (
+    GENERATION,
+    MANIFEST,
+    home_of,
+    is_drawn,
+    remove_abandoned,
+    scratch_directory,
+)
 
 #: The beginning of the name of a directory of drawings that are not complete.
 _UNFINISHED: Final = ".g"

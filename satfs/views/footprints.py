@@ -7,12 +7,11 @@ GDAL and QGIS take for a field of time. A scene whose place is not known has a n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from satfs.facts.geometry import cut_at_antimeridian
 from satfs.json_bytes import json_bytes
 from satfs.model import Json
-from satfs.views.scene_view import SceneView, newest_last
+from satfs.views.scene_view import SceneView, newest_last, time_text
 
 
 def footprints_of(scenes: Sequence[SceneView]) -> bytes:
@@ -23,13 +22,6 @@ def footprints_of(scenes: Sequence[SceneView]) -> bytes:
     """
     features: list[Json] = [_feature(scene) for scene in newest_last(scenes)]
     return json_bytes({"type": "FeatureCollection", "features": features})
-
-
-def time_text(moment: datetime | None) -> str | None:
-    """Return a moment in UTC as ISO 8601 has it, to the millisecond, with a Z."""
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _feature(scene: SceneView) -> dict[str, Json]:

@@ -21,10 +21,9 @@ from urllib.parse import quote
 
 from satfs.facts.scene import MemberKind, RasterFacts
 from satfs.imagery.utm import degrees_of
+from satfs.json_bytes import json_bytes
 from satfs.model import Json
-from satfs.views.escaping import script_of
-from satfs.views.footprints import time_text
-from satfs.views.scene_view import SceneView, newest_last
+from satfs.views.scene_view import SceneView, newest_last, time_text
 
 #: Decimal places of degrees: a centimetre, a hundredth of a pixel.
 _PLACES: Final = 7
@@ -65,6 +64,16 @@ def map_script(
     task: Json = {"id": task_id, "name": task_name}
     shown: list[Json] = [_scene(scene) for scene in reversed(newest_last(scenes))]
     return script_of("satfsTask", {"task": task, "unknown": n_unknown, "scenes": shown})
+
+
+def script_of(variable: str, value: Json) -> bytes:
+    """Return a script that sets a global *variable*; text in *value* ends no script.
+
+    `<` is in strings alone, where an escape means the same; `json_bytes` escapes the line
+    separators that older browsers end a line at.
+    """
+    text = json_bytes(value).replace(b"<", b"\\u003c").rstrip()
+    return f"window.{variable} = ".encode() + text + b";\n"
 
 
 def _part(name: str) -> str:

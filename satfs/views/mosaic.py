@@ -19,8 +19,7 @@ from msgspec import Struct
 
 from satfs.facts.scene import MemberKind, RasterFacts, Transform
 from satfs.imagery.utm import zone_of
-from satfs.views.escaping import xml_text
-from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last
+from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last, xml_text
 
 #: numpy's names of data types, and GDAL's.
 _GDAL_TYPES: Final[Mapping[str, str]] = {

@@ -22,9 +22,7 @@ from typing import Final
 from msgspec import Struct
 
 from satfs.facts.scene import MemberKind, RasterFacts
-from satfs.views.escaping import xml_text
-from satfs.views.footprints import time_text
-from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last
+from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last, time_text, xml_text
 
 FOOTPRINTS: Final = "footprints.geojson"
 #: QGIS replaces an id of ten characters or fewer.

@@ -1,10 +1,12 @@
-"""A scene as the renderers of a task's view see it. *Pure*."""
+"""A scene as the renderers of a task's view see it, and text as they write it. *Pure*."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
+from xml.sax.saxutils import escape
 
 from msgspec import Struct
 
@@ -16,6 +18,8 @@ KIND_NAMES: Final = {
     MemberKind.ANALYTIC: "TOA",
     MemberKind.CLOUD: "CLOUD",
 }
+#: Characters that XML 1.0 §2.2 cannot hold: controls, surrogates, and two non-characters.
+_NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 #: The place in time of a scene without one: before all others.
 _NO_MOMENT: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -54,3 +58,20 @@ class SceneView(Struct, frozen=True):
 def newest_last(scenes: Iterable[SceneView]) -> list[SceneView]:
     """Return *scenes* by time and then by name."""
     return sorted(scenes, key=lambda scene: (scene.moment, scene.name))
+
+
+def time_text(moment: datetime | None) -> str | None:
+    """Return a moment in UTC as ISO 8601 has it, to the millisecond, with a Z."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def xml_text(text: str) -> str:
+    """Return *text* as XML character data, fit for an attribute in double quotes, too.
+
+    A character that XML cannot hold is shown as U+FFFD.
+    """
+    return escape(
+        _NOT_XML.sub("\ufffd", text), {'"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from demo.asking import Customer, ask, token
 
-from satfs.demo.api import route
+from satfs.demo.api import PageLimits, route
 from satfs.demo.catalogue import (
     OMIT,
     Attachment,
@@ -17,7 +17,6 @@ from satfs.demo.catalogue import (
     make_scene,
     make_task,
 )
-from satfs.demo.paging import PageLimits
 from satfs.demo.sample import many_tasks
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import DemoAccount

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.demo.paging import PageLimits, page, page_window
+from satfs.demo.api import PageLimits, page, page_window
 
 LIMITS = PageLimits(default=7, maximum=20)
 BASE, PATH = "http://host:1", "/tasking/tasks/"

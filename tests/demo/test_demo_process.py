@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from demo.asking import ask
 
-from satfs.demo.control import COMMANDS
 from satfs.demo.process import DemoProcess
+from satfs.demo.serve import COMMANDS
 from satfs.errors import Unreachable, Unsupported
 
 pytestmark = pytest.mark.slow

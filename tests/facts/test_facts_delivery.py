@@ -17,8 +17,7 @@ from rasterio.enums import Resampling
 from rasterio.shutil import copy
 
 from satfs.demo.products import PACKINGS
-from satfs.facts.delivery import DeliveryFacts, DeliveryParser, combine
-from satfs.facts.header import RasterHeader
+from satfs.facts.delivery import DeliveryFacts, DeliveryParser, RasterHeader, combine
 from satfs.facts.members import known_members
 from satfs.facts.record import facts_of_record
 from satfs.facts.scene import BandFacts, MemberFacts, MemberKind, RasterFacts

@@ -9,7 +9,7 @@ import pytest
 from reliability.conftest import MakeStand
 from reliability.stand import AT_ONCE_S, KIB, MIB, Stand, refused
 
-from satfs.demo.paging import PageLimits
+from satfs.demo.api import PageLimits
 
 #: Long enough for what passes within two seconds.
 PATIENT = {"metadata_deadline_s": 8, "read_deadline_s": 10}

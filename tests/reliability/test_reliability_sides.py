@@ -13,9 +13,9 @@ import trustme
 from reliability.conftest import MakeStand
 from reliability.stand import AT_ONCE_S, KIB, MIB, PATH_CALL_S, RECOVERY_S, Stand, refused
 
+from satfs.demo.api import PageLimits
 from satfs.demo.catalogue import Catalogue, make_task
 from satfs.demo.contents import RampContent
-from satfs.demo.paging import PageLimits
 from satfs.demo.sample import many_tasks
 from satfs.demo.server import DemoOrigin
 from satfs.errors import Unreachable

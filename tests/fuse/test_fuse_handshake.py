@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.fuse.init_message import PARALLEL_DIROPS, accept_parallel_dirops, is_init
+from satfs.fuse.handshake import PARALLEL_DIROPS, accept_parallel_dirops, is_init
 
 FLAGS = st.integers(0, 2**32 - 1)
 
