@@ -43,7 +43,11 @@ def _whole_number(text: str | None) -> int | None:
 
 
 def page_window(query: Mapping[str, str], limits: PageLimits) -> tuple[int, int]:
-    """Return limit and offset as the framework understands the query."""
+    """Return limit and offset as Django REST framework understands the query.
+
+    A `limit` that is missing, zero, negative or no number is the default; one too large is cut
+    without a word; an `offset` past the end gives an empty page.
+    """
     limit = _whole_number(query.get("limit"))
     offset = _whole_number(query.get("offset"))
     return (

@@ -5,6 +5,10 @@ it in a callback which pyfuse3 does not offer. The flag is one bit of one messag
 takes a detour: libfuse's descriptor is, for as long as the handshake lasts, one end of a socket
 pair; its response is read at the other end, completed, and written to the kernel. After that the
 descriptor is /dev/fuse again, and nothing stands between the two (docs/decisions/0011).
+
+The message's layout is that of `struct fuse_in_header`, `fuse_init_in`, `fuse_out_header` and
+`fuse_init_out` in the kernel's include/uapi/linux/fuse.h: integers in the machine's byte order, and
+in both messages the flags behind three 32-bit numbers.
 """
 
 from __future__ import annotations

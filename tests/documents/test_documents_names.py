@@ -37,7 +37,7 @@ FOREIGN = {
     ),  # Linux
     "OP_ENABLE_KTLS",  # OpenSSL, CPython
     *("FUSE_PARALLEL_DIROPS", "fuse_lowlevel_notify_inval_entry", "fuse_session_custom_io"),
-    *("fuse_init_in", "fuse_init_out", "fuse_lowlevel_ops"),
+    *("fuse_init_in", "fuse_init_out", "fuse_out_header", "fuse_lowlevel_ops"),
     *("GDAL_TIFF_USE_MMAP", "gdal_translate", "gdalvrt"),
     *("analytic_0", "analytic_1"),  # keys of assets in an item with several rasters of a kind
     "Containerfile",  # Podman
