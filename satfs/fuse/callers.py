@@ -43,9 +43,11 @@ class Callers:
         """
         if thread_id <= 0:
             return None
-        if thread_id not in self._known:
-            self._known[thread_id] = self._look(thread_id)
-        return self._known[thread_id]
+        try:
+            return self._known[thread_id]
+        except KeyError:  # not looked up first: it may expire in between
+            caller = self._known[thread_id] = self._look(thread_id)
+            return caller
 
     def _look(self, thread_id: int) -> Caller | None:
         try:

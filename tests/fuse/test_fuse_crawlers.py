@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -199,6 +200,14 @@ def gate(tmp_path: Path) -> Callable[[Callable[[], float]], CrawlerGate]:
     for number, name in enumerate(("updatedb", "tumblerd", "cp"), start=1):
         name_it(tmp_path, number, name)
     return lambda clock: CrawlerGate(DEFAULT, Callers(clock, proc=tmp_path), clock)
+
+
+def test_a_name_may_expire_while_it_is_looked_up() -> None:
+    """Time passes between any two lines: no call fails because a name became too old in one."""
+    ticks = itertools.count()
+    callers = Callers(lambda: 0.7 * next(ticks))
+    for _ in range(50):
+        assert callers.caller(os.getpid()) is not None
 
 
 async def test_what_is_cached_is_anybodys(
