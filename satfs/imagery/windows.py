@@ -155,7 +155,9 @@ class NextBlocks:
         is_begun = len(window.read) == 2 == window.right - window.left
         if not is_begun or self._has_shape:
             return ()
-        n_columns = _USUAL_WIDTH // window.image.block_width
+        # A window touches a column more than it is wide, unless it begins where a block does. In
+        # band interleave the blocks of that column in the first row are few of all its blocks.
+        n_columns = _USUAL_WIDTH // window.image.block_width + (window.image.n_planes > 1)
         return self._to_the_right(window.first_left + n_columns)
 
     def perhaps_beside(self) -> Sequence[Block]:
