@@ -231,6 +231,21 @@ def test_a_late_request_behind_a_block_that_was_read_is_the_kernels() -> None:
     assert reads.pattern.read_bytes == 4 * TILE_BYTES
 
 
+def test_one_page_in_the_middle_of_a_block_shows_nothing_before_the_next_page_comes() -> None:
+    """The kernel reads ahead what is missing between pages that it has of a refused request."""
+    reads = RasterReads(known())
+    reads.note(first_read(8), nothing)
+    start = middle_of(21).start
+    pages = [ByteRange(at, at + PAGE_BYTES) for at in (start, start + PAGE_BYTES)]
+    assert reads.expected_part(pages[0], nothing) == pages[0]
+    plan = reads.note(pages[0], nothing)
+    assert plan is not None
+    assert plan.now == pages[0]
+    assert not reads.pattern.has_read(Block(0, 21))
+    reads.note(pages[1], nothing)
+    assert reads.pattern.has_read(Block(0, 21))
+
+
 def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
     reads = RasterReads(known())
     reads.note(first_read(8), nothing)
@@ -251,6 +266,46 @@ def test_the_row_below_is_fetched_at_once() -> None:
         inside = tile(number)
         assert any(span.start <= inside.start and inside.stop <= span.stop for span in wanted)
     assert not any(span.overlaps(ByteRange(tile(17).start, tile(17).stop)) for span in wanted)
+
+
+@pytest.mark.parametrize("base", [0, 12_345])
+def test_a_predicted_row_is_fetched_from_the_buffer_on_that_its_first_block_begins_in(
+    base: int,
+) -> None:
+    """A program takes in whole buffers: bytes in front of a block would be a request more."""
+    reads = RasterReads(known(base=base))
+    ahead: set[ByteRange] = set()
+    for number in (7, 8, 9, 13):
+        asked = first_read(number)
+        plan = reads.note(ByteRange(asked.start + base, asked.stop + base), nothing)
+        ahead |= set(plan.ahead if plan is not None else ())
+    rows = [span for span in ahead if span.start > tile(16).start + base]
+    assert rows
+    assert all((span.start - base) % BUFFER_BYTES == 0 for span in rows)
+
+
+def test_a_point_in_narrow_strips_is_no_window_of_several() -> None:
+    """Of strips that begin in one buffer it is not seen which one a program came for."""
+    strip_bytes, first, n = 3 * KIB, 8 * KIB, 400
+    offsets = [first + number * strip_bytes for number in range(n)]
+    head = tiff(
+        directory(
+            [
+                (256, 4, [16]),
+                (257, 4, [n]),
+                (273, 4, offsets),
+                (277, 3, [1]),
+                (278, 4, [1]),
+                (279, 4, [strip_bytes] * n),
+            ]
+        )
+    )
+    reads = RasterReads(known(head + bytes(first + n * strip_bytes - len(head))))
+    start = offsets[200] // BUFFER_BYTES * BUFFER_BYTES
+    asked = [ByteRange(at, at + BUFFER_BYTES) for at in (start, start + BUFFER_BYTES)]
+    plans = [reads.note(each, nothing) for each in asked]
+    assert not reads.pattern.outstanding
+    assert sum(len(span) for plan in plans if plan for span in (plan.now, *plan.ahead)) < 64 * KIB
 
 
 @pytest.mark.parametrize("is_unzipped", [False, True])

@@ -51,13 +51,17 @@ class BlockSpans:
         start = min(max(0, span.start - self.base), self._size_bytes)
         return ByteRange(start, min(max(start, span.stop - self.base), self._size_bytes))
 
-    def with_tail(self, span: ByteRange) -> ByteRange:
-        """Return a block's bytes, and those read together with its last, in the object."""
-        stop, base = span.stop, 0
+    def buffered(self, span: ByteRange) -> ByteRange:
+        """Return what a program takes in to read the bytes of a block, in the object.
+
+        That is whole buffers: the first one may begin in front of the block, the last end behind.
+        """
+        start, stop, base = span.start, span.stop, 0
         if self._is_unzipped:  # through stdio, whose buffer begins at a multiple in the object
             stop, base = stop + UNZIP_BUFFER_BYTES, self.base
+        start = max(0, (start + base) // BUFFER_BYTES * BUFFER_BYTES - base)
         stop = -(-(stop + base) // BUFFER_BYTES) * BUFFER_BYTES - base
-        return ByteRange(span.start + self.base, min(stop, self._size_bytes) + self.base)
+        return ByteRange(start + self.base, min(stop, self._size_bytes) + self.base)
 
     def touched_by(self, span: ByteRange) -> Iterator[tuple[Block, int]]:
         """Yield the known blocks that a span touches, and how many bytes of each, in order."""
@@ -74,7 +78,7 @@ class BlockSpans:
         """Yield what is to be fetched of the object for blocks, as far as it is known."""
         for block in blocks:
             if where := self._raster.fetch_span_of(block):
-                yield self.with_tail(where)
+                yield self.buffered(where)
 
     def n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
         """Return how many blocks directly to the left of one are cached, of a few."""

@@ -64,7 +64,7 @@ class PageRun:
         if block is None or not where or self._n_pages < N_PAGES_IN_A_ROW:
             return page.stop
         if self._pattern.has_read(block):
-            stop = self._blocks.with_tail(where).stop - self._blocks.base
+            stop = self._blocks.buffered(where).stop - self._blocks.base
         elif self._is_at_hand(block, page.start, holds):
             stop = where.stop
         else:

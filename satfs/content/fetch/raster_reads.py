@@ -117,7 +117,7 @@ class RasterReads:
             return None
         image = layout.images[self._current[-1].image]
         last = self._raster.span_of(Block(image.number, image.n_blocks - 1))
-        return self._blocks.with_tail(last).stop if last else None
+        return self._blocks.buffered(last).stop if last else None
 
     @property
     def wanted_stop(self) -> int | None:
@@ -157,8 +157,7 @@ class RasterReads:
         if not span or self._raster.layout is None:
             return None
         if len(span) <= PAGE_BYTES:
-            is_refused = any(span.start == refused.start for refused in self._refused)
-            stop = self._page_run.given_stop(span, holds, is_refused=is_refused)
+            stop = self._page_run.given_stop(span, holds, is_refused=self._is_come_to(span))
             return ByteRange(whole.start, max(whole.stop, stop + self._blocks.base))
         self._page_run.end()
         is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
@@ -306,11 +305,17 @@ class RasterReads:
         It does when a program comes to them, and the program's own reads of them are not seen here.
         Such a request begins where an earlier one ended; a program reads a block from its start.
         One that begins in a block that was read is always the kernel's: on a busy machine it may
-        come when the program is elsewhere already.
+        come when the program is elsewhere already. It may be one page, between pages of a request
+        that was refused: these stay in the kernel without their bytes.
         """
-        block = self._raster.block_at(span.start) if len(span) > SHORT_BYTES else None
+        block = self._raster.block_at(span.start)
         where = self._raster.span_of(block) if block is not None else None
         if block is None or where is None or span.start <= where.start:
+            return False
+        if len(span) <= PAGE_BYTES:
+            is_middle = where.start + BUFFER_BYTES <= span.start <= where.stop - BUFFER_BYTES
+            return is_middle and not (self.pattern.has_seen(block) or self._is_come_to(span))
+        if len(span) <= SHORT_BYTES:
             return False
         return self._n_needed_strays < MAX_NEEDED_STRAYS or self.pattern.has_read(block)
 
@@ -334,7 +339,7 @@ class RasterReads:
         # Where a program goes it reads a block from its start, and buffers begin before that. Of a
         # buffer it may be one page that is requested.
         looked_at = ByteRange(span.start, max(span.stop, span.start + BUFFER_BYTES))
-        blocks = list(self._blocks.touched_by(looked_at))
+        layout, blocks = self._raster.layout, list(self._blocks.touched_by(looked_at))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return ()
         is_short = len(span) <= SHORT_BYTES
@@ -363,7 +368,11 @@ class RasterReads:
         if not is_jump or is_ahead:
             return self._reached(span, blocks[0][0], is_fetched=is_held or is_ahead)
         if is_short:
-            return (blocks[0][0],)
+            # Of several strips that begin in one buffer, the last one reaches into the next buffer.
+            # A program that reads that one alone would seem to read a window of several.
+            image = layout.images[blocks[-1][0].image] if layout is not None else None
+            is_striped = image is not None and image.n_columns == 1
+            return (blocks[-1 if is_striped else 0][0],)
         if len(blocks) > 1 and blocks[-1][1] < PAGE_BYTES:
             del blocks[-1]
         return tuple(block for block, _ in blocks)
@@ -402,7 +411,7 @@ class RasterReads:
             for block in passed
             if (where := self._raster.span_of(block)) and where.start + behind <= position
         ]
-        tail_stop = self._blocks.with_tail(last).stop - self._blocks.base
+        tail_stop = self._blocks.buffered(last).stop - self._blocks.base
         if not found and position >= tail_stop:
             here = self._raster.block_at(position)
             found = passed[:1] or ([here] if here is not None else [])
@@ -458,6 +467,10 @@ class RasterReads:
             planned.start - BLOCK_BYTES < span.start and span.stop < planned.stop + BLOCK_BYTES
             for planned in self._planned
         )
+
+    def _is_come_to(self, page: ByteRange) -> bool:
+        """Return whether a page shows that a program has come to a request that was refused."""
+        return any(page.start == refused.start for refused in self._refused)
 
     def _was_refused(self, span: ByteRange) -> bool:
         return any(span.overlaps(refused) for refused in self._refused)
