@@ -32,7 +32,15 @@ from satfs.content.fetch.tail_delivery import Learning, PartDelivery
 from satfs.content.fetch.tails import TAIL_BYTES, Tail
 from satfs.content.open_fetchers import Key, OpenFetchers, label_of
 from satfs.content.transfer.etags import is_same
-from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
+from satfs.errors import (
+    Changed,
+    Garbled,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    TooManyOpen,
+    Unreachable,
+)
 from satfs.model import AttachmentName, ByteRange, Link, SceneId, Version
 from satfs.net.addresses import origin_of
 from satfs.node_locks import NodeLocks
@@ -116,7 +124,8 @@ class Versions:
             NotThere: the vendor has no such attachment, or the store no such object (yet).
             NotAllowed: it is refused.
             Unreachable: the store does not respond now.
-            The last two only when no version is known from before.
+            Garbled: what it responds makes no sense.
+            The last three only when no version is known from before.
         """
         since_s = self._now()
         known = await self._recall((scene, attachment))
@@ -131,7 +140,7 @@ class Versions:
         except NotThere as gone:
             self._absent[scene, attachment] = revision, str(gone)
             raise
-        except (Unreachable, NotAllowed):
+        except (Unreachable, NotAllowed, Garbled):
             if known is None:
                 raise
             # A known version is better than no file; a newer one is noticed by a later look-up.
@@ -423,7 +432,7 @@ class Versions:
                 async with self._probing.held():
                     with self._traces.of(label).request(read_trace.CONFIRM):
                         seen = await self._probe.confirm(self._links.of(key), label, version)
-            except (Unreachable, NotAllowed):
+            except (Unreachable, NotAllowed, Garbled):
                 return  # what the cache holds of this version stays readable
             except NotThere as gone:
                 self.forget(*key)
@@ -440,4 +449,5 @@ class Versions:
             return False
         if known.version != version:
             raise Changed(f"{label_of(*key)} was replaced")
-        return self._now() - known.confirmed_at_s <= self._confirm_after_s
+        # A moment in the future is one of a clock that was set back since.
+        return 0 <= self._now() - known.confirmed_at_s <= self._confirm_after_s

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -25,16 +26,27 @@ def is_silence(failure: BaseException) -> bool:
     return isinstance(failure, DeadlineReached) and failure.is_silence
 
 
-async def admit(reachability: Reachability, origin: str, about: str) -> Admission | None:
-    """Return permission to send a request, or None when *origin* is offline (`Reachability.admit`).
+@asynccontextmanager
+async def admitted(
+    reachability: Reachability, origin: str, about: str, *, refusal: str
+) -> AsyncIterator[Admission]:
+    """Yield permission to send a request in the body (`Reachability.admit`).
 
     Waits while a probe finds out whether a host that was silent is: at most for one probe's time.
+
+    Raises:
+        Unreachable: *origin* is offline, in the words of *refusal*. It is permanent for a caller
+            whose own attempt contains this one.
     """
-    while True:
-        admission = reachability.admit(origin, trio.current_time(), about)
-        if admission is not None or not reachability.is_deciding(origin, about):
-            return admission
+    while (admission := reachability.admit(origin, trio.current_time(), about)) is None:
+        if not reachability.is_deciding(origin, about):
+            raise Unreachable(refusal, is_permanent=True)
         await trio.sleep(LOOK_S)
+    try:
+        yield admission
+    finally:
+        if admission.is_probe:
+            reachability.probe_ended(origin, trio.current_time(), about)
 
 
 class Pauses(Protocol):
@@ -105,30 +117,25 @@ class Retries:
         started_s = trio.current_time()
         since_s = started_s if since_s is None else since_s
         about = what if about is None else about
-        admission = await admit(self._reachability, origin, about)
-        if admission is None:
-            # Permanent for a caller whose own attempt contains this call.
-            raise Unreachable(f"{what}: {origin} is offline", is_permanent=True)
-        if admission.patience_s is not None:
-            deadline_at = min(deadline_at, trio.current_time() + admission.patience_s)
-        try:
-            return await self._until(
-                attempt, deadline_at, what, origin, is_single=admission.is_probe
-            )
-        except Unreachable as failure:
-            if not failure.is_permanent:
-                silent_about = about if is_silence(failure) else None
-                self._note_failure(origin, since_s, str(failure), silent_about)
-            raise
-        except trio.Cancelled:
-            # Our caller's own deadline may come a moment before ours: that is silence, too.
-            if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
-                reason = f"{what}: no response in time"
-                self._note_failure(origin, since_s, reason, about)
-            raise
-        finally:
-            if admission.is_probe:
-                self._reachability.probe_ended(origin, trio.current_time(), about)
+        refusal = f"{what}: {origin} is offline"
+        async with admitted(self._reachability, origin, about, refusal=refusal) as admission:
+            if admission.patience_s is not None:
+                deadline_at = min(deadline_at, trio.current_time() + admission.patience_s)
+            try:
+                return await self._until(
+                    attempt, deadline_at, what, origin, is_single=admission.is_probe
+                )
+            except Unreachable as failure:
+                if not failure.is_permanent:
+                    silent_about = about if is_silence(failure) else None
+                    self._note_failure(origin, since_s, str(failure), silent_about)
+                raise
+            except trio.Cancelled:
+                # Our caller's own deadline may come a moment before ours: that is silence, too.
+                if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
+                    reason = f"{what}: no response in time"
+                    self._note_failure(origin, since_s, reason, about)
+                raise
 
     async def _pause(self, origin: str, what: str, deadline_at: float) -> None:
         """Wait as long as *origin* has required it of any process of this node.

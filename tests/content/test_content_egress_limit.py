@@ -91,7 +91,7 @@ def test_mounts_add_up(
 
     def settle_now(egress: EgressLimit) -> None:
         day, n_bytes = egress.unsettled()
-        egress.settle(day, add_to_file(path, day, n_bytes))
+        egress.settle(day, n_bytes, add_to_file(path, day, n_bytes))
 
     for number, n_bytes in steps:
         mounts[number].note(n_bytes)
@@ -123,12 +123,16 @@ def test_a_file_of_nonsense_counts_as_nothing(tmp_path: Path, content: bytes) ->
 
 
 async def test_a_full_disk_stops_no_reader(tmp_path: Path) -> None:
-    """Bytes that cannot be written down stay counted in this mount."""
+    """Bytes that cannot be written down stay counted, and are written down when they can be."""
     (tmp_path / "blocked").write_text("no directory")
     egress = EgressLimit(wall_clock=Clock())
     egress.note(5)
     await settle(egress, tmp_path / "blocked" / "egress.json")
     assert egress.spent().spent_bytes == 5
+    egress.note(2)
+    await settle(egress, tmp_path / "egress.json")
+    assert egress.spent().spent_bytes == 7
+    assert json.loads((tmp_path / "egress.json").read_bytes())["bytes"] == 7
 
 
 def test_beyond_the_limit_the_cache_still_serves(

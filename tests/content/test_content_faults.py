@@ -20,6 +20,7 @@ from content.fakestore import (
 from satfs.content.fetch.links import BELIEVED_S
 from satfs.errors import (
     Changed,
+    Garbled,
     NotAllowed,
     Throttled,
     Unreachable,
@@ -213,6 +214,29 @@ class TestOffline:
                 await trio.sleep(61)  # an object in an archive is not requested in that time
                 data = await other.read(ByteRange(40 * MIB, 40 * MIB + 10))
                 assert data == content.read(40 * MIB, 40 * MIB + 10)
+
+        run(main)
+
+    def test_cached_bytes_stay_readable_while_the_store_responds_with_nonsense(
+        self, tmp_path: Path
+    ) -> None:
+        """A page of maintenance with status 200, say, in place of every object."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, listing_ttl_s=0) as contents:
+                version = await learn(contents)
+                reader = await contents.open(SCENE, ZIP, version)
+                await reader.read(ByteRange(0, 131072))
+                await trio.sleep(5)
+                store.break_with("html", count=10_000)
+                # Opened afresh, with an old and with a new revision of its record.
+                assert await learn(contents, revision="r2") == version
+                other = await contents.open(SCENE, ZIP, version)
+                assert await other.read(ByteRange(7, 131072)) == content.read(7, 131072)
+                with pytest.raises(Garbled):
+                    await other.read(ByteRange(40 * MIB, 40 * MIB + 10))
 
         run(main)
 

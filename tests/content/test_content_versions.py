@@ -27,6 +27,7 @@ from satfs.errors import (
     Unreachable,
 )
 from satfs.model import ByteRange, SceneId
+from satfs.net.permits import Permits
 
 MIB = 1024 * 1024
 
@@ -56,8 +57,54 @@ class TestProbes:
 
         run(main)
 
+    def test_nor_one_that_is_given_up_before_it_has_a_connection(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def wait(*_: object, **__: object) -> None:
+            await trio.sleep_forever()
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**8) as contents:
+                version = await learn(contents)
+                reader = await contents.open(SCENE, ZIP, version)
+                store.is_down = True
+                with pytest.raises(Unreachable):
+                    await reader.read(ByteRange(32 * MIB, 32 * MIB + 10))
+                await trio.sleep(3)
+                other = await contents.open(SCENE, ZIP, version)
+                with monkeypatch.context() as patch, trio.move_on_after(1):
+                    patch.setattr(Permits, "take", wait)  # all that the host lets through are busy
+                    await other.read(ByteRange(MIB, MIB + 10))
+                other.close()
+                store.is_down = False
+                await trio.sleep(3)
+                assert await reader.read(ByteRange(5 * MIB, 5 * MIB + 9)) == content.read(
+                    5 * MIB, 5 * MIB + 9
+                )
+
+        run(main)
+
 
 class TestVersions:
+    def test_a_clock_that_is_set_back_confirms_nothing(self, tmp_path: Path) -> None:
+        """A version that was seen in the future, by a wrong clock, is confirmed like an old one."""
+        store = FakeStore()
+        store.add(MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                contents._versions._now = lambda: 2e9
+                version = await learn(contents)
+                contents._versions._now = lambda: 1.9e9
+                store.add(MIB, seed=99)
+                with pytest.raises(Changed):
+                    await contents.open(SCENE, ZIP, version)
+
+        run(main)
+
     def test_one_request_teaches_version_and_tail(self, tmp_path: Path) -> None:
         """Token aside, learning costs one link and one range; the tail is not fetched again."""
         store = FakeStore()

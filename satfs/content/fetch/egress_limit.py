@@ -97,15 +97,18 @@ class EgressLimit:
         self._warn()
 
     def unsettled(self) -> tuple[str, int]:
-        """Return the day, and what was fetched since this was last called, to be written down."""
+        """Return the day, and what is to be written down of it: what was not settled so far."""
         self._turn()
-        n_bytes, self._unsettled_bytes = self._unsettled_bytes, 0
-        return _date(self._day), n_bytes
+        return _date(self._day), self._unsettled_bytes
 
-    def settle(self, day: str, total_bytes: int) -> None:
-        """Note the *day*'s total of all mounts, without what was fetched since `unsettled`."""
+    def settle(self, day: str, n_bytes: int, total_bytes: int) -> None:
+        """Note that *n_bytes* are written down for *day*, with which all mounts have *total_bytes*.
+
+        Tasks do not settle side by side.
+        """
         self._turn()
         if day == _date(self._day):
+            self._unsettled_bytes -= n_bytes
             self._bytes = total_bytes + self._unsettled_bytes
             self._warn()
 
@@ -176,7 +179,7 @@ async def settle(egress: EgressLimit, path: Path, *, is_forced: bool = False) ->
     try:
         total = await trio.to_thread.run_sync(add_to_file, path, day, n_bytes)
     except OSError as failure:
-        # A full disk must not stop reading; the bytes stay counted for as long as this mount lives.
+        # A full disk must not stop reading; the bytes stay counted, and are written down next time.
         log.info("egress not written down", errno=failure.errno)
         return
-    egress.settle(day, total)
+    egress.settle(day, n_bytes, total)

@@ -38,10 +38,10 @@ from satfs.model import Link
 from satfs.net.addresses import origin_of
 from satfs.net.host_connections import Crowded, Holder, Permit, TakenBack
 from satfs.net.permits import AWAITED, READ_AHEAD, Permits
-from satfs.net.reachability import Reachability
+from satfs.net.reachability import Admission, Reachability
 from satfs.net.recalls import Rank
 from satfs.net.retry import MAX_GARBLED
-from satfs.net.retry_loop import NoPauses, Pauses, admit, is_silence
+from satfs.net.retry_loop import NoPauses, Pauses, admitted, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
 log = structlog.get_logger(__name__)
@@ -174,11 +174,15 @@ class RangeRetry:
     async def _attempt(
         self, range_request: RangeRequest, link: Link, counts: AttemptCounts
     ) -> None:
+        origin, label = origin_of(link.url), range_request.source.label
+        refusal = f"{label}: the object store is offline"
+        async with admitted(self._reachability, origin, label, refusal=refusal) as admission:
+            await self._admitted(range_request, link, counts, admission)
+
+    async def _admitted(
+        self, range_request: RangeRequest, link: Link, counts: AttemptCounts, admission: Admission
+    ) -> None:
         attempt, origin = range_request.attempt, origin_of(link.url)
-        admission = await admit(self._reachability, origin, range_request.source.label)
-        if admission is None:
-            label = range_request.source.label
-            raise Unreachable(f"{label}: the object store is offline", is_permanent=True)
         began_s = trio.current_time()
         await self._soon_idle.wait(range_request, origin)
         counts.waited(trio.current_time() - began_s)
@@ -240,9 +244,6 @@ class RangeRetry:
                     first_byte_s=round(began_at_s - requested_at_s, 4),
                     took_s=round(took_s, 4),
                 )
-            if admission.is_probe:
-                now_s = trio.current_time()
-                self._reachability.probe_ended(origin, now_s, range_request.source.label)
 
     async def _permitted(
         self, range_request: RangeRequest, link: Link, counts: AttemptCounts, *, is_probe: bool
