@@ -175,8 +175,9 @@ class CachedListing(Generic[Item]):
         if is_disk_best and not self.is_known:
             await self.recall()
         if is_served_stale and self.is_known:
+            stale = self.last()  # at a checkpoint, another listing may take its place in memory
             await trio.lowlevel.checkpoint()
-            return self.last()
+            return stale
         failure: SatfsError = DeadlineReached(f"{' '.join(self.key)}: no response in time")
         try:
             with self._terms.patience(

@@ -474,6 +474,31 @@ async def test_a_stale_listing_that_left_the_memory_is_not_shown_as_empty(
         assert len(vendor.asked) == n_asked
 
 
+async def test_a_stale_listing_that_leaves_the_memory_at_a_checkpoint_is_not_shown_as_empty(
+    vendor: Vendor,
+    remember: Remember,
+    store: ListingStore,
+    thread_clock: Any,
+    expect_log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another task takes its memory just when it is served."""
+    expect_log("host counts as offline")
+    expect_log("listing is served stale")
+    two_captures(vendor)
+    async with remember(store) as listings:
+        await listings.scenes(CaptureId("a"))
+        await trio.sleep(61)
+        vendor.is_gone = True
+        assert len(await listings.scenes(CaptureId("a"))) == 20
+
+        async def checkpoint() -> None:
+            assert listings._scenes(CaptureId("a")).spill()
+
+        monkeypatch.setattr(trio.lowlevel, "checkpoint", checkpoint)
+        assert len(await listings.scenes(CaptureId("a"))) == 20
+
+
 async def test_a_listing_that_leaves_the_memory_while_it_is_renewed_is_not_shown_as_empty(
     vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any, expect_log: Any
 ) -> None:
