@@ -1,9 +1,7 @@
 """Every setting, with its unit, its default and the reason for it; the only reader of environment.
 
-Longer than 400 lines, since each setting stands with its unit and its reason.
-
 Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in a `config.toml`
-(`satfs.profiles`). Numbers of bytes may carry a unit (`20GB`, `512MiB`). Secrets are held as
+(`satfs.profiles`). Its type decides what is accepted (`satfs.setting_values`). Secrets are held as
 `SecretStr`: only `api/credential.py` opens them.
 """
 
@@ -12,50 +10,32 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, get_type_hints
 from urllib.parse import urlsplit
 
 import platformdirs
-from msgspec import Struct
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    SecretStr,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from msgspec import Struct, field
 
 from satfs import profiles
 from satfs.errors import BadSettings
 from satfs.model import MIB
 from satfs.profiles import DEFAULT_PROFILE, ConfigFile, Layer, Origin, OriginKind
+from satfs.setting_values import (
+    Bounds,
+    Bytes,
+    SecretStr,
+    command,
+    found_from_anywhere,
+    value_of,
+    web_address,
+)
 
 ENV_PREFIX: Final = "SATFS_"
 GB: Final = 10**9
-
-
-def _parse_size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return int(_byte_size.validate_python(value))
-    except ValidationError:  # its text quotes what was given
-        raise ValueError("must be a number of bytes, such as 20GB or 512MiB") from None
-
-
-_byte_size = TypeAdapter(ByteSize)
-#: A number of bytes, or text such as `20GB` (powers of ten) or `512MiB` (powers of two).
-Bytes: TypeAlias = Annotated[int, BeforeValidator(_parse_size)]
 
 
 class AuthMode(StrEnum):
@@ -98,22 +78,21 @@ class Views(StrEnum):
     OFF = "off"
 
 
-class Settings(BaseModel):
+def _profile_name(value: str) -> str:
+    if not profiles.is_name(value):
+        raise ValueError("must be a name of letters, digits, - and _, 64 characters at most")
+    return value
+
+
+class Settings(Struct, frozen=True, kw_only=True):
     """All settings of one mount. Built by `load_settings`, which explains what is wrong."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        validate_default=True,
-        allow_inf_nan=False,
-    )
-
     # -- the vendor ------------------------------------------------------------------------------
-    profile: str = DEFAULT_PROFILE
+    profile: Annotated[str, _profile_name] = DEFAULT_PROFILE
     """The named set of settings in config.toml that is used."""
-    api_url: str = "https://api.satellogic.com"
+    api_url: Annotated[str, web_address] = "https://api.satellogic.com"
     """Base of the Aleph API. Credentials go to this host and no other."""
-    auth_url: str = "https://auth.platform.satellogic.com/oauth/token"
+    auth_url: Annotated[str, web_address] = "https://auth.platform.satellogic.com/oauth/token"
     """The OAuth token endpoint."""
     audience: str = "https://api.satellogic.com/"
     """The audience of a token, as requested (the final slash belongs to it)."""
@@ -125,15 +104,15 @@ class Settings(BaseModel):
     """The OAuth client secret. Never accepted on the command line."""
     token: SecretStr | None = None
     """A ready-made access token. Never accepted on the command line."""
-    token_file: Path | None = None
+    token_file: Annotated[Path, found_from_anywhere] | None = None
     """A file that holds a token; read again when it changes."""
-    token_command: str | None = None
+    token_command: Annotated[str, command] | None = None
     """A command that prints a token; run without a shell whenever another token is needed."""
     secret_store: SecretPlace | None = None
     """Where `satfs login` has kept the secret: keyring or file."""
     contract_id: str | None = None
     """The contract to act for; when unset, an account's only contract is taken."""
-    ca_file: Path | None = None
+    ca_file: Annotated[Path, found_from_anywhere] | None = None
     """PEM file of the authorities to trust besides the system's."""
     tls_strict: bool = True
     """Refuse certificates that depart from RFC 5280; False checks as curl and browsers do."""
@@ -141,57 +120,59 @@ class Settings(BaseModel):
     """Accept object links that lead to private addresses though the API is a public host."""
 
     # -- time ------------------------------------------------------------------------------------
-    connect_timeout_s: float = Field(5.0, gt=0)
+    connect_timeout_s: Annotated[float, Bounds(gt=0)] = 5.0
     """Time to open one connection, TLS included."""
-    progress_timeout_s: float = Field(15.0, gt=0)
+    progress_timeout_s: Annotated[float, Bounds(gt=0)] = 15.0
     """Longest silence of a connection in use; below the kernel's 20 s suspend limit."""
-    metadata_deadline_s: float = Field(15.0, gt=0)
+    metadata_deadline_s: Annotated[float, Bounds(gt=0)] = 15.0
     """Time within which every call but a read is answered, error or not."""
-    read_deadline_s: float = Field(60.0, gt=0)
+    read_deadline_s: Annotated[float, Bounds(gt=0)] = 60.0
     """Time within which every read is answered, error or not."""
 
     # -- listings --------------------------------------------------------------------------------
-    listing_ttl_s: float = Field(60.0, ge=0)
+    listing_ttl_s: Annotated[float, Bounds(ge=0)] = 60.0
     """How long a listing is used before it is requested again."""
-    negative_ttl_s: float = Field(5.0, ge=0)
+    negative_ttl_s: Annotated[float, Bounds(ge=0)] = 5.0
     """How long the kernel remembers that a name is not there."""
-    entry_timeout_s: float = Field(60.0, gt=0)
+    entry_timeout_s: Annotated[float, Bounds(gt=0)] = 60.0
     """How long the kernel believes a name. Never 0: each `stat` would walk the whole path again."""
-    attr_timeout_s: float = Field(60.0, gt=0)
+    attr_timeout_s: Annotated[float, Bounds(gt=0)] = 60.0
     """How long the kernel believes attributes. Never 0, for the same reason."""
-    page_limit: int = Field(100, ge=1, le=10_000)
+    page_limit: Annotated[int, Bounds(ge=1, le=10_000)] = 100
     """Entries requested per page (the documentation uses 100)."""
-    max_entries: int = Field(1_000_000, ge=1)
+    max_entries: Annotated[int, Bounds(ge=1)] = 1_000_000
     """Most entries of one listing; more is taken for a broken pager."""
-    listing_memory_bytes: Bytes = Field(96 * MIB, ge=16 * MIB)
+    listing_memory_bytes: Annotated[Bytes, Bounds(ge=16 * MIB)] = 96 * MIB
     """Most bytes of listings in memory, compressed; others are on disk. A larger one is refused."""
-    api_concurrency: int = Field(16, ge=1, le=256)
+    api_concurrency: Annotated[int, Bounds(ge=1, le=256)] = 16
     """API requests in flight at once: 100 pages of 100 ms each then take under a second."""
 
     # -- transfers -------------------------------------------------------------------------------
-    max_connections: int = Field(64, ge=1, le=256)
+    max_connections: Annotated[int, Bounds(ge=1, le=256)] = 64
     """Connections to the object store at once; how many are used is measured as we go."""
-    range_bytes: Bytes = Field(8 * MIB, ge=64 * 1024)
+    range_bytes: Annotated[Bytes, Bounds(ge=64 * 1024)] = 8 * MIB
     """Bytes of one request in bulk (measured: docs/PERFORMANCE.md, AWS advises 8 to 16 MB)."""
-    workers: int = Field(2, ge=0, le=8)
+    workers: Annotated[int, Bounds(ge=0, le=8)] = 2
     """Processes that receive bulk data; 0 receives everything in the mount's own process."""
-    worker_idle_s: float = Field(60.0, gt=0)
+    worker_idle_s: Annotated[float, Bounds(gt=0)] = 60.0
     """Idle time after which a worker process ends."""
-    egress_limit: Bytes | None = Field(None, ge=0)
+    egress_limit: Annotated[Bytes, Bounds(ge=0)] | None = None
     """Most bytes fetched a day (UTC), such as 50GB; what is not cached is EDQUOT beyond it."""
 
     # -- the cache -------------------------------------------------------------------------------
-    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_path("satfs")))
+    cache_dir: Annotated[Path, found_from_anywhere] = field(
+        default_factory=lambda: Path(platformdirs.user_cache_path("satfs"))
+    )
     """Where fetched blocks and listings are kept."""
-    cache_bytes: Bytes | None = Field(None, ge=0)
+    cache_bytes: Annotated[Bytes, Bounds(ge=0)] | None = None
     """Most bytes kept on disk; default: the smaller of 20 GB and 10 % of the disk. 0: no disk."""
-    cache_free_fraction: float = Field(0.05, ge=0, lt=1)
+    cache_free_fraction: Annotated[float, Bounds(ge=0, lt=1)] = 0.05
     """Share of the disk that is always left free."""
-    memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
+    memory_bytes: Annotated[Bytes, Bounds(ge=16 * MIB)] = 256 * MIB
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 
     # -- metrics ---------------------------------------------------------------------------------
-    metrics_port: int | None = Field(None, ge=1, le=65535)
+    metrics_port: Annotated[int, Bounds(ge=1, le=65535)] | None = None
     """Serve metrics for Prometheus on this port of 127.0.0.1; unset: in `.satfs/metrics` only."""
 
     # -- the tree --------------------------------------------------------------------------------
@@ -203,59 +184,18 @@ class Settings(BaseModel):
     """Have `views/` with links, maps, mosaics and QGIS projects: on, hidden or off."""
     crawlers: str = "default"
     """Programs given what is cached only: `default`, more names or patterns beside it, `none`."""
-    unpack_bytes: Bytes = Field(4 * GB, ge=0)
+    unpack_bytes: Annotated[Bytes, Bounds(ge=0)] = 4 * GB
     """Largest member that is unpacked as a whole into the cache (bzip2, LZMA, xz, zstandard)."""
 
-    @field_validator("api_url", "auth_url")
-    @classmethod
-    def _is_web_address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port or a bracket that cannot be; its text may quote a password
-            is_address = False
-        if not is_address:
-            raise ValueError("must be an http or https address")
-        if parts.query or parts.fragment or any(map(str.isspace, value)):
-            raise ValueError("must be an address without a query, a fragment or blanks")
-        if parts.username or parts.password:
-            raise ValueError("must not contain a user name or password")
-        return value.rstrip("/") if value.endswith("/") and parts.path == "/" else value
 
-    @field_validator("profile")
-    @classmethod
-    def _is_profile_name(cls, value: str) -> str:
-        if not profiles.is_name(value):
-            raise ValueError("must be a name of letters, digits, - and _, 64 characters at most")
-        return value
-
-    @field_validator("token_command")
-    @classmethod
-    def _is_command(cls, value: str | None) -> str | None:
-        try:
-            is_command = value is None or bool(shlex.split(value))
-        except ValueError:  # a quote that does not end
-            is_command = False
-        if not is_command:
-            raise ValueError("must be a command and its arguments, quoted as in a shell")
-        return value
-
-    @field_validator("ca_file", "cache_dir", "token_file")
-    @classmethod
-    def _is_found_from_anywhere(cls, value: Path | None) -> Path | None:
-        # A mount in the background works from another directory than the one it was started in.
-        # Not `Path.expanduser`, which raises for a `~name` that is no user's.
-        return None if value is None else Path(os.path.expanduser(value)).absolute()
-
-    @model_validator(mode="after")
-    def _secrets_travel_encrypted(self) -> Settings:
-        for name in ("api_url", "auth_url"):
-            parts = urlsplit(getattr(self, name))
-            if parts.scheme == "http" and not _is_loopback_name(parts.hostname or ""):
-                raise ValueError(
-                    f"{name} must be https: credentials would cross the network unencrypted"
-                )
-        return self
+def _unencrypted(settings: Settings) -> list[str]:
+    """Return a sentence on each address to which credentials would go unencrypted."""
+    return [
+        f"{name} must be https: credentials would cross the network unencrypted"
+        for name in ("api_url", "auth_url")
+        if (parts := urlsplit(getattr(settings, name))).scheme == "http"
+        and not _is_loopback_name(parts.hostname or "")
+    ]
 
 
 def _is_loopback_name(host: str) -> bool:
@@ -310,7 +250,7 @@ def resolve_settings(
     files: tuple[ConfigFile, ...] = ()
     unit: Layer | None = None
     if environment is None:
-        private = {"token_command", *filter(is_secret, Settings.model_fields)}
+        private = {"token_command", *filter(is_secret, Settings.__struct_fields__)}
         files = profiles.read_files(os.environ, private=private, paths=_PATHS)
         unit = profiles.unit_layer(os.environ)
     flags = {key: value for key, value in overrides.items() if value is not None}
@@ -327,25 +267,21 @@ def resolve_settings(
     if environment is None and not may_be_new and chosen not in (*known, DEFAULT_PROFILE):
         problems.append(_no_such_profile(flags.get("profile"), known))
     layers = [*given, *(layer for file in files for layer in file.layers(str(chosen)))]
-    values, origins = profiles.merged(layers, Settings.model_fields.keys())
-    try:
-        settings = Settings(**{**values, "profile": chosen})
-    except ValidationError as failure:
-        problems += _explain(failure, origins)
+    values, origins = profiles.merged(layers, Settings.__struct_fields__)
+    settings, wrong = _settings_of({**values, "profile": chosen}, origins)
+    problems += wrong
     if problems:
         raise BadSettings("; ".join(problems))
     remarks = [
         f"{file.path}: {key} is set, and is not a setting of satfs"
-        f"{did_you_mean(key.rpartition('.')[2], Settings.model_fields)}."
+        f"{did_you_mean(key.rpartition('.')[2], Settings.__struct_fields__)}."
         for file in files
-        for key in file.unknown(Settings.model_fields.keys())
+        for key in file.unknown(Settings.__struct_fields__)
     ]
     return Resolved(settings, origins, known, tuple(remarks))
 
 
-_PATHS: Final = frozenset(
-    name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)
-)
+_PATHS: Final = frozenset(name for name, kind in Settings.__annotations__.items() if "Path" in kind)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -368,28 +304,32 @@ def _no_such_profile(flag: Any, known: Sequence[str]) -> str:
 def values_of(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that *environment* holds, by field name; empty values count as unset."""
     upper = {name.upper(): value for name, value in environment.items()}
-    named = {name: upper.get(variable_of(name), "") for name in Settings.model_fields}
+    named = {name: upper.get(variable_of(name), "") for name in Settings.__struct_fields__}
     return {name: value for name, value in named.items() if value}
 
 
-def _explain(failure: ValidationError, origins: Mapping[str, Origin]) -> list[str]:
-    sentences = []
-    # Without the input: it may be a secret, or a secret in the wrong place.
-    for problem in failure.errors(include_input=False, include_url=False, include_context=False):
-        text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        name = ".".join(str(part) for part in problem["loc"])
-        origin = origins.get(name)
-        in_file = origin is not None and origin.kind in (OriginKind.USER, OriginKind.SYSTEM)
-        where = origin.place if origin is not None and in_file else variable_of(name)
-        sentences.append(f"{name} ({where}): {text}" if name else text)
-    return sentences
+def _settings_of(
+    values: Mapping[str, Any], origins: Mapping[str, Origin]
+) -> tuple[Settings, list[str]]:
+    """Return settings with these *values* as far as they can be, and a sentence on each other."""
+    kinds = get_type_hints(Settings, include_extras=True)
+    judged, problems = {}, []
+    for name, given in values.items():
+        try:
+            judged[name] = value_of(kinds[name], given)
+        except ValueError as wrong:
+            origin = origins.get(name)
+            in_file = origin is not None and origin.kind in (OriginKind.USER, OriginKind.SYSTEM)
+            where = origin.place if origin is not None and in_file else variable_of(name)
+            problems.append(f"{name} ({where}): {wrong}")
+    settings = Settings(**judged)
+    return settings, problems or _unencrypted(settings)
 
 
 def meanings() -> dict[str, str]:
     """Return what each setting means: the text below its field, with the line breaks it has.
 
-    Read from this module's source. Pydantic can do it as well (`use_attribute_docstrings`), at each
-    start of a mount, which is a twentieth of its processor time.
+    Read from this module's source, since Python keeps no text below a field.
     """
     import ast
     import inspect
@@ -412,12 +352,12 @@ def variable_of(setting: str) -> str:
 
 def is_secret(setting: str) -> bool:
     """Return whether the value of *setting* must never be shown, nor be given on a command line."""
-    return "SecretStr" in str(Settings.model_fields[setting].annotation)
+    return "SecretStr" in Settings.__annotations__[setting]
 
 
 def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names in *environment* that look like settings of ours and are not, sorted."""
-    known = {variable_of(name) for name in Settings.model_fields}
+    known = {variable_of(name) for name in Settings.__struct_fields__}
     known |= {profiles.USER_FILE_VARIABLE, profiles.SYSTEM_FILE_VARIABLE}
     return tuple(
         sorted(
@@ -430,7 +370,7 @@ def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return a sentence on each of `unknown_variables`."""
-    known = tuple(variable_of(name) for name in Settings.model_fields)
+    known = tuple(variable_of(name) for name in Settings.__struct_fields__)
     return tuple(
         f"{name} is set, and is not a setting of satfs{did_you_mean(name.upper(), known)}."
         for name in unknown_variables(environment)

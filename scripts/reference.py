@@ -6,11 +6,12 @@ import inspect
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from satfs.cli.flags import SETTING_FLAGS
 from satfs.cli.main import satfs
 from satfs.cli.manual import Manual, Section, manual_of, settings_listed
+from satfs.setting_values import Bounds
 from satfs.settings import Settings, is_secret, variable_of
 
 #: How settings.py divides the settings, and a field that follows.
@@ -52,7 +53,7 @@ def settings_groups() -> list[tuple[str, list[str]]]:
     for found in _DIVISION.finditer(inspect.getsource(Settings)):
         if found["title"]:
             groups.append((found["title"][:1].upper() + found["title"][1:], []))
-        elif found["field"] in Settings.model_fields:
+        elif found["field"] in Settings.__struct_fields__:
             if not groups:
                 groups.append(("General", []))
             groups[-1][1].append(found["field"])
@@ -60,19 +61,27 @@ def settings_groups() -> list[tuple[str, list[str]]]:
 
 
 def _values(name: str) -> str:
-    field = Settings.model_fields[name]
-    for kind in (field.annotation, *get_args(field.annotation)):
+    parts = list(_parts(get_type_hints(Settings, include_extras=True)[name]))
+    for kind in parts:
         if isinstance(kind, type) and issubclass(kind, StrEnum):
             return ", ".join(f"`{choice}`" for choice in kind)
         if kind is bool:
             return "`true`, `false`"
     bounds = [
-        f"{word} {_number(getattr(limit, bound))}"
-        for limit in field.metadata
+        f"{word} {_number(limit)}"
+        for bounds in parts
+        if isinstance(bounds, Bounds)
         for bound, word in _BOUNDS.items()
-        if getattr(limit, bound, None) is not None
+        if (limit := getattr(bounds, bound)) is not None
     ]
     return ", ".join(bounds)
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """Return *kind*, what it is made of, and what stands beside it in an `Annotated`."""
+    yield kind
+    for part in get_args(kind):
+        yield from _parts(part)
 
 
 def _number(value: Any) -> str:

@@ -18,7 +18,6 @@ from copy import copy
 
 import structlog
 import trio
-from pydantic import SecretStr
 
 from satfs.api import error_text, secret_store, tokens
 from satfs.api.json_document import document
@@ -34,6 +33,7 @@ from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retry_loop import Retries
 from satfs.refreshable import Refreshable
 from satfs.request_slots import Deadline
+from satfs.setting_values import SecretStr
 from satfs.settings import AuthMode, Settings
 
 log = structlog.get_logger(__name__)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
-from pydantic import SecretStr
 
 from satfs.atomic_file import write_atomically
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.addresses import origin_of
 from satfs.profiles import user_file
+from satfs.setting_values import SecretStr
 from satfs.settings import AuthMode, SecretPlace, Settings
 
 #: The service name of our entries in the keyring; the profile is the user name.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from satfs.api.client import Aleph, http_for
 from satfs.cli.flags import OutputOptions
 from satfs.cli.log_setup import logging_quietly
@@ -53,7 +55,7 @@ def query_account(
     ):
         account, kept = run_alone(_query, hurried(settings), choose)
         deadline = {"metadata_deadline_s": settings.metadata_deadline_s}
-        return account, kept.model_copy(update=deadline)
+        return account, replace(kept, **deadline)
 
 
 async def _query(settings: Settings, choose: Choice | None) -> tuple[Account, Settings]:

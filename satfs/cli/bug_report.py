@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from pydantic import SecretStr
+from msgspec.structs import asdict
 
 from satfs import __version__
 from satfs.api import secret_store, tokens
@@ -31,17 +31,18 @@ from satfs.doctor.findings import Finding, Severity
 from satfs.errors import BadSettings, SatfsError
 from satfs.profiles import DEFAULT_PROFILE, read_files
 from satfs.redaction import redact
+from satfs.setting_values import SecretStr
 from satfs.settings import Resolved, SecretPlace, Settings, is_secret, values_of
 
 #: libfuse by its soname: 3.0 to 3.16, and from 3.17 on.
 _LIBFUSE: Final = ("libfuse3.so.3", "libfuse3.so.4")
 #: Libraries whose version decides how satfs behaves.
-_LIBRARIES: Final = ("pyfuse3", "trio", "httpx", "httpcore", "h11", "pydantic", "isal")
+_LIBRARIES: Final = ("pyfuse3", "trio", "httpx", "httpcore", "h11", "msgspec", "isal")
 #: They are no secrets; with them a reader of a public issue would know the account.
 _IDENTITIES: Final = ("client_id", "contract_id")
 #: These values name an account or a file; a report for the public shows only that they are set.
 _PERSONAL: Final = (*_IDENTITIES, "token_file", "token_command")
-_SHOWN_NEVER: Final = (*filter(is_secret, Settings.model_fields), *_IDENTITIES)
+_SHOWN_NEVER: Final = (*filter(is_secret, Settings.__struct_fields__), *_IDENTITIES)
 #: Longest token file that is read, as `satfs.api.token_sources` does, in bytes.
 _MAX_BYTES: Final = 64 * 1024
 #: Shorter values are no secrets, and are part of many words.
@@ -147,7 +148,7 @@ def _settings_text(resolved: Resolved | None) -> str:
     if resolved is None:
         return "(they cannot be read; see the findings)"
     lines = []
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         if name in resolved.origins:
             hidden = name in _PERSONAL and getattr(resolved.settings, name) is not None
             value = "(set, not shown)" if hidden else shown_value(resolved.settings, name)
@@ -185,7 +186,7 @@ def _tables(
     profile = DEFAULT_PROFILE if resolved is None else resolved.settings.profile
     yield profile, values_of(environment)
     if resolved is not None:
-        yield profile, {name: getattr(resolved.settings, name) for name in Settings.model_fields}
+        yield profile, asdict(resolved.settings)
     with suppress(BadSettings):
         files = read_files(environment, private=(), paths=("token_file",))
         for name in {profile, *(name for file in files for name in file.profiles)}:

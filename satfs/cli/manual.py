@@ -98,7 +98,7 @@ def settings_listed() -> tuple[tuple[str, str, str], ...]:
     defaults, meaning_of = load_settings({}), meanings()
     return tuple(
         (name, _default(name, getattr(defaults, name)), " ".join(meaning_of[name].split()))
-        for name in Settings.model_fields
+        for name in Settings.__struct_fields__
     )
 
 

@@ -139,7 +139,7 @@ def _is_setting(name: str) -> bool:
     # Their module takes as long to import as the rest of the command line.
     from satfs.settings import Settings
 
-    return name in Settings.model_fields
+    return name in Settings.__struct_fields__
 
 
 def _setting(name: str, value: str) -> str:

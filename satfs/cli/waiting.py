@@ -11,6 +11,7 @@ from typing import Final, TypeVar, TypeVarTuple, Unpack
 from urllib.parse import urlsplit
 
 import trio
+from msgspec.structs import replace
 
 from satfs.cli.output import print_sentence
 from satfs.fuse.errnos import gravest_of
@@ -71,7 +72,7 @@ def hurried(settings: Settings) -> Settings:
     if is_proxied is not None or has_route():
         return settings
     deadline_s = min(settings.metadata_deadline_s, NO_ROUTE_S)
-    return settings.model_copy(update={"metadata_deadline_s": deadline_s})
+    return replace(settings, metadata_deadline_s=deadline_s)
 
 
 def has_route() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import trio
+from msgspec.structs import replace
 
 from satfs.api import endpoints
 from satfs.api.client import Aleph, http_for
@@ -200,7 +201,7 @@ def _hurried(settings: Settings) -> Settings:
     shorter = {
         name: min(limit_s, getattr(settings, name)) for name, limit_s in _REQUEST_LIMITS.items()
     }
-    return settings.model_copy(update=shorter)
+    return replace(settings, **shorter)
 
 
 def _unfinished(check: Check, limit_s: float) -> Finding:

@@ -23,7 +23,6 @@ from fakes.processes import is_running
 from fakes.vendor import AUTH, CLIENT_ID, CLIENT_SECRET, Vendor, settings_for_vendor
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from satfs.api import secret_store, token_sources, tokens
 from satfs.api.client import Aleph
@@ -33,6 +32,7 @@ from satfs.api.token_sources import TokenFile, mode_of, source_of
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.http import Http
 from satfs.net.retry_loop import Retries
+from satfs.setting_values import SecretStr
 from satfs.settings import AuthMode, SecretPlace
 
 SECRET = "5eedfeed-never-to-be-shown"

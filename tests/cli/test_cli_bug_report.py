@@ -10,13 +10,13 @@ import pytest
 from cli.conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from satfs import __version__
 from satfs.api import secret_store
 from satfs.api.secret_store import StoredLogin
 from satfs.cli.bug_report import MAX_LOG_LINES, report_text, versions, without_secrets
 from satfs.doctor.findings import Area, Finding, Severity
+from satfs.setting_values import SecretStr
 from satfs.settings import AuthMode, SecretPlace, resolve_settings
 
 SECRET = "5eedfeed-never-to-be-shown"

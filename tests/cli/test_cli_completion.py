@@ -302,7 +302,7 @@ def test_man_shows_options_examples_and_variables(satfs: Program, tmp_path: Path
     assert "satfs mount -f -v ~/aleph" in mount
     assert "_netdev, nofail, noauto, user, x-…" in " ".join(mount.split())
     top = shown("satfs.1")
-    assert all(variable_of(name) in top for name in Settings.model_fields)
+    assert all(variable_of(name) in top for name in Settings.__struct_fields__)
     assert all(f"satfs-{name}(1)" in top for name in COMMANDS)
     assert "EXIT STATUS" in top
     assert "satfs cache info" in shown("satfs-cache.1")
@@ -349,11 +349,11 @@ def test_no_page_takes_text_for_a_macro() -> None:
 
 
 def test_documented_defaults_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         monkeypatch.setenv(variable_of(name), "5eedfeed")
 
     listed = settings_listed()
 
-    assert [name for name, *_ in listed] == list(Settings.model_fields)
+    assert [name for name, *_ in listed] == list(Settings.__struct_fields__)
     assert not any("5eedfeed" in default for _, default, _ in listed)
     assert all(default == "" for name, default, _ in listed if is_secret(name))

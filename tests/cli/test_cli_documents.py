@@ -21,7 +21,7 @@ def settings_rows() -> list[str]:
     """Return the rows of the settings' table, as they must be."""
     rows = []
     meaning_of = meanings()
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         default = getattr(load_settings({}), name)
         shown = {"cache_dir": "`~/.cache/satfs`"}.get(
             name, "" if default is None else f"`{default}`"

@@ -14,7 +14,7 @@ import pytest
 from satfs.cli.main import satfs
 
 HEAVY = {
-    "httpcore", "httpx", "keyring", "numpy", "prometheus_client", "pydantic", "pyfuse3", "shapely",
+    "httpcore", "httpx", "keyring", "numpy", "prometheus_client", "pyfuse3", "shapely",
     "structlog", "trio",
 }  # fmt: skip
 #: Ends with the names of the top-level modules that were imported, each on a line.

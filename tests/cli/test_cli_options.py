@@ -140,7 +140,7 @@ def test_a_mount_is_for_all_others_or_for_root() -> None:
         parse_options(["allow_other", "allow_root"])
 
 
-@pytest.mark.parametrize("name", sorted(n for n in Settings.model_fields if not is_secret(n)))
+@pytest.mark.parametrize("name", sorted(n for n in Settings.__struct_fields__ if not is_secret(n)))
 def test_every_setting_but_a_secret_is_an_option(name: str) -> None:
     """So that an fstab line can say all that the environment can."""
     assert parse_options([f"{name}=a\\,b"]).settings == {name: "a,b"}
@@ -148,7 +148,7 @@ def test_every_setting_but_a_secret_is_an_option(name: str) -> None:
         parse_options([name])
 
 
-@given(st.sampled_from(sorted(n for n in Settings.model_fields if is_secret(n))), markers)
+@given(st.sampled_from(sorted(n for n in Settings.__struct_fields__ if is_secret(n))), markers)
 def test_secrets_are_refused_and_not_repeated(name: str, value: str) -> None:
     with pytest.raises(BadSettings, match=f"SATFS_{name.upper()}") as refused:
         parse_options([f"{name}={value}"])

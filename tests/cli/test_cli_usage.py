@@ -96,7 +96,7 @@ def test_writing_is_refused(satfs: Program, option: str) -> None:
 def test_no_bad_setting_is_repeated(satfs: Program) -> None:
     """The variables are named; what they hold may be a secret in the wrong place."""
     done = satfs(
-        "mount", "nowhere", **{variable_of(name): SECRET for name in Settings.model_fields}
+        "mount", "nowhere", **{variable_of(name): SECRET for name in Settings.__struct_fields__}
     )
 
     assert done.returncode == 2
@@ -106,7 +106,7 @@ def test_no_bad_setting_is_repeated(satfs: Program) -> None:
 
 
 def test_settings_are_shown_without_secrets(satfs: Program) -> None:
-    secrets = {variable_of(name): SECRET for name in Settings.model_fields if is_secret(name)}
+    secrets = {variable_of(name): SECRET for name in Settings.__struct_fields__ if is_secret(name)}
 
     done = satfs("settings", SATFS_WORKERS="7", SATFS_WORKRES="7", **secrets)
 
@@ -116,7 +116,7 @@ def test_settings_are_shown_without_secrets(satfs: Program) -> None:
     assert "SATFS_CLIENT_ID = (not set)" in done.stdout
     assert "SATFS_WORKRES" in done.stderr
     assert SECRET not in done.stdout + done.stderr
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         assert variable_of(name) in done.stdout
 
 

@@ -41,7 +41,6 @@ FOREIGN = {
     *("GDAL_TIFF_USE_MMAP", "gdal_translate", "gdalvrt"),
     *("analytic_0", "analytic_1"),  # keys of assets in an item with several rasters of a kind
     "Containerfile",  # Podman
-    "use_attribute_docstrings",  # pydantic
     *("AsyncRetrying", "SSLSocket", "indexed_gzip", "zran.c", "Z_BLOCK"),  # tenacity, CPython, zlib
 }
 
@@ -75,7 +74,7 @@ def vocabulary() -> frozenset[str]:
                         found.update(re.findall(r"\w+", text))
                     case ast.alias(name=name):
                         found.update(name.split("."))
-    found |= {variable_of(name) for name in Settings.model_fields}
+    found |= {variable_of(name) for name in Settings.__struct_fields__}
     return frozenset(found)
 
 

@@ -11,7 +11,7 @@ from satfs.cli.exit_codes import MEANINGS
 from satfs.cli.flags import SETTING_FLAGS
 from satfs.cli.main import COMMANDS, satfs
 from satfs.cli.manual import manual_of
-from satfs.settings import Settings, is_secret, variable_of
+from satfs.settings import Settings, is_secret, meanings, variable_of
 from scripts.reference import commands_page, settings_groups, settings_page
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def test_every_setting_has_its_place_once() -> None:
     """Also one that is added tomorrow, under the heading that it has in the code."""
     grouped = [name for _, names in settings_groups() for name in names]
 
-    assert grouped == list(Settings.model_fields)
+    assert grouped == list(Settings.__struct_fields__)
     assert len(settings_groups()) > 4
 
 
@@ -29,12 +29,12 @@ def test_a_setting_is_told_with_all_ways_to_set_it() -> None:
     page = settings_page()
     flags = {setting: flag for flag, setting, *_ in SETTING_FLAGS}
 
-    for name, field in Settings.model_fields.items():
+    for name, meaning in meanings().items():
         entry = page.partition(f"### `{name}`\n")[2].partition("\n#")[0]
         assert f"`{variable_of(name)}`" in entry
         assert (f"`-o {name}=…`" in entry) is not is_secret(name)
         assert name not in flags or f"`{flags[name]}`" in entry
-        assert " ".join((field.description or "").split()) in entry
+        assert " ".join(meaning.split()) in entry
     assert "Values: `visible`, `hidden`, `off`" in page
     assert "Values: at least 0, at most 8" in page
 
@@ -44,7 +44,7 @@ def test_the_settings_do_not_depend_on_the_machine(
 ) -> None:
     before = settings_page()
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         monkeypatch.setenv(variable_of(name), "5eedfeed")
 
     assert settings_page() == before

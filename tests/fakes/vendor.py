@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import httpx
 import trio
+from msgspec.structs import replace
 
-from satfs.settings import Settings
+from satfs.settings import Settings, load_settings
 
 API = "https://api.vendor.test"
 AUTH = "https://auth.vendor.test/oauth/token"
@@ -307,4 +308,4 @@ def settings_for_vendor(**changes: Any) -> Settings:
         "client_secret": CLIENT_SECRET,
     }
     smaller = {name: changes.pop(name) for name in ("listing_memory_bytes",) if name in changes}
-    return Settings(**{**given, **changes}).model_copy(update=smaller)
+    return replace(load_settings({}, **{**given, **changes}), **smaller)

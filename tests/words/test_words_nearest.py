@@ -17,9 +17,9 @@ def test_a_variable_is_told_with_the_nearest() -> None:
     )
 
 
-@pytest.mark.parametrize("name", list(Settings.model_fields))
+@pytest.mark.parametrize("name", list(Settings.__struct_fields__))
 def test_a_letter_too_many_is_recognized(name: str) -> None:
-    assert did_you_mean(f"{name}x", Settings.model_fields) == f" (the nearest name is {name})"
+    assert did_you_mean(f"{name}x", Settings.__struct_fields__) == f" (the nearest name is {name})"
 
 
 @given(st.text(), st.lists(st.text()))

@@ -157,7 +157,7 @@ def _profile(name: str, *, is_chosen: bool) -> dict[str, Any]:
 
 def _record(resolved: Resolved) -> dict[str, Any]:
     record = {}
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         origin = resolved.origins.get(name, Origin(OriginKind.DEFAULT, ""))
         value = getattr(resolved.settings, name)
         is_plain = isinstance(value, bool | int | float) and not is_secret(name)
@@ -184,7 +184,7 @@ def shown_value(settings: Settings, name: str) -> str:
 def _print_descriptions(resolved: Resolved) -> None:
     defaults, meaning_of = load_settings({}), meanings()
     table = new_table("", show_header=False, padding=(0, 0, 1, 0))
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         is_changed = getattr(resolved.settings, name) != getattr(defaults, name)
         value = Text(show(shown_value(resolved.settings, name)), "green" if is_changed else "")
         line = Text.assemble((variable_of(name), "bold"), " = ", value)
@@ -195,14 +195,14 @@ def _print_descriptions(resolved: Resolved) -> None:
 
 
 def _print_lines(resolved: Resolved, *, with_origin: bool) -> None:
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         line = f"{name} = {show(shown_value(resolved.settings, name))}"
         click.echo(f"{line}  # {_origin(resolved, name)}" if with_origin else line)
 
 
 def _print_table(resolved: Resolved) -> None:
     table = new_table("setting", "value", "from", whole=("setting",), header_style="dim")
-    for name in Settings.model_fields:
+    for name in Settings.__struct_fields__:
         is_default = name not in resolved.origins
         style = "dim" if is_default else ""
         value = Text(show(shown_value(resolved.settings, name)), style)

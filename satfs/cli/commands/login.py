@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import SecretStr
+from msgspec.structs import replace
 
 from satfs.api import secret_store, tokens
 from satfs.api.secret_store import StoredLogin
@@ -27,6 +27,7 @@ from satfs.cli.systemd import UserManager
 from satfs.errors import BadMountpoint, NeedsContract
 from satfs.model import Contract
 from satfs.profiles import OriginKind, user_file
+from satfs.setting_values import SecretStr
 from satfs.settings import AuthMode, Resolved, SecretPlace, Settings, resolve_settings
 
 #: Longest text that is read from a pipe: two lines of at most a few kilobytes.
@@ -92,7 +93,7 @@ def login(
 
     def choose(settings: Settings, contracts: tuple[Contract, ...] | None) -> Settings:
         chosen = _chosen(settings.contract_id, contracts, is_prompted=is_prompted)
-        return settings.model_copy(update={"contract_id": chosen})
+        return replace(settings, contract_id=chosen)
 
     account, settings = query_account(settings, output_options, choose)
     store = SecretPlace(place) if place else _best_place()

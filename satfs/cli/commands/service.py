@@ -273,7 +273,7 @@ def _place(mountpoint: str) -> Path:
 
 
 def _remark_on_environment() -> None:
-    names = sorted(v for v in map(variable_of, Settings.model_fields) if os.environ.get(v))
+    names = sorted(v for v in map(variable_of, Settings.__struct_fields__) if os.environ.get(v))
     if names:
         print_remark(
             f"The service does not see {', '.join(names)} of this shell; "
