@@ -75,10 +75,11 @@ OLD_NAMES: Final = {
 }
 
 
-#: Commands that print no tables. structlog imports rich when it finds it, for tracebacks that show
-#: local variables, which no log of ours may: a tenth of the processor time of `satfs mount` until
-#: its event loop runs.
-_WITHOUT_RICH: Final = frozenset({"mount"})
+#: Commands that print no tables, and libraries that others import where they find them: structlog
+#: for tracebacks that show local variables, which no log of ours may, and httpx for a program of
+#: its own. They are a tenth of the processor time of `satfs mount` until its event loop runs.
+_WITHOUT_TABLES: Final = frozenset({"mount"})
+_FOR_TABLES: Final = ("rich", "pygments")
 
 
 @contextmanager
@@ -88,16 +89,17 @@ def _imported_fast(command: str) -> Iterator[None]:
     Importing makes none, and a hundred thousand objects to scan: a sixth of the processor time of
     `satfs mount` until its event loop runs.
     """
-    was_enabled, is_rich_hidden = gc.isenabled(), command in _WITHOUT_RICH
+    was_enabled = gc.isenabled()
     modules = cast("dict[str, ModuleType | None]", sys.modules)
+    hidden = [each for each in _FOR_TABLES if command in _WITHOUT_TABLES and each not in modules]
     gc.disable()
-    if is_rich_hidden and (is_rich_hidden := "rich" not in modules):
-        modules["rich"] = None  # as if it were not installed (import statement, reference)
+    # As if they were not installed (import statement, reference).
+    modules.update(dict.fromkeys(hidden))
     try:
         yield
     finally:
-        if is_rich_hidden:
-            del modules["rich"]
+        for each in hidden:
+            del modules[each]
         if was_enabled:
             gc.enable()
 

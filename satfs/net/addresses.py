@@ -3,8 +3,7 @@
 The rule for links to objects, which arrive in responses of the API and in redirects of the store:
 
 - `https` always; `http` only when the API itself is requested over `http` (settings allow that for
-a
-  loopback address only: the demo origin, a test).
+  a loopback address only: the demo origin, a test).
 - No user name or password in the address.
 - Link-local, multicast, unspecified and reserved addresses never: cloud machines keep their
   credentials at such addresses (169.254.169.254).
@@ -35,7 +34,9 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: Characters that parsers of addresses disagree about: they strip, split or map them differently.
-_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\]")
+#: All but those of ASCII that can be seen, and the backslash. (As a set of its own, with a range up
+#: to the last code point, it takes 3 ms to compile.)
+_AMBIGUOUS = re.compile(r"[^\x21-\x5b\x5d-\x7e]")
 #: Host and port with an IPv6 address (RFC 3986 §3.2.2). Versions of Python differ in what else with
 #: brackets they split: some take `[::1]]` for `::1`.
 _IN_BRACKETS = re.compile(r"\[[^][@:]*:[^][@]*\](:[0-9]*)?")
