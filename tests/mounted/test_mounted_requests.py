@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fakes.processes import wait_until
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
+from satfs.content.fetch.first_reads import BEGINNING_BYTES
 from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.demo.sample import many_scenes, many_tasks
 from satfs.demo.server import DemoOrigin
@@ -82,6 +84,14 @@ def test_reading_one_scene(origin: DemoOrigin, mount: RealMount) -> None:
     assert not all_requests(origin)
 
 
+def zips(origin: DemoOrigin, mount: RealMount) -> list[Path]:
+    """Return the deliveries of the first capture."""
+    (task,) = origin.catalogue.tasks
+    scenes = [scene.scene_id for scene in task.captures[0].scenes]
+    place = mount.path / f"tasks/{task.task_id}/{task.captures[0].capture_id}"
+    return [place / scene_id / f"{scene_id}.zip" for scene_id in scenes]
+
+
 def ranges_of_a_look(
     origin: DemoOrigin, path: Path, n_bytes: int, n_ranges: int
 ) -> list[str | None]:
@@ -102,12 +112,35 @@ def ranges_of_a_look(
     return [request.range for request in origin.journal.of("object")]
 
 
-def test_a_store_of_which_nothing_is_known_gets_one_request(
-    origin: DemoOrigin, mount: RealMount
+@pytest.mark.parametrize("n_bytes", [0, 1])
+def test_the_first_bytes_of_a_store_of_which_nothing_is_known_take_one_request(
+    start_origin: StartOrigin, mount_it: MountIt, n_bytes: int
 ) -> None:
-    """It may refuse a second connection beside the first."""
-    scene = scene_path(origin, mount)
-    assert ranges_of_a_look(origin, scene / f"{scene.name}.zip", 0, 1) == [f"bytes=-{TAIL_BYTES}"]
+    """It may refuse a second connection, so the tail comes when the beginning has come."""
+    origin = start_origin(many_scenes(1), store_latency_s=0.1)
+    (path,) = zips(origin, mount_it(origin))
+    ranges = ranges_of_a_look(origin, path, n_bytes, 2)
+    assert ranges[:2] == [f"bytes=0-{BEGINNING_BYTES - 1}", f"bytes=-{TAIL_BYTES}"]
+    first, second = origin.journal.of("object")[:2]
+    assert first.ended_s is not None
+    assert first.ended_s <= second.started_s
+
+
+def test_the_first_bytes_of_a_mount_whose_store_is_known_take_one_round_trip(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """The first block comes in two halves side by side; the tail follows."""
+    origin = start_origin(many_scenes(9), store_latency_s=0.1)
+    earlier = mount_it(origin)
+    with ThreadPoolExecutor(8) as readers:
+        list(readers.map(Path.read_bytes, zips(origin, earlier)[1:]))
+    earlier.stop()
+    ranges = ranges_of_a_look(origin, zips(origin, mount_it(origin))[0], 1, 3)
+    assert set(ranges[:2]) == {"bytes=0-8191", "bytes=8192-16383"}
+    assert f"bytes=-{TAIL_BYTES}" in ranges[2:]
+    first, second = origin.journal.of("object")[:2]
+    assert first.ended_s is not None
+    assert second.started_s < first.ended_s
 
 
 def test_what_desktops_poll_costs_nothing(origin: DemoOrigin, mount: RealMount) -> None:

@@ -42,11 +42,12 @@ def parts_of_beginning(n_idle: int, *, may_open: bool) -> tuple[ByteRange, ...]:
     """Return what to request of a beginning beside its version, with *n_idle* connections.
 
     One of them is for the tail, and a new one beside it would come too late. Where none is idle,
-    *may_open* is whether two may be opened: the tail comes over the first of these that is idle.
+    *may_open* is whether two may be opened; else one is. The tail comes over the first of these
+    that is idle: the beginning shows the version as well, and is what is read first.
     """
     if n_idle >= 3 or (n_idle == 0 and may_open):
         return (ByteRange(0, _HALF_BYTES), ByteRange(_HALF_BYTES, BLOCK_BYTES))
-    return (ByteRange(0, BEGINNING_BYTES),) if n_idle == 2 else ()
+    return (ByteRange(0, BEGINNING_BYTES),) if n_idle in (0, 2) else ()
 
 
 async def bring_beginning(
