@@ -246,6 +246,18 @@ def test_one_page_in_the_middle_of_a_block_shows_nothing_before_the_next_page_co
     assert reads.pattern.has_read(Block(0, 21))
 
 
+def test_the_end_of_an_expected_block_does_not_show_that_the_block_behind_it_is_read() -> None:
+    """The kernel may read ahead to there before the program has come to the block."""
+    reads = RasterReads(known())
+    for number in (7, 8, 9, 13):
+        reads.note(first_read(number), nothing)
+    assert reads.pattern.is_expected(Block(0, 15))
+    assert not reads.pattern.is_expected(Block(0, 16))
+    reads.note(ByteRange(first_read(16).start, first_read(16).start + PAGE_BYTES), nothing)
+    assert reads.pattern.has_read(Block(0, 15))
+    assert not reads.pattern.has_read(Block(0, 16))
+
+
 def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
     reads = RasterReads(known())
     reads.note(first_read(8), nothing)

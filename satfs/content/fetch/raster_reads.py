@@ -351,7 +351,10 @@ class RasterReads:
         if is_sought and is_short and self._blocks.holds_directory(looked_at):
             return ()  # what lies beside it is read on, if that is what a program came for
         if is_begun and is_sought and len(blocks) > 1 and blocks[0][1] <= SHORT_BYTES:
-            del blocks[0]
+            first, second = blocks[0][0], blocks[1][0]
+            # Where the first one alone is expected, the kernel reads ahead to its end.
+            is_kernels = self.pattern.is_expected(first) and not self.pattern.is_expected(second)
+            del blocks[1 if is_short and is_kernels else 0]
         elif is_begun and is_jump and is_short and where is not None and where.stop < span.stop:
             return ()  # a directory or a table behind the last block
         if is_jump and self._is_stray(span):
