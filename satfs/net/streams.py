@@ -191,7 +191,6 @@ class TlsStream(httpcore.AsyncNetworkStream):
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self._flush()
                 await self._receive()
             except ssl.SSLError as failure:
                 has_responded = self._n_encrypted_bytes > 0
@@ -214,8 +213,6 @@ class TlsStream(httpcore.AsyncNetworkStream):
                     if not self._has_received:
                         self._has_received = True
                         self._sessions.keep(self._place, self._tls)
-                    if self._outgoing.pending:  # such as a key update, which needs a reply
-                        await self._flush()
                     return data
                 await self._receive()
         raise httpcore.ReadTimeout()
@@ -267,6 +264,8 @@ class TlsStream(httpcore.AsyncNetworkStream):
         return b"".join(chunks), True
 
     async def _receive(self) -> None:
+        if self._outgoing.pending:  # our part of a handshake, perhaps in mid body (TLS 1.2)
+            await self._flush()
         data = await self._lower.read(TLS_RECEIVE_BYTES)
         if data:
             self._incoming.write(data)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from fakes.tls_servers import serving_in_turn
+from fakes.tls_servers import serving_by_openssl, serving_in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -306,3 +306,26 @@ def test_a_worker_does_not_try_a_refused_connection_again_in_full(tmp_path: Path
             connection.close()
     assert resumed == [False, False]
     opener.close()
+
+
+def test_a_server_may_begin_another_handshake_in_the_middle_of_a_body(tmp_path: Path) -> None:
+    """It waits for our part, which is sent while nothing of the body comes (TLS 1.2)."""
+    authority, pem = trustme.CA(), tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    pieces = [b"-" * 1000, b"r", b"-" * 1000]
+    with (
+        serving_by_openssl(pem, ["-tls1_2"], pieces) as port,
+        socket.create_connection(("127.0.0.1", port)) as sock,
+    ):
+        place, room = ("127.0.0.1", port), memoryview(bytearray(4096))
+        connection = TlsConnection(sock, client, place, room, TlsSessions())
+        connection.handshake(10.0)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.setblocking(False)
+        found = b""
+        while len(found) < 2000:
+            assert select.select([sock], [], [], 4.0)[0], f"nothing comes after {len(found)} bytes"
+            found += taken(connection, 4096)[0]
+        assert found == b"-" * 2000

@@ -1,17 +1,25 @@
-"""TLS servers of a few lines: one that stops in its first record, one that fails at times."""
+"""TLS servers of a few lines, which stop, fail at times or exchange keys."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import socket
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 #: Bytes of a record as long as they may be (RFC 8446 §5.1), and of it those that are sent first.
 RECORD_BYTES = 16 * 1024
 FIRST_BYTES = 10_000
+#: What `openssl s_server -msg` writes when another handshake begins.
+_HELLO = re.compile(rb"<<<.* ClientHello")
 
 
 @dataclass
@@ -105,3 +113,48 @@ def serving_in_turn(
         thread.start()
         yield listener.getsockname()[1], resumed
         thread.join(10)
+
+
+@contextmanager
+def serving_by_openssl(pem: Path, options: Sequence[str], pieces: Sequence[bytes]) -> Iterator[int]:
+    """Serve one connection by `openssl s_server`, which can do what `ssl` offers no call for.
+
+    *pem* holds certificate and key. When a request has come, *pieces* are typed. Those of one
+    letter are orders: `r` requests another handshake (TLS 1.2), and the next piece waits for it;
+    `K` changes the keys (TLS 1.3), and the reply may come with the next request. Others are sent,
+    and must not begin with such a letter. Yields the port.
+    """
+    words = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-msg", *options]
+    words += ["-cert", str(pem)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        line = b""
+        while not line.startswith(b"ACCEPT"):
+            line = server.stdout.readline()
+            assert line, "openssl has ended"
+
+        def serve(orders: IO[bytes], seen: IO[bytes]) -> None:
+            line = b"-"
+            while line and not line.startswith(b"Host:"):
+                line = seen.readline()
+            for piece in pieces:
+                is_order = len(piece) == 1
+                with contextlib.suppress(BrokenPipeError):
+                    orders.write(piece + b"\n" * is_order)
+                time.sleep(0.1)  # one call of read(2) there for each piece
+                while piece == b"r" and line and not _HELLO.match(line):
+                    line = seen.readline()
+            while seen.readline():
+                pass
+
+        thread = threading.Thread(target=serve, args=(server.stdin, server.stdout))
+        thread.start()
+        try:
+            yield int(line.rsplit(b":", 1)[1])
+        finally:
+            server.terminate()
+            thread.join(10)

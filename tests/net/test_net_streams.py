@@ -9,7 +9,7 @@ import pytest
 import trio
 import trustme
 from fakes.origin import ramp, serving
-from fakes.tls_servers import serving_half_a_record, serving_in_turn
+from fakes.tls_servers import serving_by_openssl, serving_half_a_record, serving_in_turn
 
 from satfs.errors import Unreachable
 from satfs.net.addresses import origin_of
@@ -109,3 +109,21 @@ async def test_the_beginning_of_a_long_record_counts_as_a_response(
             assert not half.may_go_on.is_set()
             half.may_go_on.set()
         assert found == [half.body]
+
+
+@pytest.mark.parametrize(("option", "order"), [("-tls1_2", b"r"), ("-tls1_3", b"K")])
+async def test_a_server_may_exchange_keys_in_the_middle_of_a_body(
+    tmp_path: Path, option: str, order: bytes
+) -> None:
+    """By another handshake (TLS 1.2), of which the server waits for our part, or new keys."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    pem = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n"
+    pieces = [head + bytes(1000), order, bytes(1000)]
+    with serving_by_openssl(pem, [option], pieces) as port:
+        async with client(tmp_path) as http:
+            with trio.fail_after(4):
+                response = await http.request("GET", f"https://127.0.0.1:{port}/", headers={})
+    assert response.body == bytes(2000)

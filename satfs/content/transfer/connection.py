@@ -161,8 +161,9 @@ class TlsConnection:
                 raise
             self._problem = problem  # for the next call: what came before it is good
             self._wake()
-        if self._outgoing.pending:
-            self._flush()  # a response to a new key (RFC 8446 §4.6.3)
+        finally:
+            if self._outgoing.pending:
+                self._flush()  # our part of another handshake (TLS 1.2)
         if n_bytes and not self._has_received:
             self._has_received = True
             self._sessions.keep(self._place, self._tls)
