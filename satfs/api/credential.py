@@ -325,6 +325,8 @@ class Credential:
         message = f"request a token: {where} responded with {response.status}" + (
             f": {stored}" if stored else ""
         )
+        if response.status == 403 and error_text.is_page(response.headers, response.body):
+            return error_text.RefusedByPage(message)
         if response.status in (400, 401, 403):
             return NeedsLogin(f"{message}; {self.advice()}")
         if response.status in RETRIED_STATUSES or response.status >= 500:

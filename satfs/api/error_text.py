@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from satfs.errors import SatfsError
+from satfs.errors import SatfsError, Unreachable
 from satfs.model import Json
 from satfs.redaction import for_people
 
@@ -19,6 +19,19 @@ _KEYS = ("message", "Message", "detail", "error_description", "error")
 _LOOKED_AT = 64 * 1024
 _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
+
+
+class RefusedByPage(Unreachable):
+    """A 403 that is not the service's own: another try may succeed; if none does, it is refused.
+
+    Proxies, firewalls and content delivery networks send one, for a moment or for good. It is no
+    judgement about a credential or a thing.
+    """
+
+
+def is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    """Return whether a refusal is no JSON, which each of the services sends."""
+    return "json" not in headers.get("content-type", "json").lower() or body[:1] == b"<"
 
 
 def error_text(body: bytes, secrets: Iterable[str] = ()) -> str:

@@ -112,7 +112,8 @@ class ApiSession:
         """Return what *read* makes of the response to a GET of *url*.
 
         *read* gets responses of status 200 (with *takes_redirect* also redirects) and may raise
-        `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
+        `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later. With
+        status 403 such a page is tried again until the deadline.
         After a 401 it is sent again, as `net/refused_credentials.py` decides. *what* names the
         request in messages. A response longer than *max_bytes* is a failure.
 
@@ -148,6 +149,8 @@ class ApiSession:
             self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
             log.error("request refused", what=what, reason=type(refusal).__name__)
             raise
+        except error_text.RefusedByPage as page:
+            raise NotAllowed(str(page)) from page
         self._refusal = None
         return result
 
@@ -219,7 +222,9 @@ class ApiSession:
             async with AsyncExitStack() as held:
                 response = await self._get(url, headers, takes_redirect, max_bytes, held)
                 if response.status == 401 or (
-                    response.status == 403 and self.credential.is_young(headers)
+                    response.status == 403
+                    and self.credential.is_young(headers)
+                    and not error_text.is_page(response.headers, response.body)
                 ):
                     return _Refused(response)
                 if response.status < 400 or response.status == 404:
@@ -307,6 +312,8 @@ class ApiSession:
                 raise type(failure)(error_text.prefixed(what, failure)) from failure
         message = f"{what}: {self._error_text(response)}"
         match status:
+            case 403 if error_text.is_page(response.headers, response.body):
+                raise error_text.RefusedByPage(message)
             case 403:
                 raise NotAllowed(message)
             case 404 | 410:

@@ -13,6 +13,7 @@ from satfs.api.client import MAX_LINK_BYTES
 from satfs.errors import (
     DeadlineReached,
     Garbled,
+    NeedsLogin,
     NotAllowed,
     NotThere,
     Throttled,
@@ -153,6 +154,34 @@ async def test_a_refusal_carries_the_vendors_words(
     async with connect() as aleph:
         with pytest.raises(error, match=f"list tasks: .* {status}: You may not. Go away."):
             await aleph.tasks()
+
+
+PAGE = httpx.Response(403, html="<html><title>Request blocked</title></html>")
+
+
+async def test_a_page_of_a_box_on_the_way_is_no_refusal(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """A firewall's 403 says nothing about the token or the listing, and is gone a moment later."""
+    vendor.fail_next(PAGE, path="/tasking", times=3)
+    vendor.fail_next(PAGE, path="/oauth", times=2)
+    async with connect() as aleph:
+        await aleph.tasks()
+        assert aleph.refusal() is None
+
+
+@pytest.mark.parametrize("path", ["/tasking", "/oauth"])
+async def test_a_page_of_a_box_on_the_way_that_stays_is_a_refusal(
+    vendor: Vendor, connect: Any, autojump_clock: Any, path: str
+) -> None:
+    """With the deadline, and in the words of the page."""
+    vendor.fail_next(PAGE, path=path, times=1000)
+    async with connect() as aleph:
+        began_s = trio.current_time()
+        with pytest.raises(NotAllowed, match="403: an HTML page 'Request blocked'") as refusal:
+            await aleph.tasks()
+        assert not isinstance(refusal.value, NeedsLogin)
+        assert trio.current_time() - began_s > 5
 
 
 async def test_a_scene_is_found_by_its_path(

@@ -43,6 +43,17 @@ asked = st.tuples(st.integers(0, 10**7), st.integers(1, 10**6)).map(
 )
 
 
+@pytest.mark.parametrize("length", [{"content-length": "100"}, {}], ids=["length", "chunked"])
+def test_a_body_of_several_parts_is_no_range(length: dict[str, str]) -> None:
+    """Its head and its boundary would be taken for bytes, where no length contradicts."""
+    stated = {"etag": '"abc"', "content-range": "bytes 100-199/10000", **length}
+    stated["content-type"] = "multipart/byteranges; boundary=x"
+    assert classify_success(206, stated, ASKED, V).kind is ResponseKind.GARBLED
+    tail = classify_tail(206, stated)
+    assert isinstance(tail, ResponseClass)
+    assert tail.kind is ResponseKind.GARBLED
+
+
 @pytest.mark.slow
 @given(st.integers(0, 999), headers, asked, st.none() | st.builds(Version, texts, st.integers(0)))
 def test_any_answer_has_a_meaning(

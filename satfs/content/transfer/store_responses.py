@@ -237,7 +237,12 @@ def _names(headers: Mapping[str, str]) -> bool:
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
-    """Return first and last byte, and the total length where it is stated; None for nonsense."""
+    """Return first and last byte, and the total length where it is stated; None for nonsense.
+
+    A body of several parts (RFC 9110 §14.6), which was not requested, holds more than its bytes.
+    """
+    if headers.get("content-type", "").lower().startswith("multipart/byteranges"):
+        return None
     stated = headers.get("content-range", "").strip()
     found = _CONTENT_RANGE.fullmatch(stated) or _CONTENT_RANGE_ALONE.fullmatch(stated)
     if found is None:
