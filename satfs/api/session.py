@@ -112,8 +112,8 @@ class ApiSession:
         """Return what *read* makes of the response to a GET of *url*.
 
         *read* gets responses of status 200 (with *takes_redirect* also redirects) and may raise
-        `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later. With
-        status 403 such a page is tried again until the deadline.
+        `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later; one
+        with status 403 is tried again until the deadline.
         After a 401 it is sent again, as `net/refused_credentials.py` decides. *what* names the
         request in messages. A response longer than *max_bytes* is a failure.
 

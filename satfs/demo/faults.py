@@ -104,6 +104,12 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "short-range": FaultKind(
         "A part of the range is sent, and Content-Range states it (store).", {"bytes": 300_000}
     ),
+    "odd-response": FaultKind(
+        "The right response, oddly written, and the connection closed after it. As: interim (103 "
+        "before it), http-1.0, close (announced), unannounced, folded, capitals, long-head, "
+        "trailer, several-parts (multipart/byteranges).",
+        {"shape": "unannounced"},
+    ),
     # on the way
     "latency": FaultKind("The response starts later.", {"seconds": 1.0}),
     "held": FaultKind("The response starts when the fault is switched off."),

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from satfs.demo.contents import FileContent
-from satfs.demo.effects import BodyPace
+from satfs.demo.effects import BodyPace, oddly_written
 from satfs.demo.request_log import LoggedRequest
 from satfs.demo.responses import Response, Span
 from satfs.errors import Unsupported
@@ -40,6 +40,13 @@ async def send(
     request: web.BaseRequest, response: Response, way: BodyPace, entry: LoggedRequest
 ) -> web.StreamResponse:
     """Send *response* in the way *way*, and count the sent bytes in *entry*."""
+    if way.shape is not None and response.body and request.transport is not None:
+        body = bytes(_slice(response.body, 0, len(response.body)))
+        entry.bytes_sent += len(body)
+        request.transport.write(oddly_written(response, body, way.shape))
+        await _flushed(request)
+        request.transport.close()
+        raise ConnectionResetError("the response is complete")
     outgoing = web.StreamResponse(status=response.status, headers=dict(response.headers))
     if "Transfer-Encoding" in outgoing.headers:
         del outgoing.headers["Transfer-Encoding"]

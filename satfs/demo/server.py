@@ -96,7 +96,7 @@ class DemoOrigin:
             "store": ServicePort(self.store, line=self.store_line, port=store_port, **common),
         }
         self._scheme = "https" if tls else "http"
-        self._host = host
+        self._host = f"[{host}]" if ":" in host else host
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

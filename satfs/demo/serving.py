@@ -107,7 +107,8 @@ class ServicePort:
             self._runner = web.ServerRunner(self._server)
             await self._runner.setup()
         if self._listener is None:
-            listener = socket.create_server((self.host, self.port), backlog=512)
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            listener = socket.create_server((self.host, self.port), family=family, backlog=512)
             listener.setblocking(False)
             self._listener = listener
             self.port = listener.getsockname()[1]

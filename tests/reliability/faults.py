@@ -107,6 +107,24 @@ STORE_FAULTS = [
         FAILS,
         is_about_links=True,
     ),
+    # -- heads, and connections that end
+    *(
+        Fault(f"odd response: {shape}", store("odd-response", shape=shape))
+        for shape in (
+            "interim",
+            "http-1.0",
+            "close",
+            "unannounced",
+            "folded",
+            "capitals",
+            "long-head",
+            "trailer",
+        )
+    ),
+    Fault("several parts once", store("odd-response", shape="several-parts", count=1)),
+    Fault("several parts ever", store("odd-response", shape="several-parts"), FAILS),
+    Fault("304 once", store("redirect", status=304, count=1)),
+    Fault("304 ever", store("redirect", status=304), FAILS),
     # -- wrong bodies --
     Fault(
         "truncated with correct framing",
@@ -193,6 +211,11 @@ STORE_FAULTS = [
             store("throttled", retry_after=1, as_date=True, count=1),
         ),
     ),
+    *(
+        Fault(f"SlowDown, Retry-After {value}", store("throttled", retry_after=value, count=1))
+        for value in ("-5", "NaN", "inf", "soon", "1e-9")
+    ),
+    Fault("SlowDown, Retry-After 30 years", store("throttled", retry_after=10**9), FAILS),
     Fault("SlowDown, a tenth", store("throttled", retry_after=None, every=10), size_bytes=16 * MIB),
     Fault("a status that no store has", store("forbidden", status=418, code="Odd", every=3)),
     Fault("409 in a burst", store("forbidden", status=409, code="OperationAborted", count=2)),
@@ -208,6 +231,33 @@ API_FAULTS = [
     Fault("API 429, Retry-After 1", api("throttled", "scene", count=1), is_before=True),
     Fault("API 429, date", api("throttled", "scene", as_date=True, count=1), is_before=True),
     Fault("API 429, an hour", api("throttled", "scene", retry_after=3600), FAILS, is_before=True),
+    *(
+        Fault(
+            f"API 429, Retry-After {value}",
+            api("throttled", "scene", retry_after=value, count=1),
+            is_before=True,
+        )
+        for value in ("-5", "NaN", "inf", "soon")
+    ),
+    Fault(
+        "API 429, 30 years",
+        api("throttled", "scene", retry_after=10**9, count=1),
+        FAILS,
+        is_before=True,
+    ),
+    *(
+        Fault(f"API, odd response: {shape}", api("odd-response", shape=shape), is_before=True)
+        for shape in ("interim", "http-1.0", "unannounced", "folded", "capitals", "trailer")
+    ),
+    Fault("API 304 ever", api("redirect", status=304), FAILS, is_before=True),
+    Fault("HTML 403 twice", api("html", "scene", status=403, count=2), is_before=True),
+    Fault("HTML 403 ever", api("html", status=403), DENIED, is_before=True),
+    Fault("HTML 403 of links", api("html", "sign", status=403, count=2), is_before=True),
+    Fault(
+        "HTML 403 for tokens",
+        both(calls("revoke_tokens"), api("html", "token", status=403, count=2)),
+        is_before=True,
+    ),
     Fault("API 500", api("server-error", "scene", status=500, count=2), is_before=True),
     Fault("API 502", api("server-error", "sign", status=502, count=2), is_before=True),
     Fault("API 503", api("server-error", "scene", status=503, count=2), is_before=True),
