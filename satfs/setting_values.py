@@ -1,56 +1,39 @@
 """One setting's value, made from the text, number or truth value that was given for it.
 
-The type of the setting decides what is accepted. Functions beside the type, in an `Annotated`, are
-called with the value: each returns its final form, or raises a ValueError.
+msgspec converts it to the type of the setting, within the bounds of a `msgspec.Meta` beside that.
+Functions in the same `Annotated` are called with the value: each returns its final form, or raises
+a ValueError.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Meta, ValidationError, convert
 
-#: Sizes without this mark are no sizes: plain integers.
+#: Beside the type of a size.
 _SIZE: Final = "bytes"
 #: A number of bytes, or text such as `20GB` (powers of ten) or `512MiB` (powers of two).
 Bytes: TypeAlias = Annotated[int, _SIZE]
 
-_SIZE_TEXT: Final = re.compile(r"\s*(\d*\.?\d+)\s*(?:([kmgtpe]?)(i?)b?)?\s*", re.IGNORECASE)
+_SIZE_TEXT: Final = re.compile(
+    r"\s*(\d{0,15}\.?\d{1,15})\s*(?:([kmgtpe]?)(i?)b?)?\s*", re.IGNORECASE
+)
 _TRUTHS: Final = {
-    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
-    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+    **dict.fromkeys(("t", "yes", "y", "on"), True),
+    **dict.fromkeys(("f", "no", "n", "off"), False),
 }
-
-
-class Bounds(Struct, frozen=True):
-    """The least and the greatest value of a number: exclusive (gt, lt) or inclusive (ge, le)."""
-
-    gt: float | None = None
-    ge: float | None = None
-    lt: float | None = None
-    le: float | None = None
-
-    def __call__(self, number: float) -> float:
-        """Return *number*; raise a ValueError that names the bound which it is beyond."""
-        for bound, words, is_within in (
-            (self.gt, "greater than", operator.gt),
-            (self.ge, "greater than or equal to", operator.ge),
-            (self.lt, "less than", operator.lt),
-            (self.le, "less than or equal to", operator.le),
-        ):
-            if bound is not None and not is_within(number, bound):
-                raise ValueError(f"must be {words} {bound}")
-        return number
+#: How each bound of a `msgspec.Meta` is written.
+BOUNDS: Final = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+_NAMES: Final = {bool: "true or false", int: "an integer", float: "a finite number"}
 
 
 class SecretStr:
@@ -89,14 +72,18 @@ def value_of(kind: Any, given: Any) -> Any:
     """
     if get_origin(kind) in (Union, UnionType):
         kind = get_args(kind)[0]  # such as `int | None`, of which None is never given
-    marks: tuple[Any, ...] = ()
-    if get_origin(kind) is Annotated:
-        kind, *others = get_args(kind)
-        marks = tuple(others)
-    value = _size(given) if _SIZE in marks else _of_type(kind, given)
-    for mark in marks:
-        if callable(mark):
-            value = mark(value)
+    plain, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    try:
+        if isinstance(given, str):
+            given = _from_text(plain, marks, given)
+        value = convert(given, kind, strict=False, dec_hook=_wrapped)
+        is_value = not isinstance(value, float) or math.isfinite(value)
+    except ValidationError:  # its text may quote the value
+        is_value = False
+    if not is_value:
+        raise ValueError(f"must be {_described(plain, marks)}")
+    for final in filter(callable, marks):
+        value = final(value)
     return value
 
 
@@ -133,71 +120,35 @@ def found_from_anywhere(value: Path) -> Path:
     return Path(os.path.expanduser(value)).absolute()
 
 
-def _of_type(kind: type, given: Any) -> Any:
+def _described(kind: type, marks: list[Any]) -> str:
     if issubclass(kind, StrEnum):
-        return _choice(kind, given)
-    return _MAKERS[kind](given)
+        *first, last = (f"'{choice}'" for choice in kind)
+        return f"{', '.join(first)} or {last}"
+    is_size = _SIZE in marks
+    name = "a number of bytes, such as 20GB or 512MiB" if is_size else _NAMES.get(kind, "text")
+    bounds = [
+        f"{words} {limit}"
+        for mark in marks
+        if isinstance(mark, Meta)
+        for bound, words in BOUNDS.items()
+        if (limit := getattr(mark, bound)) is not None
+    ]
+    return ", ".join((name, *bounds))
 
 
-def _choice(kind: type[StrEnum], given: Any) -> StrEnum:
-    if given in list(kind):
-        return kind(given)
-    *first, last = (f"'{choice}'" for choice in kind)
-    raise ValueError(f"must be {', '.join(first)} or {last}")
-
-
-def _text(given: Any) -> str:
-    if not isinstance(given, str):
-        raise ValueError("must be text")
-    return str(given)
-
-
-def _truth(given: Any) -> bool:
-    truth = _TRUTHS.get(str(given).lower())
-    if truth is None:
-        raise ValueError("must be true or false")
-    return truth
-
-
-def _integer(given: Any) -> int:
-    try:
-        number = int(given) if isinstance(given, str) else given
-    except ValueError:
-        number = None
-    if isinstance(number, float) and number.is_integer():
-        return int(number)
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise ValueError("must be a valid integer")
-    return number
-
-
-def _number(given: Any) -> float:
-    try:
-        number = math.nan if isinstance(given, bool) else float(given)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError("must be a valid number") from None
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
-
-
-def _size(given: Any) -> int:
-    if not isinstance(given, str):
-        return _integer(given)
-    parts = _SIZE_TEXT.fullmatch(given)
+def _from_text(kind: type, marks: list[Any], text: str) -> Any:
+    """Return what *text* stands for where msgspec does not know it: a size, a word for a truth."""
+    if kind is bool:
+        return _TRUTHS.get(text.strip().lower(), text.strip())
+    parts = _SIZE_TEXT.fullmatch(text) if _SIZE in marks else None
     if parts is None:
-        raise ValueError("must be a number of bytes, such as 20GB or 512MiB")
+        return text.strip() if kind in (int, float) else text
     number, unit, is_binary = parts.groups("")
     return int(
         float(number) * (1024 if is_binary else 1000) ** " kmgtpe".index(unit.lower() or " ")
     )
 
 
-_MAKERS: Final[Mapping[type, Callable[[Any], Any]]] = {
-    bool: _truth,
-    int: _integer,
-    float: _number,
-    str: _text,
-    Path: lambda given: given if isinstance(given, Path) else Path(_text(given)),
-    SecretStr: lambda given: given if isinstance(given, SecretStr) else SecretStr(_text(given)),
-}
+def _wrapped(kind: type, given: Any) -> Any:
+    """Return *given* as a path or a secret, which msgspec does not know."""
+    return given if isinstance(given, kind) else kind(convert(given, str))

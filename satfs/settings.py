@@ -18,14 +18,13 @@ from typing import Annotated, Any, Final, get_type_hints
 from urllib.parse import urlsplit
 
 import platformdirs
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from satfs import profiles
 from satfs.errors import BadSettings
 from satfs.model import MIB
 from satfs.profiles import DEFAULT_PROFILE, ConfigFile, Layer, Origin, OriginKind
 from satfs.setting_values import (
-    Bounds,
     Bytes,
     SecretStr,
     command,
@@ -120,43 +119,43 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Accept object links that lead to private addresses though the API is a public host."""
 
     # -- time ------------------------------------------------------------------------------------
-    connect_timeout_s: Annotated[float, Bounds(gt=0)] = 5.0
+    connect_timeout_s: Annotated[float, Meta(gt=0)] = 5.0
     """Time to open one connection, TLS included."""
-    progress_timeout_s: Annotated[float, Bounds(gt=0)] = 15.0
+    progress_timeout_s: Annotated[float, Meta(gt=0)] = 15.0
     """Longest silence of a connection in use; below the kernel's 20 s suspend limit."""
-    metadata_deadline_s: Annotated[float, Bounds(gt=0)] = 15.0
+    metadata_deadline_s: Annotated[float, Meta(gt=0)] = 15.0
     """Time within which every call but a read is answered, error or not."""
-    read_deadline_s: Annotated[float, Bounds(gt=0)] = 60.0
+    read_deadline_s: Annotated[float, Meta(gt=0)] = 60.0
     """Time within which every read is answered, error or not."""
 
     # -- listings --------------------------------------------------------------------------------
-    listing_ttl_s: Annotated[float, Bounds(ge=0)] = 60.0
+    listing_ttl_s: Annotated[float, Meta(ge=0)] = 60.0
     """How long a listing is used before it is requested again."""
-    negative_ttl_s: Annotated[float, Bounds(ge=0)] = 5.0
+    negative_ttl_s: Annotated[float, Meta(ge=0)] = 5.0
     """How long the kernel remembers that a name is not there."""
-    entry_timeout_s: Annotated[float, Bounds(gt=0)] = 60.0
+    entry_timeout_s: Annotated[float, Meta(gt=0)] = 60.0
     """How long the kernel believes a name. Never 0: each `stat` would walk the whole path again."""
-    attr_timeout_s: Annotated[float, Bounds(gt=0)] = 60.0
+    attr_timeout_s: Annotated[float, Meta(gt=0)] = 60.0
     """How long the kernel believes attributes. Never 0, for the same reason."""
-    page_limit: Annotated[int, Bounds(ge=1, le=10_000)] = 100
+    page_limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
     """Entries requested per page (the documentation uses 100)."""
-    max_entries: Annotated[int, Bounds(ge=1)] = 1_000_000
+    max_entries: Annotated[int, Meta(ge=1)] = 1_000_000
     """Most entries of one listing; more is taken for a broken pager."""
-    listing_memory_bytes: Annotated[Bytes, Bounds(ge=16 * MIB)] = 96 * MIB
+    listing_memory_bytes: Annotated[Bytes, Meta(ge=16 * MIB)] = 96 * MIB
     """Most bytes of listings in memory, compressed; others are on disk. A larger one is refused."""
-    api_concurrency: Annotated[int, Bounds(ge=1, le=256)] = 16
+    api_concurrency: Annotated[int, Meta(ge=1, le=256)] = 16
     """API requests in flight at once: 100 pages of 100 ms each then take under a second."""
 
     # -- transfers -------------------------------------------------------------------------------
-    max_connections: Annotated[int, Bounds(ge=1, le=256)] = 64
+    max_connections: Annotated[int, Meta(ge=1, le=256)] = 64
     """Connections to the object store at once; how many are used is measured as we go."""
-    range_bytes: Annotated[Bytes, Bounds(ge=64 * 1024)] = 8 * MIB
+    range_bytes: Annotated[Bytes, Meta(ge=64 * 1024)] = 8 * MIB
     """Bytes of one request in bulk (measured: docs/PERFORMANCE.md, AWS advises 8 to 16 MB)."""
-    workers: Annotated[int, Bounds(ge=0, le=8)] = 2
+    workers: Annotated[int, Meta(ge=0, le=8)] = 2
     """Processes that receive bulk data; 0 receives everything in the mount's own process."""
-    worker_idle_s: Annotated[float, Bounds(gt=0)] = 60.0
+    worker_idle_s: Annotated[float, Meta(gt=0)] = 60.0
     """Idle time after which a worker process ends."""
-    egress_limit: Annotated[Bytes, Bounds(ge=0)] | None = None
+    egress_limit: Annotated[Bytes, Meta(ge=0)] | None = None
     """Most bytes fetched a day (UTC), such as 50GB; what is not cached is EDQUOT beyond it."""
 
     # -- the cache -------------------------------------------------------------------------------
@@ -164,15 +163,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         default_factory=lambda: Path(platformdirs.user_cache_path("satfs"))
     )
     """Where fetched blocks and listings are kept."""
-    cache_bytes: Annotated[Bytes, Bounds(ge=0)] | None = None
+    cache_bytes: Annotated[Bytes, Meta(ge=0)] | None = None
     """Most bytes kept on disk; default: the smaller of 20 GB and 10 % of the disk. 0: no disk."""
-    cache_free_fraction: Annotated[float, Bounds(ge=0, lt=1)] = 0.05
+    cache_free_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     """Share of the disk that is always left free."""
-    memory_bytes: Annotated[Bytes, Bounds(ge=16 * MIB)] = 256 * MIB
+    memory_bytes: Annotated[Bytes, Meta(ge=16 * MIB)] = 256 * MIB
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 
     # -- metrics ---------------------------------------------------------------------------------
-    metrics_port: Annotated[int, Bounds(ge=1, le=65535)] | None = None
+    metrics_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     """Serve metrics for Prometheus on this port of 127.0.0.1; unset: in `.satfs/metrics` only."""
 
     # -- the tree --------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Have `views/` with links, maps, mosaics and QGIS projects: on, hidden or off."""
     crawlers: str = "default"
     """Programs given what is cached only: `default`, more names or patterns beside it, `none`."""
-    unpack_bytes: Annotated[Bytes, Bounds(ge=0)] = 4 * GB
+    unpack_bytes: Annotated[Bytes, Meta(ge=0)] = 4 * GB
     """Largest member that is unpacked as a whole into the cache (bzip2, LZMA, xz, zstandard)."""
 
 

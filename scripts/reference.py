@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, get_args, get_type_hints
 
+from msgspec import Meta
+
 from satfs.cli.flags import SETTING_FLAGS
 from satfs.cli.main import satfs
 from satfs.cli.manual import Manual, Section, manual_of, settings_listed
-from satfs.setting_values import Bounds
+from satfs.setting_values import BOUNDS
 from satfs.settings import Settings, is_secret, variable_of
 
 #: How settings.py divides the settings, and a field that follows.
 _DIVISION = re.compile(r"^    (?:# -- (?P<title>.+?) -+|(?P<field>\w+): )", re.MULTILINE)
-_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def settings_page() -> str:
@@ -69,10 +70,10 @@ def _values(name: str) -> str:
             return "`true`, `false`"
     bounds = [
         f"{word} {_number(limit)}"
-        for bounds in parts
-        if isinstance(bounds, Bounds)
-        for bound, word in _BOUNDS.items()
-        if (limit := getattr(bounds, bound)) is not None
+        for meta in parts
+        if isinstance(meta, Meta)
+        for bound, word in BOUNDS.items()
+        if (limit := getattr(meta, bound)) is not None
     ]
     return ", ".join(bounds)
 
