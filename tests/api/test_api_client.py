@@ -28,8 +28,8 @@ async def test_a_thousand_tasks_are_one_request_per_page(
     async with connect() as aleph:
         tasks = await aleph.tasks()
     assert [task.task_id for task in tasks] == [str(341000 + n) for n in range(1000)]
-    assert vendor.n_asked("/tasking/tasks/") == 10
-    assert len(vendor.asked) == 12
+    assert vendor.n_requests("/tasking/tasks/") == 10
+    assert len(vendor.requests) == 12
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ async def test_ten_thousand_tasks_take_about_a_second(
         began = trio.current_time()
         assert len(await aleph.tasks()) == 10_000
         assert trio.current_time() - began < 1.2
-    assert vendor.n_asked("/tasking/tasks/") == 100
+    assert vendor.n_requests("/tasking/tasks/") == 100
 
 
 @pytest.mark.parametrize("next_style", ["absolute", "relative", "cursor", "absent"])
@@ -75,8 +75,8 @@ async def test_a_listing_that_grows_meanwhile_is_followed_to_its_end(
     """An entry inserted between two pages shifts the others: none is lost, none shown twice."""
     vendor.tasks = some_tasks(250)
 
-    def insert(asked: Any) -> None:
-        if asked.query.get("offset") == "100":
+    def insert(request: Any) -> None:
+        if request.query.get("offset") == "100":
             vendor.meanwhile = None
             vendor.tasks[:0] = [{"task_id": n} for n in range(60)]
 
@@ -93,8 +93,8 @@ async def test_a_listing_that_shrinks_meanwhile_ends_where_the_pages_say(
     """Pages expected from the first one's count may be gone when they are requested."""
     vendor.tasks = some_tasks(500)
 
-    def withdraw(asked: Any) -> None:
-        if asked.query.get("offset") == "100":
+    def withdraw(request: Any) -> None:
+        if request.query.get("offset") == "100":
             vendor.meanwhile = None
             del vendor.tasks[150:]
 
@@ -112,8 +112,8 @@ async def test_what_stays_in_a_listing_that_shrinks_is_listed(
     """Entries that move to pages that were requested already are found by reading once more."""
     vendor.tasks = some_tasks(1000)
 
-    def withdraw(asked: Any) -> None:
-        if asked.query.get("offset") == at_offset:
+    def withdraw(request: Any) -> None:
+        if request.query.get("offset") == at_offset:
             vendor.meanwhile = None
             del vendor.tasks[:n_gone]
 
@@ -129,8 +129,8 @@ async def test_a_later_page_that_is_not_there_does_not_take_the_listing_away(
     """Services that number their pages respond so once there are fewer: it is read once more."""
     vendor.tasks = some_tasks(250)
 
-    def withdraw(asked: Any) -> None:
-        if asked.query.get("offset") == "200":
+    def withdraw(request: Any) -> None:
+        if request.query.get("offset") == "200":
             vendor.meanwhile = None
             del vendor.tasks[:100]
             vendor.fail_next(httpx.Response(404, json={"detail": "Invalid page."}))
@@ -147,8 +147,8 @@ async def test_a_later_page_that_is_never_there_is_garbled(
     """It says nothing about the entries before it, which are not gone."""
     vendor.tasks = some_tasks(250)
 
-    def refuse(asked: Any) -> None:
-        if asked.query.get("offset") == "200":
+    def refuse(request: Any) -> None:
+        if request.query.get("offset") == "200":
             vendor.fail_next(httpx.Response(404, json={"detail": "Invalid page."}))
 
     vendor.meanwhile = refuse
@@ -166,8 +166,8 @@ async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
     vendor.next_style, vendor.tells_count = "cursor", False
     async with connect(page_limit=50) as aleph:
         await aleph.tasks()
-    n_pages = vendor.n_asked("/tasking/tasks/")
-    vendor.asked.clear()
+    n_pages = vendor.n_requests("/tasking/tasks/")
+    vendor.requests.clear()
     vendor.delay_s = 0.7
     n_late = 0
     async with connect(page_limit=50, metadata_deadline_s=15) as aleph:
@@ -179,17 +179,17 @@ async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
                 n_late += 1
     assert 1 <= n_late <= 3
     assert [task.task_id for task in tasks] == [str(341000 + n) for n in range(3000)]
-    assert vendor.n_asked("/tasking/tasks/") <= n_pages + n_late
+    assert vendor.n_requests("/tasking/tasks/") <= n_pages + n_late
     # And it is forgotten after a while: the next reading is of one time.
-    vendor.asked.clear()
+    vendor.requests.clear()
     async with connect(page_limit=50, metadata_deadline_s=15) as aleph:
         with pytest.raises(DeadlineReached):
             await aleph.tasks()
         await trio.sleep(UNFINISHED_S + 1)
-        vendor.asked.clear()
+        vendor.requests.clear()
         vendor.delay_s = 0.0
         await aleph.tasks()
-        assert vendor.n_asked("/tasking/tasks/") == n_pages
+        assert vendor.n_requests("/tasking/tasks/") == n_pages
 
 
 async def test_a_listing_that_ends_before_its_count_is_noticed(
@@ -222,7 +222,7 @@ async def test_a_page_loop_is_an_error(
     async with connect() as aleph:
         with pytest.raises(Garbled):
             await aleph.tasks()
-    assert len(vendor.asked) < 20
+    assert len(vendor.requests) < 20
 
 
 async def test_an_endless_listing_ends_in_an_error_not_in_memory(
@@ -274,9 +274,9 @@ async def test_unfinished_listings_are_bounded_together(
         assert aleph._progress.n_bytes <= 2 * 2**20
         assert 0 < len(aleph._progress) < 3
         vendor.delay_s = 0
-        vendor.asked.clear()
+        vendor.requests.clear()
         assert len(await aleph.captures(TaskId("t2"))) == 120
-        assert len(vendor.asked) < 100
+        assert len(vendor.requests) < 100
         assert len(aleph._progress) == 0 or aleph._progress.n_bytes > 0
 
 
@@ -360,7 +360,7 @@ async def test_a_next_at_another_host_is_not_asked(
     async with connect() as aleph:
         with pytest.raises(Garbled):
             await aleph.tasks()
-    assert all(asked.url.startswith((f"{API}/", "https://auth.")) for asked in vendor.asked)
+    assert all(request.url.startswith((f"{API}/", "https://auth.")) for request in vendor.requests)
 
 
 async def test_a_redirect_inside_the_api_is_followed(

@@ -105,11 +105,11 @@ async def test_a_wrong_secret_says_what_to_check(
         for _ in range(10):
             with pytest.raises(NeedsLogin):
                 await credential.headers()
-        assert len(vendor.asked) == 1, "a wrong secret is not tried at the speed of `ls`"
+        assert len(vendor.requests) == 1, "a wrong secret is not tried at the speed of `ls`"
         await trio.sleep(6)
         with pytest.raises(NeedsLogin):
             await credential.headers()
-        assert len(vendor.asked) == 2
+        assert len(vendor.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ async def test_every_odd_answer_has_its_error(
             await credential.headers()
     assert type(failure.value) is error
     assert CLIENT_SECRET not in str(failure.value)
-    assert all(asked.path == "/oauth/token" for asked in vendor.asked)
+    assert all(request.path == "/oauth/token" for request in vendor.requests)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -182,7 +182,7 @@ async def test_a_wrong_secret_at_an_endpoint_that_fails_is_told_soon(
     async with credential_for(vendor, client_secret="wrong-secret") as credential:
         with trio.fail_after(4), pytest.raises(NeedsLogin):
             await credential.headers()
-    assert len(vendor.asked) == 4
+    assert len(vendor.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ async def test_what_is_missing_is_named(
     async with credential_for(vendor, **changes) as credential:
         with pytest.raises(NeedsLogin, match=variable):
             await credential.headers()
-    assert vendor.asked == []
+    assert vendor.requests == []
 
 
 def test_secrets_are_known_to_those_who_quote() -> None:

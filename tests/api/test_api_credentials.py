@@ -20,7 +20,7 @@ async def test_the_headers_are_those_of_the_documentation(
     """`authorizationToken` and the contract on API requests; neither on the token request."""
     async with connect() as aleph:
         await aleph.check()
-    token, contracts, page = vendor.asked
+    token, contracts, page = vendor.requests
     assert "authorizationtoken" not in token.headers
     assert contracts.headers["authorizationtoken"] == "Bearer token-number-1"
     assert page.headers["authorizationtoken"] == "Bearer token-number-1"
@@ -92,7 +92,7 @@ async def test_a_wrong_contract_is_told_from_a_wrong_token(
         with pytest.raises(NeedsContract, match=r"cont\.other.*" + CONTRACT):
             await aleph.tasks()
     assert vendor.n_tokens == 1, "the list of contracts was answered: the token is good"
-    assert len(vendor.asked) < 6, "told soon"
+    assert len(vendor.requests) < 6, "told soon"
 
 
 async def test_a_ready_made_token_is_used_as_it_is(
@@ -113,11 +113,11 @@ async def test_a_refused_ready_made_token_says_what_to_do(
     async with connect(token="spent-token", contract_id=CONTRACT) as aleph:
         with pytest.raises(NeedsLogin, match=r"Unauthorized.*SATFS_TOKEN") as failure:
             await aleph.tasks()
-        n_asked = len(vendor.asked)
+        n_requests = len(vendor.requests)
         with pytest.raises(NeedsLogin):
             await aleph.tasks()
     assert "spent-token" not in str(failure.value)
-    assert len(vendor.asked) == n_asked, "what was refused is not asked again at once"
+    assert len(vendor.requests) == n_requests, "what was refused is not requested again at once"
 
 
 async def test_a_refusal_is_forgotten_after_a_few_seconds(
@@ -141,7 +141,7 @@ async def test_the_legacy_credential_needs_neither_token_nor_contract(
     async with connect(auth_mode="legacy") as aleph:
         assert len(await aleph.tasks()) == 2
     assert vendor.paths() == ["/tasking/tasks/"]
-    assert "x-satellogic-contract-id" not in vendor.asked[0].headers
+    assert "x-satellogic-contract-id" not in vendor.requests[0].headers
 
 
 @pytest.mark.slow
@@ -152,8 +152,8 @@ async def test_a_revoked_token_is_renewed_once_for_all_pages(
     vendor.tasks = some_tasks(2000)
     vendor.delay_s = 0.1
 
-    def revoke(asked: Any) -> None:
-        if asked.query.get("offset") == "100":
+    def revoke(request: Any) -> None:
+        if request.query.get("offset") == "100":
             vendor.meanwhile = None
             vendor.revoke_token()
 
@@ -200,11 +200,11 @@ async def test_a_long_moment_of_401_is_asked_seldom(
     vendor.tasks = some_tasks(1)
     async with connect(contract_id=CONTRACT, metadata_deadline_s=15) as aleph:
         await aleph.tasks()
-        vendor.asked.clear()
+        vendor.requests.clear()
         vendor.refuses_until_s = trio.current_time() + 5
         assert len(await aleph.tasks()) == 1
         assert vendor.n_tokens <= 4
-        assert len(vendor.asked) <= 20
+        assert len(vendor.requests) <= 20
 
 
 async def test_a_token_given_by_hand_survives_a_moment_of_401(
@@ -228,11 +228,11 @@ async def test_a_token_that_was_never_good_is_told_soon_and_not_hammered(
     async with connect(token="wrong", contract_id=CONTRACT) as aleph:
         with trio.fail_after(3), pytest.raises(NeedsLogin, match="SATFS_TOKEN"):
             await aleph.tasks()
-        n_asked = len(vendor.asked)
-        assert n_asked <= 7
+        n_requests = len(vendor.requests)
+        assert n_requests <= 7
         with pytest.raises(NeedsLogin):
             await aleph.tasks()
-        assert len(vendor.asked) == n_asked
+        assert len(vendor.requests) == n_requests
 
 
 async def test_a_token_refused_for_good_is_told_at_the_deadline_once(
@@ -243,16 +243,16 @@ async def test_a_token_refused_for_good_is_told_at_the_deadline_once(
     vendor.tasks = some_tasks(1)
     async with connect(contract_id=CONTRACT, metadata_deadline_s=15) as aleph:
         await aleph.tasks()
-        vendor.asked.clear()
+        vendor.requests.clear()
         vendor.refuses_until_s = trio.current_time() + 1000
         with trio.fail_after(16), pytest.raises(NeedsLogin):
             await aleph.tasks()
-        assert len(vendor.asked) <= 40
+        assert len(vendor.requests) <= 40
         await trio.sleep(6)
-        vendor.asked.clear()
+        vendor.requests.clear()
         with trio.fail_after(5), pytest.raises(NeedsLogin):
             await aleph.tasks()
-        assert len(vendor.asked) <= 12
+        assert len(vendor.requests) <= 12
 
 
 async def test_a_token_is_renewed_before_it_ends(

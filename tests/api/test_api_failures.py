@@ -139,7 +139,7 @@ async def test_an_html_page_each_time_is_an_error(
     async with connect() as aleph:
         with pytest.raises(Garbled, match="HTML"):
             await aleph.tasks()
-    assert vendor.n_asked("/tasking/tasks/") == 1 + MAX_GARBLED
+    assert vendor.n_requests("/tasking/tasks/") == 1 + MAX_GARBLED
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,9 @@ async def test_a_link_is_signed_and_tells_its_end(
         link = await aleph.sign(SceneId("a/b"), ZIP)
     assert link.url.startswith(f"{STORE}/bucket/a/b/delivery_zip?X-Amz-")
     assert link.expires_at_s == 1770286500 + 3600
-    asked = vendor.asked[-1]
-    assert asked.path == "/telluric/scenes/a%2Fb/attachments/delivery_zip/download/"
-    assert asked.query == {"redirect": "false"}
+    request = vendor.requests[-1]
+    assert request.path == "/telluric/scenes/a%2Fb/attachments/delivery_zip/download/"
+    assert request.query == {"redirect": "false"}
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ async def test_an_id_that_would_ask_another_question_is_never_sent(
             await aleph.captures(TaskId(scene_id))
         with pytest.raises(NotThere):
             await aleph.task(TaskId(scene_id))
-    assert vendor.asked == []
+    assert vendor.requests == []
 
 
 @pytest.mark.parametrize("id", ["a/b", "../x", "a?b=c&d", "a#b", "a%2Fb", "ü€😀", "a b", "\x00\n"])

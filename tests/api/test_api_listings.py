@@ -82,13 +82,13 @@ async def test_a_second_walk_within_the_ttl_costs_nothing(
     """One request per page, then none until the listings may not be believed any more."""
     async with remember() as listings:
         await walk(listings)
-        assert len(vendor.asked) == 4  # the token and three listings
+        assert len(vendor.requests) == 4  # the token and three listings
         await trio.sleep(59)
         await walk(listings)
-        assert len(vendor.asked) == 4
+        assert len(vendor.requests) == 4
         await trio.sleep(2)
         await walk(listings)
-        assert len(vendor.asked) == 7
+        assert len(vendor.requests) == 7
 
 
 async def test_many_who_list_at_once_cause_one_request(
@@ -100,8 +100,8 @@ async def test_many_who_list_at_once_cause_one_request(
         for _ in range(100):
             nursery.start_soon(listings.tasks)
             nursery.start_soon(listings.scenes, CAPTURE)
-    assert vendor.n_asked("/tasking/tasks/") == 1
-    assert vendor.n_asked("/telluric/scenes/") == 1
+    assert vendor.n_requests("/tasking/tasks/") == 1
+    assert vendor.n_requests("/telluric/scenes/") == 1
 
 
 async def test_without_a_ttl_each_call_asks(
@@ -111,7 +111,7 @@ async def test_without_a_ttl_each_call_asks(
     async with remember(listing_ttl_s=0) as listings:
         for _ in range(3):
             await listings.tasks()
-    assert vendor.n_asked("/tasking/tasks/") == 3
+    assert vendor.n_requests("/tasking/tasks/") == 3
 
 
 async def test_a_task_is_answered_from_the_list_while_that_is_believed(
@@ -120,11 +120,11 @@ async def test_a_task_is_answered_from_the_list_while_that_is_believed(
     """`stat` of a listed entry sends no request, nor does a name that is not in the list."""
     async with remember() as listings:
         listed = await listings.tasks()
-        n_asked = len(vendor.asked)
+        n_requests = len(vendor.requests)
         assert await listings.task(TASK) == listed[0]
         with pytest.raises(NotThere):
             await listings.task(TaskId("nobody"))
-        assert len(vendor.asked) == n_asked
+        assert len(vendor.requests) == n_requests
 
 
 async def test_a_single_task_is_looked_up_by_itself(
@@ -158,8 +158,8 @@ async def test_absence_is_remembered_briefly(
                 await listings.task(TaskId("344444"))
             with pytest.raises(NotThere):
                 await listings.captures(TaskId("344444"))
-        n_asked = len(vendor.asked)
-        assert n_asked == 3
+        n_requests = len(vendor.requests)
+        assert n_requests == 3
         await trio.sleep(6)
         vendor.captures["344444"] = []
         assert await listings.captures(TaskId("344444")) == ()
@@ -171,10 +171,10 @@ async def test_a_scene_just_listed_is_not_looked_up(
     """Known from its capture's listing; otherwise one request, remembered."""
     async with remember() as listings:
         listed = await listings.scenes(CAPTURE)
-        n_asked = len(vendor.asked)
+        n_requests = len(vendor.requests)
         assert await listings.scene(SceneId("s-2")) == listed[1]
-        assert len(vendor.asked) == n_asked
-    vendor.asked.clear()
+        assert len(vendor.requests) == n_requests
+    vendor.requests.clear()
     async with remember() as listings:
         for _ in range(3):
             assert (await listings.scene(SceneId("s-2"))).scene_id == "s-2"
@@ -229,17 +229,17 @@ async def test_what_is_forgotten_is_asked_again(
     """All of it, or one listing."""
     async with remember() as listings:
         await walk(listings)
-        vendor.asked.clear()
+        vendor.requests.clear()
         listings.forget_captures(TASK)
         await walk(listings)
         assert vendor.paths() == [f"/tasking/tasks/{TASK}/captures/"]
         listings.forget_tasks()
         listings.forget_scenes(CAPTURE)
         await walk(listings)
-        assert len(vendor.asked) == 3
+        assert len(vendor.requests) == 3
         listings.forget()
         await walk(listings)
-        assert len(vendor.asked) == 6
+        assert len(vendor.requests) == 6
 
 
 def add_large_captures(vendor: Vendor) -> None:
@@ -263,11 +263,11 @@ async def test_memory_is_bounded_by_bytes(
         for number in range(12):
             await listings.scenes(CaptureId(f"large-{number}"))
         assert 100 <= len(listings.known_scenes()) <= 160
-        vendor.asked.clear()
+        vendor.requests.clear()
         await listings.scenes(CaptureId("large-11"))
-        assert vendor.asked == []
+        assert vendor.requests == []
         await listings.scenes(CaptureId("large-0"))
-        assert len(vendor.asked) == 20
+        assert len(vendor.requests) == 20
 
 
 async def test_listings_are_bounded_in_number(
@@ -284,12 +284,12 @@ async def test_listings_are_bounded_in_number(
         for number in range(50):
             await listings.scenes(CaptureId(f"many-{number}"))
         assert len(listings.known_scenes()) == 90
-        vendor.asked.clear()
+        vendor.requests.clear()
         await listings.scenes(CaptureId("many-49"))
         await listings.tasks()
-        assert vendor.asked == []
+        assert vendor.requests == []
         await listings.scenes(CaptureId("many-0"))
-        assert len(vendor.asked) == 1
+        assert len(vendor.requests) == 1
 
 
 @pytest.mark.slow
@@ -302,12 +302,12 @@ async def test_a_long_listing_stays_known_whatever_is_listed_beside_it(
         huge = await listings.scenes(CaptureId("huge"))
         assert len(huge) == 25_000
         await walk(listings)
-        vendor.asked.clear()
+        vendor.requests.clear()
         assert await listings.scenes(CaptureId("huge")) is huge
-        assert vendor.asked == []
+        assert vendor.requests == []
         found = await listings.scene(SceneId("huge-17"))
         assert found.scene_id == "huge-17"
-        assert vendor.asked == []
+        assert vendor.requests == []
 
 
 @pytest.mark.slow
@@ -320,16 +320,16 @@ async def test_what_leaves_the_memory_is_read_from_disk(
         for number in range(12):
             await listings.scenes(CaptureId(f"large-{number}"))
         assert 100 <= len(listings.known_scenes()) <= 160
-        vendor.asked.clear()
+        vendor.requests.clear()
         found = await listings.scenes(CaptureId("large-0"))
         assert [scene.scene_id for scene in found] == [f"large-0-{n}" for n in range(20)]
-        assert vendor.asked == []
+        assert vendor.requests == []
         listings.forget_scenes(CaptureId("large-1"))
         await listings.scenes(CaptureId("large-1"))
-        assert len(vendor.asked) == 20, "what is to be asked again is not read from disk"
+        assert len(vendor.requests) == 20, "what is to be requested again is not read from disk"
         await trio.sleep(61)
         await listings.scenes(CaptureId("large-2"))
-        assert len(vendor.asked) == 40
+        assert len(vendor.requests) == 40
 
 
 async def test_a_long_listing_of_a_moment_ago_is_believed_after_a_remount(
@@ -341,20 +341,20 @@ async def test_a_long_listing_of_a_moment_ago_is_believed_after_a_remount(
         kept = ListingStore(tmp_path / "account")
         async with remember(kept) as listings:
             await listings.recall()
-            vendor.asked.clear()
+            vendor.requests.clear()
             assert len(await listings.scenes(CaptureId("long"))) == 250
-            assert len(vendor.asked) == n_requests
+            assert len(vendor.requests) == n_requests
         await kept.aclose()
     kept = ListingStore(tmp_path / "account")
     async with remember(kept) as listings:
         await listings.recall()
-        vendor.asked.clear()
+        vendor.requests.clear()
         listings.forget()
         assert len(await listings.scenes(CaptureId("long"))) == 250
-        assert len(vendor.asked) == 1 + 3, "what is to be asked again is asked again"
+        assert len(vendor.requests) == 1 + 3, "what is to be requested again is requested again"
         await trio.sleep(61)
         await listings.scenes(CaptureId("long"))
-        assert len(vendor.asked) == 1 + 6
+        assert len(vendor.requests) == 1 + 6
     await kept.aclose()
 
 
@@ -469,9 +469,9 @@ async def test_a_stale_listing_that_left_the_memory_is_not_shown_as_empty(
         assert len(await listings.scenes(CaptureId("a"))) == 20
         assert len(await listings.scenes(CaptureId("b"))) == 20
         assert listings.last_scenes(CaptureId("a")) is None, "it has not left the memory"
-        n_asked = len(vendor.asked)
+        n_requests = len(vendor.requests)
         assert len(await listings.scenes(CaptureId("a"))) == 20
-        assert len(vendor.asked) == n_asked
+        assert len(vendor.requests) == n_requests
 
 
 async def test_a_stale_listing_that_leaves_the_memory_at_a_checkpoint_is_not_shown_as_empty(
@@ -550,9 +550,9 @@ async def test_the_page_that_a_mount_begins_with_is_shown_when_nothing_else_come
         first = await listings.tasks()
     async with remember() as listings:
         listings.take_tasks(first)
-        n_before = len(vendor.asked)
+        n_before = len(vendor.requests)
         assert await listings.tasks() == first
-        assert len(vendor.asked) > n_before
+        assert len(vendor.requests) > n_before
     async with remember() as listings:
         listings.take_tasks(first)
         vendor.fail_next(httpx.ConnectError("no network"), times=1000)
@@ -715,15 +715,15 @@ async def test_recalled_listings_are_known_at_once_and_asked_again(
     async with remember(before) as listings:
         await walk(listings)
     await before.aclose()
-    vendor.asked.clear()
+    vendor.requests.clear()
     after = ListingStore(tmp_path / "account")
     async with remember(after) as listings:
         assert await listings.recall() == 3
         assert len(listings.known_scenes()) == 2
         assert len(listings.known_captures()) == 2
-        assert vendor.asked == []
+        assert vendor.requests == []
         await walk(listings)
-        assert len(vendor.asked) == 4
+        assert len(vendor.requests) == 4
     await after.aclose()
 
 
@@ -739,14 +739,14 @@ async def test_what_another_process_requested_before_a_refresh_is_not_taken(
             listings._terms.locks = locks
         await other.tasks()
         one.forget()
-        vendor.asked.clear()
+        vendor.requests.clear()
         vendor.delay_s = 2
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.tasks)
             await trio.sleep(3)  # the token has come, and the request is under way
             other.forget()
             await other.tasks()
-        assert vendor.n_asked("/tasking/tasks/") == 2
+        assert vendor.n_requests("/tasking/tasks/") == 2
     for store, locks in zip(stores, all_locks, strict=True):
         await store.aclose()
         locks.close()

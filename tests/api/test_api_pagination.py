@@ -34,11 +34,11 @@ class Listing:
     count_is: str = "right"
     next_is: str = "absolute"
     changes: dict[int, list[int]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     async def get(self, url: str) -> Page:
-        self.asked.append(url)
-        self.entries = self.changes.get(len(self.asked), self.entries)
+        self.requests.append(url)
+        self.entries = self.changes.get(len(self.requests), self.entries)
         await trio.lowlevel.checkpoint()
         query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         offset = int(query.get("offset", query.get("after", "0")))
@@ -126,17 +126,17 @@ def test_expected_pages_cost_no_more_requests() -> None:
     for n_ahead in (1, 4, 16):
         listing = Listing(list(range(100)))
         trio.run(listed, listing, n_ahead)
-        assert sorted(page_key(url) for url in listing.asked) == sorted(
-            {page_key(url) for url in listing.asked}
+        assert sorted(page_key(url) for url in listing.requests) == sorted(
+            {page_key(url) for url in listing.requests}
         )
-        assert len(listing.asked) == 34
+        assert len(listing.requests) == 34
 
 
 def test_a_lying_count_costs_a_window_at_most() -> None:
     """A count of ten thousand for five entries: no more than the window is requested."""
     listing = Listing(list(range(5)), count_is="high")
     assert trio.run(listed, listing, 8) == list(range(5))
-    assert len(listing.asked) <= 2 + 8
+    assert len(listing.requests) <= 2 + 8
 
 
 def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:

@@ -192,7 +192,7 @@ async def test_a_token_that_stays_refused_is_sent_a_few_times_and_says_which_fil
         with pytest.raises(NeedsLogin, match=f"still valid to {path}") as failure:
             await aleph.tasks()
     assert SECRET not in str(failure.value)
-    paths = [asked.path for asked in vendor.asked]
+    paths = [request.path for request in vendor.requests]
     assert paths == ["/tasking/tasks/"] * 2 + ["/contracts"] + ["/tasking/tasks/"] * 4
 
 
@@ -617,7 +617,7 @@ async def test_a_kept_secret_goes_nowhere_but_where_it_was_checked(
         with pytest.raises(NeedsLogin, match=f"{sentence}.*satfs login") as failure:
             await credential.headers()
     assert CLIENT_SECRET not in str(failure.value)
-    assert vendor.asked == []
+    assert vendor.requests == []
 
 
 async def test_a_keyring_that_does_not_answer_keeps_nobody_waiting(

@@ -16,7 +16,7 @@ def work(waiter: Waiter) -> int:
 {work}
 
 failure = in_background(work)
-print("told:", failure, flush=True)
+print("failure:", failure, flush=True)
 raise SystemExit(0 if failure is None else failure.code)
 """
 
@@ -36,7 +36,7 @@ def test_the_front_ends_when_the_work_is_ready_and_not_with_it() -> None:
     """`capture_output` waits for every holder of the pipes: the work has closed them."""
     done = front("waiter.report_ready(); time.sleep(20); return 0")
 
-    assert (done.returncode, done.stdout) == (0, "told: None\n")
+    assert (done.returncode, done.stdout) == (0, "failure: None\n")
 
 
 def test_a_failure_is_told_in_front_with_its_code() -> None:
@@ -61,7 +61,7 @@ def test_it_is_told_once() -> None:
         "return 4 if not waiter.is_waiting else 0"
     )
 
-    assert (done.returncode, done.stdout) == (0, "told: None\n")
+    assert (done.returncode, done.stdout) == (0, "failure: None\n")
 
 
 def test_whatever_was_buffered_comes_out_once() -> None:
@@ -78,4 +78,4 @@ def test_whatever_was_buffered_comes_out_once() -> None:
         env={"PYTHONUNBUFFERED": ""},
     )
 
-    assert done.stdout == "before\ntold: None\n"
+    assert done.stdout == "before\nfailure: None\n"

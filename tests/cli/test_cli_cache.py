@@ -41,9 +41,9 @@ def filled(tmp_path: Path) -> Path:
 
 
 def test_info_tells_what_is_kept(satfs: Program, filled: Path) -> None:
-    told = satfs("cache", "info", "--json", "--cache-dir", filled)
-    assert told.returncode == 0, told.stderr
-    listing = json.loads(told.stdout)
+    done = satfs("cache", "info", "--json", "--cache-dir", filled)
+    assert done.returncode == 0, done.stderr
+    listing = json.loads(done.stdout)
     assert [each["label"] for each in listing["objects"]] == ["SCENE/delivery_zip"]
     assert listing["objects"][0]["size_bytes"] == SIZE
     shown = satfs("cache", "info", "--cache-dir", filled)
@@ -69,9 +69,9 @@ def test_a_path_of_any_bytes_is_one_line_in_a_pipe(
 
 
 def test_a_cache_that_is_not_there_holds_nothing(satfs: Program, tmp_path: Path) -> None:
-    told = satfs("cache", "info", "--json", "--cache-dir", tmp_path / "none")
-    assert told.returncode == 0
-    assert json.loads(told.stdout)["held_bytes"] == 0
+    done = satfs("cache", "info", "--json", "--cache-dir", tmp_path / "none")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["held_bytes"] == 0
     assert satfs("cache", "clear", "--cache-dir", tmp_path / "none").returncode == 0
 
 
@@ -81,9 +81,9 @@ def test_verify_finds_flipped_bits_and_drops_them(satfs: Program, filled: Path) 
     with data.open("r+b") as file:
         file.seek(BLOCK_BYTES + 7)
         file.write(b"!")
-    told = satfs("cache", "verify", "--json", "--cache-dir", filled)
-    assert told.returncode == 7
-    assert json.loads(told.stdout)["damaged"] == ["SCENE/delivery_zip"]
+    done = satfs("cache", "verify", "--json", "--cache-dir", filled)
+    assert done.returncode == 7
+    assert json.loads(done.stdout)["damaged"] == ["SCENE/delivery_zip"]
     again = satfs("cache", "verify", "--json", "--cache-dir", filled)
     assert again.returncode == 0
     assert json.loads(again.stdout)["good_bytes"] == 5 * BLOCK_BYTES
@@ -102,6 +102,6 @@ def test_clear_gives_the_space_back_but_not_what_is_pinned(satfs: Program, fille
 def test_a_symbolic_link_is_no_cache(satfs: Program, filled: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(filled)
-    told = satfs("cache", "info", "--cache-dir", link)
-    assert told.returncode == 7
-    assert "symbolic link" in told.stderr
+    done = satfs("cache", "info", "--cache-dir", link)
+    assert done.returncode == 7
+    assert "symbolic link" in done.stderr

@@ -42,11 +42,11 @@ def test_the_demo_is_mounted_shown_and_left_there(demo: Program, place: Path) ->
 
 def test_unmounting_the_demo_ends_all_of_it(demo: Program, place: Path) -> None:
     """Also with the very command that was printed."""
-    told = demo("demo", place).stdout
+    output = demo("demo", place).stdout
     everything = mount_processes(place) + origins_of(place)
     assert len(everything) >= 2
 
-    end = re.search(r"end the demo: +(.*)", told)
+    end = re.search(r"end the demo: +(.*)", output)
     assert end is not None
     subprocess.run(end[1], shell=True, cwd=demo.directory, check=True)
 
@@ -196,10 +196,10 @@ def test_its_hints_can_be_pasted_in_any_directory(demo: Program, place: Path) ->
     bare = os.pathsep.join(
         each for each in os.environ["PATH"].split(os.pathsep) if not (Path(each) / "satfs").exists()
     )
-    told = demo("demo", place, PATH=bare).stdout
+    output = demo("demo", place, PATH=bare).stdout
 
     for label in ("find rasters", "find maps", "end the demo"):
-        hint = re.search(rf"{label}: +(.*)", told)
+        hint = re.search(rf"{label}: +(.*)", output)
         assert hint is not None
         done = subprocess.run(
             hint[1], shell=True, cwd="/", env={"PATH": bare}, capture_output=True, check=False

@@ -96,7 +96,7 @@ def mended(origin: DemoOrigin) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Told:
+class Report:
     """The program's output for a script."""
 
     code: int
@@ -119,7 +119,7 @@ class Told:
         )
 
 
-def query(program: Program, *arguments: object, **environment: str | None) -> Told:
+def query(program: Program, *arguments: object, **environment: str | None) -> Report:
     """Run it for a script, in time; its output agrees with the exit code."""
     began_s = time.monotonic()
     done = program("doctor", "--json", *arguments, **environment)
@@ -128,7 +128,7 @@ def query(program: Program, *arguments: object, **environment: str | None) -> To
     assert record["exit_code"] == done.returncode
     assert done.stderr == ""
     assert took_s < PROMISED_S
-    return Told(done.returncode, record, took_s)
+    return Report(done.returncode, record, took_s)
 
 
 # -- all is well -----------------------------------------------------------------------------------
@@ -136,12 +136,12 @@ def query(program: Program, *arguments: object, **environment: str | None) -> To
 
 @needs_root
 def test_where_all_is_well_it_ends_with_success(doctor: Program) -> None:
-    told = query(doctor)
+    report = query(doctor)
 
-    assert told.code == Exit.DONE, told.record
-    assert {each["severity"] for each in told.record["findings"]} <= {"ok", "note"}
+    assert report.code == Exit.DONE, report.record
+    assert {each["severity"] for each in report.record["findings"]} <= {"ok", "note"}
     assert {"fuse-device", "clock", "credential", "contract", "store-connection"} <= {
-        each["check"] for each in told.record["findings"]
+        each["check"] for each in report.record["findings"]
     }
 
 
@@ -253,7 +253,7 @@ def test_no_secret_is_ever_shown(
     assert not re.search(r"X-Amz|Signature|eyJ|delivery\.zip|Bearer \w", said)
 
 
-def told_to_user(doctor: Alone, uid: int, environment: dict[str, str]) -> Told:
+def report_to_user(doctor: Alone, uid: int, environment: dict[str, str]) -> Report:
     """Return what the doctor finds as another user, without its groups and rights."""
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is missing")
@@ -271,27 +271,27 @@ def told_to_user(doctor: Alone, uid: int, environment: dict[str, str]) -> Told:
     )
     if done.returncode == 126 or "Permission denied" in done.stderr:
         pytest.skip("the program lies where nobody else may read it")
-    return Told(done.returncode, json.loads(done.stdout), 0)
+    return Report(done.returncode, json.loads(done.stdout), 0)
 
 
 @needs_root
 def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
     """A user without home and cache, who may read little of the machine."""
     environment = {**doctor.environ(HOME="/nonexistent", SATFS_CACHE_DIR=None), "TMPDIR": "/tmp"}
-    told = told_to_user(doctor, 65534, environment)
-    assert told.severity("credential") == "ok"
-    assert told.severity("cache-directory") == "warning"
-    assert "memory only" in told.finding("cache-directory")["means"]
+    report = report_to_user(doctor, 65534, environment)
+    assert report.severity("credential") == "ok"
+    assert report.severity("cache-directory") == "warning"
+    assert "memory only" in report.finding("cache-directory")["means"]
 
 
 @needs_root
 def test_a_user_without_a_home_is_told(doctor: Alone) -> None:
     """Containers run programs as users that /etc/passwd does not have."""
     environment = doctor.environ(HOME=None, SATFS_CACHE_DIR=None, XDG_RUNTIME_DIR=None)
-    told = told_to_user(doctor, 54321, environment)
+    report = report_to_user(doctor, 54321, environment)
     code = Exit.WARNINGS if is_fuse_for_others() else Exit.FUSE
-    assert (told.code, told.severity("settings")) == (code, "ok")
-    found = told.finding("cache-directory")
+    assert (report.code, report.severity("settings")) == (code, "ok")
+    found = report.finding("cache-directory")
     assert found["severity"] == "warning"
     assert "/.cache/satfs" in found["says"]
     assert "memory only" in found["means"]
@@ -317,18 +317,18 @@ def test_what_is_set_wrongly_is_told_with_a_code_of_its_own(
     doctor: Program, changes: dict[str, str | None], check: str, code: Exit
 ) -> None:
     """The code that a mount would end with."""
-    told = query(doctor, **changes)
+    report = query(doctor, **changes)
 
-    assert (told.severity(check), told.code) == ("failure", code), told.record
-    assert told.finding(check)["commands"]
+    assert (report.severity(check), report.code) == ("failure", code), report.record
+    assert report.finding(check)["commands"]
 
 
 def test_a_contract_that_is_not_ours_is_answered_with_those_that_are(
     doctor: Program, origin: DemoOrigin
 ) -> None:
-    told = query(doctor, SATFS_CONTRACT_ID="cont.nobody")
+    report = query(doctor, SATFS_CONTRACT_ID="cont.nobody")
 
-    assert told.finding("contract")["commands"] == [
+    assert report.finding("contract")["commands"] == [
         f"export SATFS_CONTRACT_ID={origin.account.contract_id}"
     ]
 
@@ -375,24 +375,24 @@ def test_a_token_that_ends_soon_is_noted(doctor: Program) -> None:
         )
         with urllib.request.urlopen(request) as response:
             token = response.read().decode()  # with `expires_in`
-        told = query(doctor, **origin.environment(), SATFS_TOKEN=token, SATFS_AUTH_MODE="token")
+        report = query(doctor, **origin.environment(), SATFS_TOKEN=token, SATFS_AUTH_MODE="token")
 
-    assert told.severity("tasks") == "ok"
-    assert told.severity("auth-connection") == "nothing"
-    assert json.loads(token)["access_token"] not in json.dumps(told.record)
-    assert told.severity("credential") == "note"
+    assert report.severity("tasks") == "ok"
+    assert report.severity("auth-connection") == "nothing"
+    assert json.loads(token)["access_token"] not in json.dumps(report.record)
+    assert report.severity("credential") == "note"
 
 
 def test_a_profile_that_is_nowhere_is_told(doctor: Program) -> None:
-    told = query(doctor, "--profile", "harbour")
+    report = query(doctor, "--profile", "harbour")
 
-    assert told.severity("settings") == "failure"
+    assert report.severity("settings") == "failure"
 
 
 def test_a_misspelt_variable_is_noted(doctor: Program) -> None:
-    told = query(doctor, SATFS_CACHE_BITES="1")
+    report = query(doctor, SATFS_CACHE_BITES="1")
 
-    assert "SATFS_CACHE_BITES" in told.finding("settings")["says"]
+    assert "SATFS_CACHE_BITES" in report.finding("settings")["says"]
 
 
 # -- the clock -------------------------------------------------------------------------------------
@@ -414,9 +414,9 @@ def test_a_wrong_clock_is_told_by_how_much(
 ) -> None:
     origin.advance_clock(skew_s)
 
-    told = query(doctor)
+    report = query(doctor)
 
-    assert (told.severity("clock"), told.code) == (severity, code), told.record
+    assert (report.severity("clock"), report.code) == (severity, code), report.record
 
 
 # -- the network -----------------------------------------------------------------------------------
@@ -446,10 +446,10 @@ def test_each_fault_is_found_where_it_is(
     """Earlier steps are in order, and later ones are not blamed."""
     origin.faults.add(fault, endpoint)
 
-    told = query(doctor)
+    report = query(doctor)
 
-    assert told.severity(check) == severity, told.record
-    worse = {each["check"] for each in told.record["findings"] if each["severity"] == "failure"}
+    assert report.severity(check) == severity, report.record
+    worse = {each["check"] for each in report.record["findings"] if each["severity"] == "failure"}
     assert worse <= {check} | ({"auth-connection"} if endpoint == "api" else set())
 
 
@@ -458,9 +458,9 @@ def test_a_link_that_is_over_already_is_the_clocks_fault(
 ) -> None:
     origin.faults.add("stale-link", "sign")
 
-    told = query(doctor)
+    report = query(doctor)
 
-    assert "timedatectl" in told.finding("store-connection")["commands"][0]
+    assert "timedatectl" in report.finding("store-connection")["commands"][0]
 
 
 @needs_root
@@ -491,11 +491,11 @@ def black_hole() -> Iterator[str]:
 def test_a_network_that_swallows_everything_is_told_in_time(
     doctor: Program, black_hole: str
 ) -> None:
-    told = query(doctor, SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/oauth/token")
+    report = query(doctor, SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/oauth/token")
 
-    assert told.code == Exit.NETWORK
-    assert "did not answer" in told.finding("api-connection")["says"]
-    assert "did not answer" in told.finding("auth-connection")["says"]
+    assert report.code == Exit.NETWORK
+    assert "did not answer" in report.finding("api-connection")["says"]
+    assert "did not answer" in report.finding("auth-connection")["says"]
 
 
 #: Another machine: its only network is itself, and its DNS server never answers.
@@ -530,9 +530,9 @@ def test_dns_that_never_answers_is_told_in_time(doctor: Alone, tmp_path: Path) -
     )
 
     took_s = time.monotonic() - began_s
-    told = Told(done.returncode, json.loads(done.stdout), took_s)
-    assert "No DNS server resolves api.test" in told.finding("api-dns")["says"]
-    assert told.code == Exit.NETWORK
+    report = Report(done.returncode, json.loads(done.stdout), took_s)
+    assert "No DNS server resolves api.test" in report.finding("api-dns")["says"]
+    assert report.code == Exit.NETWORK
     assert took_s < 15
 
 
@@ -558,16 +558,16 @@ def test_an_authority_that_nobody_knows_is_told_and_the_remedy_mends_it(
 
 
 def test_a_proxy_that_satfs_cannot_use_is_told(doctor: Program) -> None:
-    told = query(doctor, SATFS_API_URL="https://api.test", https_proxy="socks5://127.0.0.1:1080")
+    report = query(doctor, SATFS_API_URL="https://api.test", https_proxy="socks5://127.0.0.1:1080")
 
-    assert told.severity("proxy") == "failure"
+    assert report.severity("proxy") == "failure"
 
 
 def test_an_account_without_deliveries_has_no_store_to_try(doctor: Program) -> None:
     with DemoOrigin(Catalogue()) as empty:
-        told = query(doctor, **empty.environment())
+        report = query(doctor, **empty.environment())
 
-    assert (told.severity("tasks"), told.severity("store-link")) == ("ok", "note")
+    assert (report.severity("tasks"), report.severity("store-link")) == ("ok", "note")
 
 
 # -- mounts ----------------------------------------------------------------------------------------
@@ -577,9 +577,9 @@ def test_an_account_without_deliveries_has_no_store_to_try(doctor: Program) -> N
 def test_a_mount_that_answers_is_fine(aleph: Program, doctor: Alone, place: Path) -> None:
     assert aleph("mount", place).returncode == 0
 
-    told = query(replace(doctor, kept=str(place)), place)
+    report = query(replace(doctor, kept=str(place)), place)
 
-    found = [each for each in told.record["findings"] if each["check"] == "mounts"]
+    found = [each for each in report.record["findings"] if each["check"] == "mounts"]
     (ours,) = [each for each in found if each["says"].startswith(f"{place} answers")]
     assert ours["severity"] == "ok"
 
@@ -611,12 +611,12 @@ def test_a_mount_that_is_stuck_keeps_nobody(aleph: Program, doctor: Alone, place
     (pid,) = mount_processes(place)
     os.kill(pid, signal.SIGSTOP)
     try:
-        told = query(replace(doctor, kept=str(place)), place)
+        report = query(replace(doctor, kept=str(place)), place)
     finally:
         os.kill(pid, signal.SIGCONT)
 
-    assert told.code == Exit.MOUNTPOINT
-    assert told.finding("mounts")["says"] == f"{place} does not answer."
+    assert report.code == Exit.MOUNTPOINT
+    assert report.finding("mounts")["says"] == f"{place} does not answer."
 
 
 @pytest.mark.parametrize(
@@ -639,7 +639,7 @@ def test_a_directory_to_mount_on_is_looked_at(
 # -- the machine -----------------------------------------------------------------------------------
 
 
-def on_a_machine_with(doctor: Alone, setup: str) -> Told:
+def on_a_machine_with(doctor: Alone, setup: str) -> Report:
     """Return the output on a system whose files *setup*, a shell's words, has changed."""
     command = doctor.command("doctor", "--json")
     began_s = time.monotonic()
@@ -653,14 +653,14 @@ def on_a_machine_with(doctor: Alone, setup: str) -> Told:
         check=False,
     )
     assert done.stdout, done.stderr
-    return Told(done.returncode, json.loads(done.stdout), time.monotonic() - began_s)
+    return Report(done.returncode, json.loads(done.stdout), time.monotonic() - began_s)
 
 
 @needs_root
 def test_a_machine_without_the_fuse_device_is_told(doctor: Alone) -> None:
-    told = on_a_machine_with(doctor, "mount -t tmpfs none /dev")
+    report = on_a_machine_with(doctor, "mount -t tmpfs none /dev")
 
-    assert (told.severity("fuse-device"), told.code) == ("failure", Exit.FUSE)
+    assert (report.severity("fuse-device"), report.code) == ("failure", Exit.FUSE)
 
 
 @needs_root
@@ -677,16 +677,18 @@ def test_a_disk_that_is_full_is_told(doctor: Alone, tmp_path: Path) -> None:
     setup = f"""mkdir -m 700 {cache}; mount -t tmpfs -o size=2m,mode=700 none {cache}
         head -c 2000000 /dev/zero > {cache}/filler || true"""
 
-    told = on_a_machine_with(doctor, setup)
+    report = on_a_machine_with(doctor, setup)
 
-    assert (told.severity("cache-space"), told.code) == ("warning", Exit.WARNINGS), told.record
+    assert (report.severity("cache-space"), report.code) == ("warning", Exit.WARNINGS), (
+        report.record
+    )
 
 
 def test_it_works_without_the_fuse_library(doctor: Program, tmp_path: Path) -> None:
     """That is one of the faults it is used for."""
     (tmp_path / "pyfuse3.py").write_text("raise ImportError('libfuse3.so.3: cannot open')\n")
 
-    told = query(doctor, PYTHONPATH=str(tmp_path))
+    report = query(doctor, PYTHONPATH=str(tmp_path))
 
-    assert "libfuse3.so.3" in told.finding("fuse-library")["says"]
-    assert told.severity("credential") == "ok"
+    assert "libfuse3.so.3" in report.finding("fuse-library")["says"]
+    assert report.severity("credential") == "ok"

@@ -56,11 +56,11 @@ def test_a_link_keeps_its_place_and_loses_its_query(query: str) -> None:
     ],
 )
 def test_credentials_are_cut_out(text: str) -> None:
-    told = redact(text)
+    output = redact(text)
 
     for secret in ("5eedfeed", "AKIA", TOKEN, TOKEN.split(".")[1]):
-        assert secret not in told
-    assert redact(told) == told
+        assert secret not in output
+    assert redact(output) == output
 
 
 @given(st.text())
@@ -70,11 +70,11 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
 
 @given(st.text())
 def test_text_from_outside_stays_on_its_line_and_steers_nothing(text: str) -> None:
-    told = show(text)
+    output = show(text)
 
-    assert len(told.splitlines()) <= 1
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", told)
-    assert told == text or "\\x" in told
+    assert len(output.splitlines()) <= 1
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", output)
+    assert output == text or "\\x" in output
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_a_terminal_is_told_the_time_of_day_in_colours(
     with logging_as(LogChoice(), in_background=False):
         structlog.get_logger("satfs.test").warning("slow", waited_s=3)
 
-    told = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
-    assert re.match(r"\d\d:\d\d:\d\d \[warning *\] slow +waited_s=3\n$", told)
+    output = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
+    assert re.match(r"\d\d:\d\d:\d\d \[warning *\] slow +waited_s=3\n$", output)
     assert ("\x1b" in stream.getvalue()) is not no_color
 
 
@@ -292,9 +292,9 @@ def _logged(
 
 def test_the_journal_is_told_how_grave_each_line_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """It makes an entry of each line, those of a traceback included (sd-daemon(3))."""
-    told = _logged(monkeypatch, lambda stream: {"JOURNAL_STREAM": _as_stream_of_journal(stream)})
+    output = _logged(monkeypatch, lambda stream: {"JOURNAL_STREAM": _as_stream_of_journal(stream)})
 
-    lines = told.splitlines()
+    lines = output.splitlines()
     assert [line[:3] for line in lines[:3]] == ["<7>", "<6>", "<4>"]
     assert {line[:3] for line in lines[3:-1]} == {"<3>"}
     assert any("Traceback" in line for line in lines[3:-1])
@@ -303,13 +303,13 @@ def test_the_journal_is_told_how_grave_each_line_is(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_journal_takes_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = _logged(
+    output = _logged(
         monkeypatch,
         lambda stream: {"JOURNAL_STREAM": _as_stream_of_journal(stream)},
         LogFormat.JSON,
     )
 
-    for line in told.splitlines():
+    for line in output.splitlines():
         assert re.match(r"<\d>\{", line)
         json.loads(line[3:])
 
@@ -318,16 +318,16 @@ def test_the_journal_takes_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_manager_gets_priorities_unless_it_asked_for_json(
     monkeypatch: pytest.MonkeyPatch, format: LogFormat
 ) -> None:
-    told = _logged(monkeypatch, lambda _: {"NOTIFY_SOCKET": "/run/notify"}, format)
+    output = _logged(monkeypatch, lambda _: {"NOTIFY_SOCKET": "/run/notify"}, format)
 
-    assert told.startswith("<7>asked again" if format is LogFormat.CONSOLE else "{")
+    assert output.startswith("<7>asked again" if format is LogFormat.CONSOLE else "{")
 
 
 def test_a_stream_that_is_not_the_journals_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`JOURNAL_STREAM` is inherited by everything that a service starts, also into pipes."""
-    told = _logged(monkeypatch, lambda _: {"JOURNAL_STREAM": "8:1"})
+    output = _logged(monkeypatch, lambda _: {"JOURNAL_STREAM": "8:1"})
 
-    assert not re.search(r"^<\d>", told, re.MULTILINE)
+    assert not re.search(r"^<\d>", output, re.MULTILINE)
 
 
 def test_a_file_and_a_terminal_are_no_journal(tmp_path: Path) -> None:

@@ -191,9 +191,9 @@ def test_id_and_secret_may_come_as_json_or_be_set(
         )
 
     assert done.returncode == 0
-    told = json.loads(done.stdout)
-    assert (told["client_id"], told["secret_store"]) == (account.client_id, "file")
-    assert told["contract_id"] == account.contract_id
+    record = json.loads(done.stdout)
+    assert (record["client_id"], record["secret_store"]) == (account.client_id, "file")
+    assert record["contract_id"] == account.contract_id
     assert account.client_secret not in done.stdout + done.stderr
     is_rival = "client_secret is set in the environment (SATFS_CLIENT_SECRET), and wins"
     assert (is_rival in done.stderr) is (form == "environment")
@@ -390,9 +390,9 @@ def test_a_token_logs_in_as_well(there: Program, origin: DemoOrigin) -> None:
     who = there("whoami", "--json")
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(who.stdout)
-    assert (told["auth_mode"], told["source"]) == ("token", "secret_store")
-    assert told["subject"] == "demo-client@clients"
+    record = json.loads(who.stdout)
+    assert (record["auth_mode"], record["source"]) == ("token", "secret_store")
+    assert record["subject"] == "demo-client@clients"
     assert token not in done.stderr + who.stdout + who.stderr
 
 
@@ -519,12 +519,12 @@ def test_whoami_tells_account_contract_and_life(aleph: Program, origin: DemoOrig
     done = aleph("whoami")
 
     lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
-    told = {label.strip(): value.strip() for label, value in lines.items()}
+    record = {label.strip(): value.strip() for label, value in lines.items()}
     assert done.returncode == 0
-    assert told["account"] == "demo-client"
-    assert told["contract"] == f"Imagery 2026 ({origin.account.contract_id})"
-    assert told["logs in by"] == "a client secret that was set (oauth)"
-    assert told["token"].startswith(("1 d left, until 20", "23 h 59 min left, until 20"))
+    assert record["account"] == "demo-client"
+    assert record["contract"] == f"Imagery 2026 ({origin.account.contract_id})"
+    assert record["logs in by"] == "a client secret that was set (oauth)"
+    assert record["token"].startswith(("1 d left, until 20", "23 h 59 min left, until 20"))
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stderr == ""
     assert origin.account.client_secret not in done.stdout
@@ -576,9 +576,9 @@ def test_each_value_is_told_with_its_origin(satfs: Program, tmp_path: Path) -> N
     ):
         assert line in lines
     assert "wokers is set, and is not a setting" in done.stderr
-    told = json.loads(as_json.stdout)
-    assert told["workers"]["value"] == 1
-    assert told["workers"]["origin"] == "user file"
+    record = json.loads(as_json.stdout)
+    assert record["workers"]["value"] == 1
+    assert record["workers"]["origin"] == "user file"
     assert "s3cret" not in done.stdout + as_json.stdout
 
 

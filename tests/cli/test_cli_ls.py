@@ -101,10 +101,10 @@ def test_a_record_is_shown_as_the_api_sends_it(aleph: Mounted) -> None:
     task = aleph.origin.catalogue.task(TASK)
     assert task is not None
 
-    told = aleph.query("info", "--json", TASK)
+    record = aleph.query("info", "--json", TASK)
     shown = aleph.program("info", TASK).stdout
 
-    assert told == {
+    assert record == {
         "kind": "task",
         "id": TASK,
         "path": f"tasks/{TASK}",
@@ -118,15 +118,15 @@ def test_a_scene_is_shown_with_its_files_and_without_links(aleph: Mounted) -> No
     aleph.mount()
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
 
-    told = aleph.query("info", "--json", scene)
+    record = aleph.query("info", "--json", scene)
     shown = aleph.program("info", scene.name).stdout
 
-    assert told["path"] == str(aleph.place / "scenes" / scene.name)
-    assert Path(told["path"]).is_dir()
-    assert {each["name"] for each in told["files"]} == {
+    assert record["path"] == str(aleph.place / "scenes" / scene.name)
+    assert Path(record["path"]).is_dir()
+    assert {each["name"] for each in record["files"]} == {
         name for name in os.listdir(scene) if name.endswith((".zip", ".png"))
     }
-    assert "X-Amz" not in shown + str(told)
+    assert "X-Amz" not in shown + str(record)
     assert f"{scene.name}.zip" in shown
     refused = aleph.program("ls", "--profile", "harbour", scene)
     assert refused.returncode == 2

@@ -320,12 +320,12 @@ def test_a_directory_that_holds_something_is_mounted_over_only_when_told(
     (place / "mine").touch()
 
     refused = aleph("mount", place)
-    told = aleph("mount", "--nonempty", place)
+    done = aleph("mount", "--nonempty", place)
 
     assert refused.returncode == 5
     assert "is not empty" in refused.stderr
     assert "--nonempty" in refused.stderr
-    assert told.returncode == 0
+    assert done.returncode == 0
     assert not (place / "mine").exists()
 
 

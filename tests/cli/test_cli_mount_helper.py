@@ -107,7 +107,7 @@ def test_ro_and_rw_change_nothing(options: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         (Exit.DONE, MountExit.DONE),
         (Exit.USAGE, MountExit.USAGE),
@@ -119,9 +119,9 @@ def test_ro_and_rw_change_nothing(options: list[str]) -> None:
         (Exit.MOUNTPOINT, MountExit.FAILED),
     ],
 )
-def test_exit_codes_are_those_of_mount(code: Exit, told: MountExit) -> None:
+def test_exit_codes_are_those_of_mount(code: Exit, expected: MountExit) -> None:
     """mount(8) hands on what we exit with; scripts and systemd know its codes, not ours."""
-    assert mount_code(code) == told
+    assert mount_code(code) == expected
 
 
 def test_every_failure_is_one_for_mount_too() -> None:
@@ -390,12 +390,12 @@ def test_an_automounter_mounts_it_when_somebody_looks(aleph: Program, place: Pat
 
 
 def test_the_program_says_how_it_is_used(satfs: Program) -> None:
-    told = run(satfs, "mount.satfs", "--help")
+    usage = run(satfs, "mount.satfs", "--help")
     version = run(satfs, "mount.satfs", "-V")
     wrong = run(satfs, "mount.satfs", "satfs:default")
 
-    assert (told.returncode, version.returncode, wrong.returncode) == (0, 0, 1)
-    assert "usage: mount.satfs satfs:PROFILE DIRECTORY" in told.stdout
+    assert (usage.returncode, version.returncode, wrong.returncode) == (0, 0, 1)
+    assert "usage: mount.satfs satfs:PROFILE DIRECTORY" in usage.stdout
     assert version.stdout.startswith("mount.satfs ")
     assert "usage: mount.satfs satfs:PROFILE DIRECTORY" in wrong.stderr
 

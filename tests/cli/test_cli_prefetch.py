@@ -80,27 +80,27 @@ def test_what_is_there_is_not_fetched_again(aleph: Mounted) -> None:
 def test_progress_is_told_as_json_a_line_for_each_event(aleph: Mounted) -> None:
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
 
-    told = aleph.lines("prefetch", "--json", scene)
+    messages = aleph.lines("prefetch", "--json", scene)
 
-    assert told[0]["event"] == "found"
-    ended = [each for each in told if each["event"] == "ended"]
+    assert messages[0]["event"] == "found"
+    ended = [each for each in messages if each["event"] == "ended"]
     assert {Path(each["path"]).suffix for each in ended} == {".zip", ".png"}
     assert all(each["error"] is None for each in ended)
-    assert told[-1]["event"] == "done"
-    assert told[-1]["bytes_done"] == sum(each["bytes"] for each in ended)
-    assert told[-1]["failed"] == []
+    assert messages[-1]["event"] == "done"
+    assert messages[-1]["bytes_done"] == sum(each["bytes"] for each in ended)
+    assert messages[-1]["failed"] == []
 
 
 def test_only_scenes_that_fulfil_all_conditions_are_fetched(aleph: Mounted) -> None:
     """And of tasks that break one of their own, not even the captures are requested."""
     aleph.origin.journal.clear()
-    told = aleph.lines(
+    messages = aleph.lines(
         *("prefetch", "--json", aleph.place),
         *("--where", "task.status=completed", "--where", "productname=L1D"),
         *("--where", "timestamp>=2026-02-01"),
     )
 
-    paths = [each["path"] for each in told if each["event"] == "ended"]
+    paths = [each["path"] for each in messages if each["event"] == "ended"]
     assert len(paths) == 4
     assert all(f"tasks/{OTHER_TASK}/" in path and "_L1D_MS_" in path for path in paths)
     assert aleph.origin.counts("captures") == 2
@@ -112,10 +112,10 @@ def test_members_of_a_zip_alone_can_be_fetched(aleph: Mounted) -> None:
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
     rasters = scene / "contents" / "rasters"
 
-    told = aleph.lines("prefetch", "--json", rasters)
+    messages = aleph.lines("prefetch", "--json", rasters)
     aleph.origin.stop_listening()
 
-    paths = [each["path"] for each in told if each["event"] == "ended"]
+    paths = [each["path"] for each in messages if each["event"] == "ended"]
     assert sorted(Path(path).name for path in paths) == sorted(os.listdir(rasters))
     assert read_all(rasters)
 

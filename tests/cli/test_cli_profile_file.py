@@ -32,13 +32,13 @@ def test_exactly_what_is_asked_for_is_changed(
 
     after = changed_text(text, "a", changes, Path("config.toml"))
 
-    told = tomllib.loads(after)
+    written = tomllib.loads(after)
     profiles = dict(tomllib.loads(text).get("profiles", {}))
     table = {**profiles.pop("a", {}), **changes}
     left = {key: value for key, value in table.items() if value is not None}
     expected = {**profiles, **({"a": left} if left else {})}
-    assert told.pop("profiles", {}) == expected
-    assert told == {key: value for key, value in before.items() if key != "profiles"}
+    assert written.pop("profiles", {}) == expected
+    assert written == {key: value for key, value in before.items() if key != "profiles"}
     assert after.startswith("# mine\n")
 
 

@@ -235,12 +235,12 @@ def test_what_cannot_be_chosen_is_a_sentence(shown: Shown) -> None:
 )
 def test_a_raster_is_shown_by_its_layout(shown: Shown) -> None:
     """`satfs info` of a raster states its layout and what a window costs, from its header."""
-    told = shown.mounted.query("info", "--json", shown.raster)
+    record = shown.mounted.query("info", "--json", shown.raster)
     text = shown.mounted.program("info", shown.raster).stdout
 
     assert shown.fetched() <= 256 * KIB
-    assert told["path"] == str(shown.raster)
-    layout = told["raster"]
+    assert record["path"] == str(shown.raster)
+    layout = record["raster"]
     with rasterio.open(shown.original) as file:
         assert (layout["width"], layout["height"], layout["bands"]) == (N, N, file.count)
         assert (layout["block_height"], layout["block_width"]) == file.block_shapes[0]

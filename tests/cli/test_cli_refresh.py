@@ -166,11 +166,11 @@ def test_nobody_to_ask_is_told_and_what_was_known_stays(aleph: Mounted) -> None:
     before = os.listdir(task)
     aleph.origin.stop_listening()
 
-    told = aleph.program("refresh", task)
+    done = aleph.program("refresh", task)
     query = aleph.query("refresh", "--json", task, code=4)
 
-    assert told.returncode == 4
-    assert "the API could not be reached" in told.stderr
+    assert done.returncode == 4
+    assert "the API could not be reached" in done.stderr
     assert query["refreshed"][0]["is_stale"] is True
     assert sorted(os.listdir(task)) == sorted(before)
 
@@ -217,9 +217,9 @@ def test_what_is_whole_is_said_to_be(aleph: Mounted) -> None:
 
 def test_each_file_is_held_against_what_is_said_of_it(aleph: Mounted) -> None:
     """ETag, its MD5 where it is one, and the CRC of each member."""
-    told = aleph.lines("verify", "--json", first_scene(aleph))
+    messages = aleph.lines("verify", "--json", first_scene(aleph))
 
-    ended = {Path(each["path"]).suffix: each for each in told if each["event"] == "ended"}
+    ended = {Path(each["path"]).suffix: each for each in messages if each["event"] == "ended"}
     assert ended[".zip"]["members"] == 5
     assert ended[".png"]["members"] is None
     for each in ended.values():
@@ -268,9 +268,9 @@ def test_a_replaced_object_is_checked_as_it_is_now(aleph: Mounted) -> None:
     content = aleph.origin.catalogue.content(other)
     aleph.origin.catalogue.replace(scene.name, bytes(content.read(0, 10**9)))
 
-    told = aleph.lines("verify", "--json", scene)
+    messages = aleph.lines("verify", "--json", scene)
 
-    zipped = [each for each in told if each["event"] == "ended" and each["members"]]
+    zipped = [each for each in messages if each["event"] == "ended" and each["members"]]
     assert [each["was_replaced"] for each in zipped] == [True]
 
 

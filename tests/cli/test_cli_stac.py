@@ -150,11 +150,11 @@ def test_gdalinfo_opens_an_export_of_a_task(aleph: Mounted, tmp_path: Path) -> N
     found = {name.rpartition("asset=")[2].partition(",")[0]: name for name in names}
     assert {"visual", "analytic", "cloud"} <= set(found)
     for asset in ("visual", "analytic", "cloud"):
-        told = read_by_gdal("gdalinfo", found[asset])
+        output = read_by_gdal("gdalinfo", found[asset])
         # Of one kind of raster STACIT makes a mosaic; GDAL 3.10 names it after STACIT itself.
-        assert re.search("Driver: (VRT|STACIT)/", told)
-        assert "_NAME=" not in told
-        assert 'ID["EPSG",32721]' in told
+        assert re.search("Driver: (VRT|STACIT)/", output)
+        assert "_NAME=" not in output
+        assert 'ID["EPSG",32721]' in output
 
 
 def test_an_export_to_geoparquet_keeps_ids_boxes_and_assets(aleph: Mounted, tmp_path: Path) -> None:
@@ -270,22 +270,22 @@ def test_a_new_scene_is_told_as_its_item(empty: Mounted, tmp_path: Path) -> None
     """An item a line, with paths that open; what does not fulfil `--where` is not reported."""
     ids = _publish(empty, tmp_path / "new", 61, 62)
 
-    told = empty.lines("watch", "--once", "--stac", "--where", "from=2026-01-28T15:58:49Z",
+    items = empty.lines("watch", "--once", "--stac", "--where", "from=2026-01-28T15:58:49Z",
                        empty.place)  # fmt: skip
 
-    assert [item["id"] for item in told] == ids[1:]
-    assert all(Path(a["href"]).is_file() for item in told for a in item["assets"].values())
+    assert [item["id"] for item in items] == ids[1:]
+    assert all(Path(a["href"]).is_file() for item in items for a in item["assets"].values())
     assert empty.lines("watch", "--once", "--stac", empty.place) == []
 
 
 def test_no_item_is_lost_when_a_watch_is_killed(empty: Mounted, tmp_path: Path) -> None:
     """`satfs watch --stac` reports each scene at least once, whenever it is killed."""
     ids = _publish(empty, tmp_path / "new", 63, 64, 65)
-    hook, told = tmp_path / "hook.py", tmp_path / "told"
+    hook, written = tmp_path / "hook.py", tmp_path / "written"
     hook.write_text(HOOK)
-    command = ("watch", "--once", "--stac", "--exec", f"{sys.executable} {hook} {told}")
+    command = ("watch", "--once", "--stac", "--exec", f"{sys.executable} {hook} {written}")
     for _ in range(2):
-        told.with_suffix(".kill").touch()
+        written.with_suffix(".kill").touch()
         process = empty.program.start(*command, empty.place)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
@@ -293,10 +293,10 @@ def test_no_item_is_lost_when_a_watch_is_killed(empty: Mounted, tmp_path: Path) 
     done = empty.program(*command, empty.place)
 
     assert done.returncode == 0, done.stderr
-    items = [json.loads(line) for line in told.read_text().splitlines()]
+    items = [json.loads(line) for line in written.read_text().splitlines()]
     assert {item["id"] for item in items} == set(ids)
     assert empty.program(*command, empty.place).returncode == 0
-    assert len(told.read_text().splitlines()) == len(items)
+    assert len(written.read_text().splitlines()) == len(items)
 
 
 def test_an_item_is_sent_once_its_delivery_is_there(empty: Mounted, tmp_path: Path) -> None:
@@ -309,5 +309,5 @@ def test_an_item_is_sent_once_its_delivery_is_there(empty: Mounted, tmp_path: Pa
     zip_file.content = content
     # The store's "not there" is believed for some seconds (`negative_ttl_s`), or until this.
     assert empty.program("refresh", empty.place / "scenes" / scene.scene_id).returncode == 0
-    told = empty.lines("watch", "--once", "--stac", empty.place)
-    assert [item["id"] for item in told] == [scene.scene_id]
+    items = empty.lines("watch", "--once", "--stac", empty.place)
+    assert [item["id"] for item in items] == [scene.scene_id]

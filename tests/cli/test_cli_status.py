@@ -50,9 +50,9 @@ def mounted(aleph: Program, place: Path) -> Path:
     return place
 
 
-def only(told: subprocess.CompletedProcess[str], place: Path) -> dict[str, object]:
+def only(done: subprocess.CompletedProcess[str], place: Path) -> dict[str, object]:
     """Return the report of the mount at *place*: others may be there besides."""
-    found = [each for each in json.loads(told.stdout) if each["mountpoint"] == str(place)]
+    found = [each for each in json.loads(done.stdout) if each["mountpoint"] == str(place)]
     assert len(found) == 1
     return dict(found[0])
 
@@ -105,9 +105,9 @@ def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
         assert label in shown.stdout
     assert "token for" in shown.stdout
 
-    told = aleph("status", mounted, "--json")
-    assert told.returncode == 0
-    query = only(told, mounted)
+    done = aleph("status", mounted, "--json")
+    assert done.returncode == 0
+    query = only(done, mounted)
     assert query["state"] == "works"
     assert query["status"] == json.loads((mounted / ".satfs/status.json").read_text()) | {
         name: query["status"][name]  # type: ignore[index]
@@ -157,8 +157,8 @@ def test_old_names_of_commands_still_work(aleph: Program, mounted: Path) -> None
 
 
 def test_a_path_inside_a_mount_will_do(aleph: Program, mounted: Path) -> None:
-    told = aleph("status", mounted / "tasks/341271", "--json")
-    assert only(told, mounted)["state"] == "works"
+    done = aleph("status", mounted / "tasks/341271", "--json")
+    assert only(done, mounted)["state"] == "works"
 
 
 def test_all_mounts_when_none_is_named(aleph: Program, mounted: Path) -> None:
@@ -180,10 +180,10 @@ def test_a_hung_mount_keeps_nobody_waiting(aleph: Program, mounted: Path) -> Non
         began_s = time.monotonic()
         with ThreadPoolExecutor(3) as threads:  # each waits as long as it waits for any mount
             commands = (("status", mounted, "--json"), ("status", mounted), ("list", "--json"))
-            told, shown, listed = threads.map(lambda words: aleph(*words), commands)
+            done, shown, listed = threads.map(lambda words: aleph(*words), commands)
         assert time.monotonic() - began_s < 8
-        assert told.returncode == 5
-        assert only(told, mounted)["state"] == "does not answer"
+        assert done.returncode == 5
+        assert only(done, mounted)["state"] == "does not answer"
         assert shown.returncode == 5
         assert "does not answer" in shown.stdout
         assert "satfs umount -z" in " ".join(shown.stdout.split())
@@ -219,9 +219,9 @@ def test_an_absent_vendor_is_told(aleph: Program, origin: DemoOrigin, place: Pat
     try:
         time.sleep(0.3)
         os.listdir(place / "tasks")
-        told = aleph("status", place, "--json")
-        assert only(told, place)["state"] == "offline"
-        assert told.returncode == 0
+        queried = aleph("status", place, "--json")
+        assert only(queried, place)["state"] == "offline"
+        assert queried.returncode == 0
         shown = aleph("status", place).stdout
         assert "has not responded" in shown
         assert "STALE" in shown
@@ -294,15 +294,15 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
         (place / ".satfs/explain" / path.relative_to(place)).read_text() for path in scenes[:4]
     ]
     said += [aleph("status", place).stdout, aleph("status", "--json").stdout]
-    told = "\n".join(said)
+    output = "\n".join(said)
     environment = origin.environment()
-    assert environment["SATFS_CLIENT_SECRET"] not in told
+    assert environment["SATFS_CLIENT_SECRET"] not in output
     assert origin.office.given_out
-    assert all(token not in told for token in origin.office.given_out)
-    assert "X-Amz-Signature" not in told
-    assert "Signature=" not in told
-    assert "eyJ" not in told
-    assert "Bearer e" not in told
+    assert all(token not in output for token in origin.office.given_out)
+    assert "X-Amz-Signature" not in output
+    assert "Signature=" not in output
+    assert "eyJ" not in output
+    assert "Bearer e" not in output
 
 
 @pytest.mark.parametrize(

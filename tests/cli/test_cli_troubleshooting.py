@@ -262,7 +262,7 @@ def test_sizes_are_added_up_without_the_members(aleph: Program, place: Path) -> 
     assert aleph("mount", place).returncode == 0
     command = re.findall(r"^\$ (du .*--exclude=contents) ~/aleph/tasks$", PAGE, re.MULTILINE)[0]
 
-    told = run(*command.split(), "--bytes", place / "tasks").stdout.split()[0]
+    output = run(*command.split(), "--bytes", place / "tasks").stdout.split()[0]
     files = [p for p in place.glob("tasks/**/*") if p.is_file() and "contents" not in p.parts]
 
-    assert int(told) == sum(path.stat().st_size for path in files)
+    assert int(output) == sum(path.stat().st_size for path in files)

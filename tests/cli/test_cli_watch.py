@@ -22,10 +22,10 @@ pytestmark = pytest.mark.mounts
 
 HOOK = """\
 import json, os, sys
-told = json.load(sys.stdin)
+event = json.load(sys.stdin)
 facts = {name: value for name, value in os.environ.items() if name.startswith("WATCH_")}
 with open(sys.argv[1], "a") as file:
-    print(json.dumps([told, facts, sys.argv[2:]]), file=file)
+    print(json.dumps([event, facts, sys.argv[2:]]), file=file)
 sys.exit(os.path.exists(sys.argv[1] + ".fail"))
 """
 
@@ -41,7 +41,7 @@ def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
 def hook(tmp_path: Path) -> tuple[str, Path]:
     """Return a command that writes the events it gets into a file, and the file."""
     (tmp_path / "hook.py").write_text(HOOK)
-    written = tmp_path / "told by $(a watch)"
+    written = tmp_path / "written by $(a watch)"
     return (
         f"{sys.executable} {tmp_path}/hook.py '{written}' 'with; $(blanks) `and` \"quotes\"'",
         written,
@@ -52,7 +52,7 @@ def publish(aleph: Mounted, capture: str, *scenes: Any) -> None:
     aleph.origin.catalogue.add_capture(TASK, make_capture(capture, scenes))
 
 
-def told(written: Path) -> list[Any]:
+def events_in(written: Path) -> list[Any]:
     return (
         [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
     )
@@ -140,7 +140,7 @@ def test_a_command_is_told_by_variables_and_json_and_never_by_a_shell(
     done = aleph.program("watch", "--once", "--exec", command)
 
     assert done.returncode == 0, done.stderr
-    ((record, facts, words),) = told(written)
+    ((record, facts, words),) = events_in(written)
     assert facts == {"WATCH_EVENT": "capture", "WATCH_TASK_ID": TASK, "WATCH_CAPTURE_ID": hostile}
     assert record["capture_id"] == hostile
     assert words == ['with; $(blanks) `and` "quotes"']
@@ -199,7 +199,7 @@ def test_what_a_command_failed_for_is_told_it_again(aleph: Mounted, hook: tuple[
     assert failed.returncode == 1
     assert "failed with 1" in failed.stderr
     assert done.returncode == 0
-    assert len(told(written)) == 2
+    assert len(events_in(written)) == 2
 
 
 def test_a_watch_goes_on_until_it_is_ended(aleph: Mounted) -> None:

@@ -189,15 +189,15 @@ def test_a_receiver_that_is_not_there_ends_the_handing_over_of_a_look(
 ) -> None:
     """One attempt a look: no command runs for scenes that the receiver will not get."""
     publish(aleph, tmp_path / "new", 61, 62, 63)
-    told = tmp_path / "told"
+    written = tmp_path / "written"
     nobody = receiver.url.replace("127.0.0.1", "127.0.0.2")
-    hook = f"sh -c 'cat >> {told}'"
+    hook = f"sh -c 'cat >> {written}'"
     command = ("watch", "--once", "--stac", "--exec", hook, aleph.place, "--webhook")
 
     refused = aleph.program(*command, nobody)
 
     assert refused.returncode == 1
     assert refused.stderr.count("no connection") == 1
-    assert len(told.read_text().splitlines()) == 1
+    assert len(written.read_text().splitlines()) == 1
     assert aleph.program(*command, receiver.url).returncode == 0
     assert len({each.json["id"] for each in receiver.received}) == 3

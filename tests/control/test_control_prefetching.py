@@ -65,7 +65,7 @@ class House:
         self.catalogue.put_scenes("cap", *scenes)
         for scene in scenes:
             self.objects.put(scene.scene_id, b"x" * SIZE)
-        self.told: list[Mapping[str, Any]] = []
+        self.messages: list[Mapping[str, Any]] = []
         self.mount = MountComponents(
             mountpoint=Path("/mnt"),
             cache_dir=Path("/cache"),
@@ -86,20 +86,20 @@ class House:
 
     async def prefetch(self, *path: str, **given: Any) -> dict[str, Any]:
         async def tell(what: Mapping[str, Any]) -> None:
-            self.told.append(what)
+            self.messages.append(what)
 
         paths = given.pop("paths", [list(path)])
         return await prefetch(self.mount, {"paths": paths, **given}, tell)
 
     def ended(self) -> list[tuple[str, Any]]:
-        return [(each["path"], each["error"]) for each in self.told if each["event"] == "ended"]
+        return [(each["path"], each["error"]) for each in self.messages if each["event"] == "ended"]
 
 
 async def test_all_below_is_read_once_and_let_go_of() -> None:
     house = House()
     result = await house.prefetch("tasks", "1")
     assert (result["files"], result["bytes_done"], result["failed"]) == (2, 2 * SIZE, [])
-    assert house.objects.asked["read"] == 2 * 4
+    assert house.objects.calls["read"] == 2 * 4
     assert house.objects.n_open == 0
     assert {error for _, error in house.ended()} == {None}
 
@@ -115,7 +115,7 @@ async def test_what_the_cache_lost_meanwhile_is_fetched_again() -> None:
     house.pins.losses["a/delivery_zip"] = 1
     result = await house.prefetch("tasks", "1")
     assert (result["bytes_done"], result["failed"]) == (2 * SIZE, [])
-    assert house.objects.asked["open"] == 3
+    assert house.objects.calls["open"] == 3
 
 
 async def test_a_cache_that_goes_on_losing_is_told() -> None:
@@ -191,13 +191,13 @@ async def test_a_scene_that_breaks_a_condition_costs_nothing() -> None:
     house = House()
     result = await house.prefetch("tasks", "1", where=["scene_id=b"])
     assert result["files"] == 1
-    assert house.objects.asked["version"] == 1
+    assert house.objects.calls["version"] == 1
 
 
 async def test_a_task_that_breaks_a_condition_is_not_looked_into() -> None:
     house = House()
     assert (await house.prefetch("tasks", "1", where=["task.status=received"]))["files"] == 0
-    assert house.catalogue.asked["captures"] == 0
+    assert house.catalogue.calls["captures"] == 0
     inside = await house.prefetch("tasks", "1", "cap", "a", where=["task.status=received"])
     assert inside["files"] == 0, "what the path lies in counts as well"
 
@@ -207,7 +207,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_fetched(given: dict[
     house = House()
     with pytest.raises(BadSettings):
         await house.prefetch("tasks", "1", **given)
-    assert house.objects.asked["open"] == 0
+    assert house.objects.calls["open"] == 0
 
 
 async def test_what_does_not_fit_is_not_begun() -> None:
@@ -215,7 +215,7 @@ async def test_what_does_not_fit_is_not_begun() -> None:
     house.pins.room_bytes = 2 * SIZE - 1
     with pytest.raises(BadCache, match="do not fit"):
         await house.prefetch("tasks", "1", pin=True)
-    assert house.objects.asked["open"] == 0
+    assert house.objects.calls["open"] == 0
     assert house.pins.pinned == []
 
 
@@ -224,4 +224,4 @@ async def test_a_pin_comes_before_the_bytes() -> None:
     house = House()
     await house.prefetch("tasks", "1", pin=True, is_for_later=True)
     assert len(house.pins.pinned) == 2
-    assert house.objects.asked["open"] == 0
+    assert house.objects.calls["open"] == 0

@@ -50,8 +50,8 @@ def ask(
             data = response.read()
         except http.client.IncompleteRead as short:
             data, is_whole = short.partial, False
-        told = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, told, data, is_whole)
+        received = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, received, data, is_whole)
     finally:
         connection.close()
 

@@ -29,9 +29,9 @@ CONTRACTS = (("cont.one", "One"), ("cont.two", "Two"))
 
 def test_token(origin: DemoOrigin) -> None:
     """Client credentials give a Bearer token for a day."""
-    told = token(origin).json()
-    assert set(told) == {"access_token", "scope", "expires_in", "token_type"}
-    assert (told["expires_in"], told["token_type"]) == (86_400, "Bearer")
+    body = token(origin).json()
+    assert set(body) == {"access_token", "scope", "expires_in", "token_type"}
+    assert (body["expires_in"], body["token_type"]) == (86_400, "Bearer")
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_each_contract_sees_its_own(shop: DemoOrigin) -> None:
 def test_legacy_key_needs_no_contract(shop: DemoOrigin) -> None:
     """Where it is accepted, `Key,Secret` sees everything and names no contract."""
     headers = {"authorizationToken": shop.account.legacy_header}
-    told = ask(f"{shop.api_url}/tasking/tasks/", headers=headers).json()
-    assert told["count"] == 3
+    body = ask(f"{shop.api_url}/tasking/tasks/", headers=headers).json()
+    assert body["count"] == 3
     wrong = {"authorizationToken": "Key,Secret a,b"}
     reply = ask(f"{shop.api_url}/tasking/tasks/", headers=wrong)
     assert reply.status == 403
@@ -268,9 +268,9 @@ def test_unknown_scene(customer: Customer) -> None:
 def test_link(customer: Customer, scene_id: str, origin: DemoOrigin) -> None:
     """`redirect=false` gives the link as JSON, anything else a redirect to it."""
     path = f"/telluric/scenes/{scene_id}/attachments/delivery_zip/download/"
-    told = customer.get(f"{path}?redirect=false").json()
-    assert list(told) == ["url"]
-    assert told["url"].startswith(f"{origin.store_url}/")
+    body = customer.get(f"{path}?redirect=false").json()
+    assert list(body) == ["url"]
+    assert body["url"].startswith(f"{origin.store_url}/")
     for query in ("", "?redirect=true"):
         reply = customer.get(path + query)
         assert reply.status == 302
@@ -328,13 +328,13 @@ def test_records_are_sent_as_they_are() -> None:
     task = make_task(7, [make_capture("c", [scene], status="published")], client=None, target=OMIT)
     with DemoOrigin(Catalogue([task])) as origin:
         customer = Customer(origin)
-        told = customer.get("/tasking/tasks/7/").json()
-        assert told["client"] is None
-        assert "target" not in told
-        told = customer.get("/telluric/scenes/s/").json()
-        assert (told["footprint"], told["extra"]) == (None, {"a": 1})
-        assert "timestamp" not in told
-        assert told["attachments"] == [{"name": None, "odd": [1]}]
+        body = customer.get("/tasking/tasks/7/").json()
+        assert body["client"] is None
+        assert "target" not in body
+        body = customer.get("/telluric/scenes/s/").json()
+        assert (body["footprint"], body["extra"]) == (None, {"a": 1})
+        assert "timestamp" not in body
+        assert body["attachments"] == [{"name": None, "odd": [1]}]
 
 
 def test_routes_are_told_apart() -> None:

@@ -50,8 +50,8 @@ def test_standard_library_reads_it(members: list[Member], make: ZipForm) -> None
             assert archive.read(entry) == member.source
             assert entry.compress_type == member.method
             assert entry.external_attr >> 16 == 0o100644
-            told = datetime(*entry.date_time, tzinfo=UTC).timestamp()
-            assert 0 <= member.modified_s - told < 2
+            packed_s = datetime(*entry.date_time, tzinfo=UTC).timestamp()
+            assert 0 <= member.modified_s - packed_s < 2
 
 
 def test_same_members_give_the_same_bytes() -> None:

@@ -258,9 +258,9 @@ def test_etag(origin: DemoOrigin, url: str, name: str, expected: str | None) -> 
     """The ETag is missing, weak, or another one."""
     right = ask(url).headers["etag"]
     origin.faults.add(name, "object")
-    told = ask(url).headers.get("etag")
-    assert told != right
-    assert told is None if expected is None else str(told).startswith(expected)
+    etag = ask(url).headers.get("etag")
+    assert etag != right
+    assert etag is None if expected is None else str(etag).startswith(expected)
 
 
 def test_a_suffixed_etag(origin: DemoOrigin, url: str) -> None:
@@ -390,11 +390,11 @@ def walk(customer: Customer, path: str, n_pages: int) -> list[Any]:
     """Return the ids of at most *n_pages* pages, following `next`."""
     seen: list[Any] = []
     for _ in range(n_pages):
-        told = customer.get(path).json()
-        seen += [task["task_id"] for task in told["results"]]
-        if not told["next"]:
+        body = customer.get(path).json()
+        seen += [task["task_id"] for task in body["results"]]
+        if not body["next"]:
             break
-        parts = urlsplit(told["next"])
+        parts = urlsplit(body["next"])
         path = f"{parts.path}?{parts.query}"
     return seen
 
@@ -413,11 +413,11 @@ def test_endless_next(origin: DemoOrigin, customer: Customer) -> None:
 def test_costly_page(origin: DemoOrigin, customer: Customer, shape: str, is_packed: bool) -> None:
     """A page of the size wanted, which shrinks far when it is sent compressed."""
     origin.faults.add("costly-page", "tasks", shape=shape, size_bytes=100_000, gzip=is_packed)
-    told = customer.get("/tasking/tasks/")
-    body = gzip.decompress(told.body) if is_packed else told.body
-    assert told.headers.get("content-encoding") == ("gzip" if is_packed else None)
+    response = customer.get("/tasking/tasks/")
+    body = gzip.decompress(response.body) if is_packed else response.body
+    assert response.headers.get("content-encoding") == ("gzip" if is_packed else None)
     assert 99_900 < len(body) <= 100_000
-    assert not is_packed or len(told.body) < 1000
+    assert not is_packed or len(response.body) < 1000
     if shape != "depth":
         assert "results" in json.loads(body)
 
@@ -432,15 +432,15 @@ def test_page_loop(origin: DemoOrigin, customer: Customer) -> None:
 def test_foreign_next(origin: DemoOrigin, customer: Customer) -> None:
     """`next` leads to another host."""
     origin.faults.add("foreign-next", "tasks", base="http://evil.test")
-    told = customer.get("/tasking/tasks/?limit=2").json()
-    assert told["next"] == "http://evil.test/tasking/tasks/?limit=2&offset=2"
+    body = customer.get("/tasking/tasks/?limit=2").json()
+    assert body["next"] == "http://evil.test/tasking/tasks/?limit=2&offset=2"
 
 
 def test_relative_next(origin: DemoOrigin, customer: Customer) -> None:
     """`next` is relative, as the second version of the API has it."""
     origin.faults.add("relative-next", "tasks")
-    told = customer.get("/tasking/tasks/?limit=2").json()
-    assert told["next"] == "/tasking/tasks/?limit=2&offset=2"
+    body = customer.get("/tasking/tasks/?limit=2").json()
+    assert body["next"] == "/tasking/tasks/?limit=2&offset=2"
 
 
 def test_wrong_count(origin: DemoOrigin, customer: Customer) -> None:
@@ -536,7 +536,7 @@ def test_every_fault_changes_something(
 
     def answers() -> list[object]:
         start_s = time.monotonic()
-        told = [
+        responses = [
             essence(lambda: customer.get("/tasking/tasks/?limit=2")),
             essence(lambda: customer.get("/tasking/tasks/?limit=2&offset=2")),
             essence(lambda: Customer(origin).get("/contracts")),
@@ -545,17 +545,17 @@ def test_every_fault_changes_something(
             essence(lambda: ask(url, headers={"Range": "bytes=5-9999"}, timeout_s=0.6)),
             essence(lambda: ask(url, headers={"If-Match": etag}, timeout_s=0.6)),
         ]
-        return [*told, time.monotonic() - start_s > 0.3]
+        return [*responses, time.monotonic() - start_s > 0.3]
 
     etag = str(ask(url).headers["etag"])
     shorter: dict[str, Any] = {"seconds": 0.4, "bytes_per_s": 25_000, "connections": 0, "bytes": 99}
-    *told, _ = answers()
-    right = [*told, False]  # a machine that was busy just then makes nothing slow
+    *responses, _ = answers()
+    right = [*responses, False]  # a machine that was busy just then makes nothing slow
     for name, kind in KINDS.items():
         parameters = {key: value for key, value in shorter.items() if key in kind.parameters}
         slow = name in ("hang", "held", "stall", "latency", "drip")
         origin.faults.add(name, "object" if slow else "*", **parameters)
         assert answers() != right, name
         origin.faults.clear()
-    *told, _ = answers()
-    assert told == right[:-1]
+    *responses, _ = answers()
+    assert responses == right[:-1]

@@ -21,11 +21,11 @@ from satfs.demo.server import DemoOrigin
 
 def test_environment_leads_here(origin: DemoOrigin) -> None:
     """The environment has the variables that a client needs, and no authority file without TLS."""
-    told = origin.environment()
-    assert told["SATFS_API_URL"] == origin.api_url
-    assert told["SATFS_AUTH_URL"] == origin.auth_url
-    assert told["SATFS_CONTRACT_ID"] == origin.account.contract_id
-    assert "SATFS_CA_FILE" not in told
+    environment = origin.environment()
+    assert environment["SATFS_API_URL"] == origin.api_url
+    assert environment["SATFS_AUTH_URL"] == origin.auth_url
+    assert environment["SATFS_CONTRACT_ID"] == origin.account.contract_id
+    assert "SATFS_CA_FILE" not in environment
 
 
 def test_requests_are_written_down(origin: DemoOrigin, customer: Customer, scene_id: str) -> None:
@@ -143,8 +143,8 @@ def test_thousands_of_tasks() -> None:
     """A catalogue of ten thousand tasks is listed in pages of a hundred without delay."""
     with DemoOrigin(many_tasks(10_000)) as origin:
         customer = Customer(origin)
-        told = customer.get("/tasking/tasks/?limit=100&offset=9900").json()
-        assert (told["count"], len(told["results"]), told["next"]) == (10_000, 100, None)
+        body = customer.get("/tasking/tasks/?limit=100&offset=9900").json()
+        assert (body["count"], len(body["results"]), body["next"]) == (10_000, 100, None)
 
 
 def test_file_is_served_whole_and_in_parts(
@@ -226,8 +226,8 @@ def test_answers_tell_the_time_of_the_origins_own_clock(origin: DemoOrigin) -> N
     origin.advance_clock(7200)
 
     for url in (origin.api_url, origin.store_url):
-        told = parsedate_to_datetime(ask(url).headers["date"]).timestamp()
-        assert told - time.time() == pytest.approx(7200, abs=10)
+        date_s = parsedate_to_datetime(ask(url).headers["date"]).timestamp()
+        assert date_s - time.time() == pytest.approx(7200, abs=10)
 
 
 def test_origin_can_be_started_again() -> None:

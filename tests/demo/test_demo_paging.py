@@ -33,8 +33,8 @@ def test_bad_offset_is_zero(offset: str) -> None:
 
 def test_offset_past_the_end_is_an_empty_page() -> None:
     """Past the end there is nothing, and that is no error."""
-    told = page([1, 2, 3], BASE, PATH, {"offset": "10"}, LIMITS)
-    assert (told["count"], told["results"], told["next"]) == (3, [], None)
+    body = page([1, 2, 3], BASE, PATH, {"offset": "10"}, LIMITS)
+    assert (body["count"], body["results"], body["next"]) == (3, [], None)
 
 
 def test_first_page_has_no_previous_and_the_second_leads_back() -> None:
@@ -56,11 +56,11 @@ def test_following_next_gives_every_entry_once(n: int, query: dict[str, str]) ->
     """`next` is absolute, keeps the filters, and leads through all entries in order."""
     entries, seen = list(range(n)), []
     while True:
-        told = page(entries, BASE, PATH, query, LIMITS)
-        seen += told["results"]
-        if told["next"] is None:
+        body = page(entries, BASE, PATH, query, LIMITS)
+        seen += body["results"]
+        if body["next"] is None:
             break
-        parts = urlsplit(told["next"])
+        parts = urlsplit(body["next"])
         assert f"{parts.scheme}://{parts.netloc}" == BASE
         following = dict(parse_qsl(parts.query))
         assert following.get("status") == query.get("status")

@@ -185,9 +185,9 @@ def test_secrets_are_blacked_out_wherever_they_came_from() -> None:
         Area.STORE, "store", Severity.FAILURE, f"See {link}.", link, link, (f"curl {link}",)
     )
 
-    told = shown(finding, 80).plain + repr(as_record([finding], 0, 0.0))
+    output = shown(finding, 80).plain + repr(as_record([finding], 0, 0.0))
 
-    assert "5ec2e7" not in told
+    assert "5ec2e7" not in output
 
 
 def test_checks_of_a_machine_have_names_of_their_own(made: MadeUp) -> None:
@@ -210,10 +210,10 @@ async def test_the_store_is_connected_to_by_the_rule_of_a_mount(
     with DemoOrigin() as origin:
         settings = load_settings(origin.environment())
         await examination.examine(made.machine, settings, None, found.append)
-        n_asked = origin.journal.counts().get("object", 0)
+        n_requests = origin.journal.counts().get("object", 0)
 
     (finding,) = [each for each in found if each.check == "store-connection"]
     assert (finding.severity, finding.cause) == (Severity.FAILURE, NotAllowed)
     assert "leads to a private address" in finding.statement
     assert finding.commands == ("export SATFS_ALLOW_PRIVATE_STORE=true",)
-    assert n_asked == 0
+    assert n_requests == 0

@@ -256,10 +256,10 @@ async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFi
         async with asking() as http:
             way.findings += (await reach(http, served, DIRECTLY, {})).findings
 
-    told = repr(way.findings) + caplog.text
-    assert "127.0.0.1" in told
+    output = repr(way.findings) + caplog.text
+    assert "127.0.0.1" in output
     for secret in ("bucket", "5ec2e7", "/cut"):
-        assert secret not in told
+        assert secret not in output
 
 
 # -- proxies ---------------------------------------------------------------------------------------

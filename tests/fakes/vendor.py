@@ -1,7 +1,7 @@
 """The vendor in memory: accounts, listings and links behind an httpx transport.
 
 As strict as the real one about headers, as odd as it may be about pages. Every request is kept in
-`asked`; what goes wrong is set by name: `fail_next`, `revoke_token`, `silence`.
+`requests`; what goes wrong is set by name: `fail_next`, `revoke_token`, `silence`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONTRACT = "cont.3f0c2a7e-5a41-4f5e-9d0b-6a1f6f0f7c21"
 
 
 @dataclass(frozen=True)
-class Asked:
+class VendorRequest:
     """One request as it arrived."""
 
     method: str
@@ -67,13 +67,13 @@ class Vendor:
     refuses_until_s: float = 0.0
     is_silent: bool = False
     is_gone: bool = False
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[VendorRequest] = field(default_factory=list)
     n_tokens: int = 0
     _valid_tokens: set[str] = field(default_factory=set)
     _valid_from_s: dict[str, float] = field(default_factory=dict)
     _planned: deque[tuple[str, httpx.Response | Exception]] = field(default_factory=deque)
     #: Called before each response, for events that a test wants to happen then.
-    meanwhile: Callable[[Asked], None] | None = None
+    meanwhile: Callable[[VendorRequest], None] | None = None
 
     def transport(self) -> httpx.MockTransport:
         """Return the HTTP transport to this vendor."""
@@ -81,9 +81,9 @@ class Vendor:
 
     def paths(self) -> list[str]:
         """Return the paths requested so far, in order."""
-        return [asked.path for asked in self.asked]
+        return [each.path for each in self.requests]
 
-    def n_asked(self, path: str) -> int:
+    def n_requests(self, path: str) -> int:
         """Return how often *path* was requested."""
         return self.paths().count(path)
 
@@ -107,21 +107,21 @@ class Vendor:
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         path = request.url.raw_path.decode().partition("?")[0]
-        asked = Asked(
+        arrived = VendorRequest(
             method=request.method,
             url=str(request.url),
             path=path,
             query=dict(parse_qsl(request.url.query.decode(), keep_blank_values=True)),
             headers={name.lower(): value for name, value in request.headers.items()},
         )
-        self.asked.append(asked)
+        self.requests.append(arrived)
         if self.is_gone:
             raise httpx.ConnectError("no route to host")
         if self.is_silent:
             await trio.sleep_forever()
         await trio.sleep(self.delay_s)
         if self.meanwhile is not None:
-            self.meanwhile(asked)
+            self.meanwhile(arrived)
         for number, (prefix, planned) in enumerate(self._planned):
             if path.startswith(prefix):
                 del self._planned[number]
@@ -133,7 +133,7 @@ class Vendor:
         if str(request.url) == AUTH:
             return self._token(request)
         assert f"{request.url.scheme}://{request.url.host}" == API, f"credentials at {request.url}"
-        return self._authorised(asked) or self._routed(asked)
+        return self._authorised(arrived) or self._routed(arrived)
 
     def _token(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
@@ -158,8 +158,8 @@ class Vendor:
         """Take every token for worthless that was good until now."""
         self._valid_tokens.clear()
 
-    def _authorised(self, asked: Asked) -> httpx.Response | None:
-        sent = asked.headers.get("authorizationtoken", "")
+    def _authorised(self, request: VendorRequest) -> httpx.Response | None:
+        sent = request.headers.get("authorizationtoken", "")
         if sent == f"Key,Secret {CLIENT_ID},{CLIENT_SECRET}":
             return None
         if sent.removeprefix("Bearer ") not in self._valid_tokens:
@@ -168,21 +168,21 @@ class Vendor:
             return _json(self.refuses_early_with, {"message": "The token is not valid yet"})
         if trio.current_time() < self.refuses_until_s:
             return _json(401, {"message": "Unauthorized"})
-        contract = asked.headers.get("x-satellogic-contract-id")
-        if asked.path == "/contracts":
-            assert contract is None, "/contracts must be asked without a contract"
+        contract = request.headers.get("x-satellogic-contract-id")
+        if request.path == "/contracts":
+            assert contract is None, "/contracts must be requested without a contract"
             return None
         if contract not in [entry.get("contract_id", entry.get("id")) for entry in self.contracts]:
             return _json(401, {"message": "Missing required header X-Satellogic-Contract-Id"})
         return None
 
-    def _routed(self, asked: Asked) -> httpx.Response:
-        parts = [unquote(part) for part in asked.path.strip("/").split("/")]
+    def _routed(self, request: VendorRequest) -> httpx.Response:
+        parts = [unquote(part) for part in request.path.strip("/").split("/")]
         match parts:
             case ["contracts"]:
                 return _json(200, self.contracts)
             case ["tasking", "tasks"]:
-                return self._page(asked, self.tasks)
+                return self._page(request, self.tasks)
             case ["tasking", "tasks", task_id]:
                 for task in self.tasks:
                     if str(task["task_id"]) == task_id:
@@ -191,9 +191,9 @@ class Vendor:
             case ["tasking", "tasks", task_id, "captures"]:
                 if task_id not in self.captures:
                     return _json(404, {"detail": "Not found."})
-                return self._page(asked, self.captures[task_id])
+                return self._page(request, self.captures[task_id])
             case ["telluric", "scenes"]:
-                return self._scene_list(asked)
+                return self._scene_list(request)
             case ["telluric", "scenes", scene_id] if self.knows_scene_path:
                 scene = self._scene(scene_id)
                 if scene is None:
@@ -211,11 +211,11 @@ class Vendor:
                     return scene
         return None
 
-    def _scene_list(self, asked: Asked) -> httpx.Response:
-        if "sceneset_id" in asked.query:
-            return self._page(asked, self.scenes.get(asked.query["sceneset_id"], []))
-        found = self._scene(asked.query.get("scene_id", ""))
-        return self._page(asked, [] if found is None else [found])
+    def _scene_list(self, request: VendorRequest) -> httpx.Response:
+        if "sceneset_id" in request.query:
+            return self._page(request, self.scenes.get(request.query["sceneset_id"], []))
+        found = self._scene(request.query.get("scene_id", ""))
+        return self._page(request, [] if found is None else [found])
 
     def _signed(self, scene_id: str, name: str) -> httpx.Response:
         if callable(self.signing):
@@ -228,30 +228,30 @@ class Vendor:
             return httpx.Response(302, headers={"Location": url})
         return _json(200, {"url": url})
 
-    def _page(self, asked: Asked, entries: list[Any]) -> httpx.Response:
-        limit = min(int(asked.query.get("limit", "100")), self.max_limit)
-        offset = int(asked.query.get("offset", asked.query.get("cursor", "0")))
+    def _page(self, request: VendorRequest, entries: list[Any]) -> httpx.Response:
+        limit = min(int(request.query.get("limit", "100")), self.max_limit)
+        offset = int(request.query.get("offset", request.query.get("cursor", "0")))
         results = entries[offset : offset + limit]
         following = offset + limit if offset + limit < len(entries) else None
         response: dict[str, Any] = {"previous": None, "results": results}
         if self.tells_count:
             response["count"] = len(entries)
         if self.next_style != "absent":
-            response["next"] = self._next(asked, limit, following)
+            response["next"] = self._next(request, limit, following)
         return _json(200, response)
 
-    def _next(self, asked: Asked, limit: int, following: int | None) -> str | None:
+    def _next(self, request: VendorRequest, limit: int, following: int | None) -> str | None:
         if callable(self.next_style):
-            return self.next_style(asked.url, int(asked.query.get("offset", "0")))
+            return self.next_style(request.url, int(request.query.get("offset", "0")))
         if following is None:
             return None
-        query = {k: v for k, v in asked.query.items() if k not in ("limit", "offset", "cursor")}
+        query = {k: v for k, v in request.query.items() if k not in ("limit", "offset", "cursor")}
         if self.next_style == "cursor":
             query["cursor"] = str(following)
         else:
             query |= {"limit": str(limit), "offset": str(following)}
         base = "" if self.next_style == "relative" else API
-        return f"{base}{asked.path}?{urlencode(query)}"
+        return f"{base}{request.path}?{urlencode(query)}"
 
 
 def _json(status: int, value: Any) -> httpx.Response:

@@ -25,12 +25,12 @@ class Told:
 
 def read_all(things: Told, piece: int, cookie: int = 0) -> list[bytes]:
     """Read as the kernel does: *piece* entries at once, then again from the last cookie."""
-    told: list[bytes] = []
+    listed: list[bytes] = []
     while True:
         batch = [each for each, _ in zip(things.after(cookie), range(piece), strict=False)]
         if not batch:
-            return told
-        told += [name for _, name in batch]
+            return listed
+        listed += [name for _, name in batch]
         cookie = batch[-1][0]
 
 
@@ -61,10 +61,10 @@ def test_nothing_is_told_twice_or_skipped_while_entries_come_and_go(
     staying = [name for name in staying if name not in coming and name not in going]
     going = [name for name in going if name not in coming]
     before = of(staying + going)
-    told = [each for each, _ in zip(before.after(0), range(after), strict=False)]
-    cookie = told[-1][0] if told else 0
+    listed = [each for each, _ in zip(before.after(0), range(after), strict=False)]
+    cookie = listed[-1][0] if listed else 0
     rest = read_all(of(staying + coming), 3, cookie)
-    seen = [name for _, name in told] + rest
+    seen = [name for _, name in listed] + rest
     for name in staying:
         assert seen.count(name) == 1
     for name in coming + going:
@@ -85,5 +85,5 @@ def test_large_directories_are_told_in_the_same_order(n: int, per_heap: int) -> 
     """However the sorting is parted, the cookies grow, and are those of each name alone."""
     many = [b"member-%d" % number for number in range(n)]
     with mock.patch.object(dir_cookies, "_NAMES_A_SORT", per_heap):
-        told = list(of(many).after(0))
-    assert told == sorted((dir_cookies._hash(name), name) for name in many)
+        listed = list(of(many).after(0))
+    assert listed == sorted((dir_cookies._hash(name), name) for name in many)

@@ -135,9 +135,13 @@ def test_no_secret_comes_through(now: MountStatus, text: str) -> None:
         identity=replace(IDENTITY, contract_id=text, api_url=text, cache_dir=text),
     )
     record = status_record(spoilt, secrets=[SECRET])
-    for told in (json.dumps(record), exposition(lambda: record).decode(), str([*rows_of(record)])):
-        assert SECRET not in told
-        assert "s3ntinel" not in told
+    for output in (
+        json.dumps(record),
+        exposition(lambda: record).decode(),
+        str([*rows_of(record)]),
+    ):
+        assert SECRET not in output
+        assert "s3ntinel" not in output
 
 
 def test_stale_listings_come_first() -> None:
@@ -145,16 +149,16 @@ def test_stale_listings_come_first() -> None:
         ListingState("scenes", str(n), 1, float(n), is_stale=n == 3)
         for n in range(MAX_LISTINGS + 50)
     ]
-    told = status_record(MountStatus(2_000.0, IDENTITY, listings=listings))["listings"]
-    assert told["items"][0] == {
+    record = status_record(MountStatus(2_000.0, IDENTITY, listings=listings))["listings"]
+    assert record["items"][0] == {
         "kind": "scenes",
         "id": "3",
         "n_records": 1,
         "age_s": 1997.0,
         "is_stale": True,
     }
-    assert told["items"][1]["id"] == str(MAX_LISTINGS + 49)
-    assert told["n_stale"] == 1
+    assert record["items"][1]["id"] == str(MAX_LISTINGS + 49)
+    assert record["n_stale"] == 1
 
 
 def test_the_newest_error_comes_first() -> None:

@@ -25,13 +25,13 @@ class Token:
     """Space for *room* entries of a directory, and the entries that were put in."""
 
     room: int
-    told: list[tuple[bytes, pyfuse3.EntryAttributes, int]] = field(default_factory=list)
+    entries: list[tuple[bytes, pyfuse3.EntryAttributes, int]] = field(default_factory=list)
 
 
 def _reply(token: Token, name: bytes, attr: pyfuse3.EntryAttributes, next_id: int) -> bool:
-    if len(token.told) >= token.room:
+    if len(token.entries) >= token.room:
         return False
-    token.told.append((name, attr, next_id))
+    token.entries.append((name, attr, next_id))
     return True
 
 
@@ -79,13 +79,13 @@ class Kernel:
         while True:
             token = Token(room)
             await self.operations.readdir(handle, position, token)  # type: ignore[arg-type]
-            for name, entry, cookie in token.told:
+            for name, entry, cookie in token.entries:
                 position = cookie
-                assert name.decode() not in found, "told twice"
+                assert name.decode() not in found, "listed twice"
                 found[name.decode()] = entry
                 if name not in (b".", b".."):
                     self.references[entry.st_ino] += 1
-            if not token.told:
+            if not token.entries:
                 break
         await self.operations.releasedir(handle)
         if not dots:

@@ -93,7 +93,7 @@ class FakeCatalogue:
     listings of scenes end before all of their pages have come.
     """
 
-    asked: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Exception] = field(default_factory=dict)
     delay_s: float = 0.0
     n_unfinished: int = 0
@@ -110,7 +110,7 @@ class FakeCatalogue:
         self._scenes[capture_id] = Listed(scenes)
 
     async def _answer(self, question: str) -> None:
-        self.asked[question] += 1
+        self.calls[question] += 1
         await trio.sleep(self.delay_s)
         if question in self.failures:
             raise self.failures[question]
@@ -166,7 +166,7 @@ class FakeCatalogue:
 class FakeObjects:
     """Holds the bytes of attachments; fails, waits and changes as configured."""
 
-    asked: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
     failures: dict[tuple[str, str], Exception] = field(default_factory=dict)
     read_failure: Exception | None = None
     delay_s: float = 0.0
@@ -186,18 +186,18 @@ class FakeObjects:
         return Version(etag, len(content)), content
 
     async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
-        self.asked["version"] += 1
+        self.calls["version"] += 1
         await trio.sleep(self.delay_s)
         return self._look(scene, attachment)[0]
 
     def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
-        self.asked[f"ahead {scene}/{attachment}"] += 1
+        self.calls[f"ahead {scene}/{attachment}"] += 1
 
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
         return (scene, attachment) in self.held
 
     async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> _Reader:
-        self.asked["open"] += 1
+        self.calls["open"] += 1
         await trio.sleep(self.delay_s)
         seen, content = self._look(scene, attachment)
         if seen != version:
@@ -213,7 +213,7 @@ class _Reader:
         self.size_bytes = len(content)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
-        self._objects.asked["read"] += 1
+        self._objects.calls["read"] += 1
         await trio.sleep(self._objects.delay_s)
         if self._objects.read_failure is not None:
             raise self._objects.read_failure

@@ -59,8 +59,8 @@ async def test_every_failure_is_an_errno(
     with pytest.raises(FUSEError) as caught:
         await kernel.ls("tasks")
     assert caught.value.errno == errno_of(failure)
-    told = [line for line in log_book.lines if line.event.startswith("call failed")]
-    assert len(told) == (0 if is_result(failure) else 2)
+    lines = [line for line in log_book.lines if line.event.startswith("call failed")]
+    assert len(lines) == (0 if is_result(failure) else 2)
     log_book.lines.clear()
     catalogue.failures.clear()
     assert await kernel.ls("tasks")
@@ -385,16 +385,16 @@ async def test_a_listing_that_changes_while_it_is_read(
     first = await kernel.operations.opendir(inode, None)  # type: ignore[arg-type]
     token = Token(9)
     await kernel.operations.readdir(first, 0, token)  # type: ignore[arg-type]
-    told = [name for name, _, _ in token.told]
-    position = token.told[-1][2]
-    gone = [told[-1], b"3"]
+    listed = [name for name, _, _ in token.entries]
+    position = token.entries[-1][2]
+    gone = [listed[-1], b"3"]
     catalogue._tasks = Listed(t for t in catalogue._tasks if t.task_id.encode() not in gone)
     for number in range(100, 110):
         catalogue.put(make_task(str(number)))
     second = await kernel.operations.opendir(inode, None)  # type: ignore[arg-type]
     rest = Token(1000)
     await kernel.operations.readdir(second, position, rest)  # type: ignore[arg-type]
-    told += [name for name, _, _ in rest.told]
+    listed += [name for name, _, _ in rest.entries]
     for number in (n for n in range(20) if str(n).encode() not in gone):
-        assert told.count(str(number).encode()) == 1
-    assert len(set(told)) == len(told)
+        assert listed.count(str(number).encode()) == 1
+    assert len(set(listed)) == len(listed)

@@ -65,14 +65,14 @@ async def test_what_nobody_came_for_is_not_fetched(
     """A program that seeks on leaves the kernel's read-ahead behind: it is given up unfetched."""
     fh = await kernel.open(FILE)
     await read_row(kernel, fh)
-    n_reads = objects.asked["read"]
+    n_reads = objects.calls["read"]
     ahead = Ahead(kernel, fh)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ahead.read)
         await trio.sleep(PATIENCE_S / 2)
         assert await read(kernel, fh, 10, 20) == LARGE[10:30]
     assert ahead.errno == errno.ECANCELED
-    assert objects.asked["read"] == n_reads + 1
+    assert objects.calls["read"] == n_reads + 1
     assert [line.event for line in log_book.lines] == ["refused"]
     # Whoever comes for it after all gets it.
     assert await read(kernel, fh, AHEAD, 4 * KIB) == LARGE[AHEAD : AHEAD + 4 * KIB]
@@ -110,11 +110,11 @@ async def test_what_a_program_left_behind_when_it_ended_is_not_fetched(
     kernel.caller = _ended_process()
     fh = await kernel.open(FILE)
     await read_row(kernel, fh)
-    n_reads = objects.asked["read"]
+    n_reads = objects.calls["read"]
     ahead = Ahead(kernel, fh)
     await ahead.read()
     assert ahead.errno == errno.ECANCELED
-    assert objects.asked["read"] == n_reads
+    assert objects.calls["read"] == n_reads
     # A file that was handed on has a reader all the same: that is noticed, and believed.
     await read(kernel, fh, 10, 20)
     await read_row(kernel, fh)

@@ -174,7 +174,7 @@ async def test_memory_answers_what_needs_no_asking(
 ) -> None:
     """The root, `statfs`, `stat` of a known inode and names that desktops poll send no request."""
     scene = await kernel.walk(SCENE)
-    catalogue.asked.clear()
+    catalogue.calls.clear()
     await kernel.ls()
     await kernel.read("README.txt")
     for name in (".Trash", ".Trash-1000", "autorun.inf", ".hidden", "desktop.ini", ".git"):
@@ -184,8 +184,8 @@ async def test_memory_answers_what_needs_no_asking(
     answer = await kernel.operations.statfs(None)  # type: ignore[arg-type]
     assert min(answer.f_blocks, answer.f_bfree, answer.f_bavail, answer.f_files) > 0
     assert answer.f_bsize * answer.f_blocks == 2**50
-    assert not catalogue.asked
-    assert not objects.asked
+    assert not catalogue.calls
+    assert not objects.calls
 
 
 async def test_listing_asks_once_and_only_about_that_directory(
@@ -193,16 +193,16 @@ async def test_listing_asks_once_and_only_about_that_directory(
 ) -> None:
     """`ls` requests that directory alone; the sizes in a scene once, when it is listed."""
     await kernel.walk(SCENE)
-    catalogue.asked.clear()
-    objects.asked.clear()
+    catalogue.calls.clear()
+    objects.calls.clear()
     handle = await kernel.operations.opendir((await kernel.walk("tasks")).st_ino, None)  # type: ignore[arg-type]
-    assert not catalogue.asked
+    assert not catalogue.calls
     await kernel.operations.releasedir(handle)
     await kernel.ls("tasks")
-    assert catalogue.asked == {"tasks": 1}
-    assert not objects.asked
+    assert catalogue.calls == {"tasks": 1}
+    assert not objects.calls
     await kernel.ls(SCENE)
-    assert objects.asked == {"version": 2}
+    assert objects.calls == {"version": 2}
 
 
 async def test_negative_answers_are_remembered_by_the_kernel_for_a_while(mount_it: MountIt) -> None:
@@ -279,9 +279,9 @@ async def test_a_listing_asks_for_a_hundred_sizes_at_most(
     catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1", files))
     for name, _ in files:
         objects.put("scene-a", b"x" * 7, name)
-    before = objects.asked["version"]
+    before = objects.calls["version"]
     listed = await kernel.ls(SCENE)
-    assert objects.asked["version"] - before == 100
+    assert objects.calls["version"] - before == 100
     assert {file_name for _, file_name in files} <= set(listed)
     assert listed["f99.tif"].st_size == 7
     assert stat.S_IMODE(listed["f100.tif"].st_mode) == 0

@@ -139,12 +139,12 @@ async def test_nothing_of_the_zip_is_read_until_somebody_looks_in(
     it = mount(honest(CONTENT))
     assert "contents" in await it.kernel.ls(SCENE)
     assert stat.S_ISDIR((await it.kernel.walk(CONTENTS)).st_mode)
-    assert it.objects.asked["read"] == 0
+    assert it.objects.calls["read"] == 0
     await it.ls()
-    assert it.objects.asked["read"] == 1
+    assert it.objects.calls["read"] == 1
     await it.ls("rasters")
     await it.stat("rasters/a.tif")
-    assert it.objects.asked["read"] == 1
+    assert it.objects.calls["read"] == 1
 
 
 @pytest.mark.parametrize(

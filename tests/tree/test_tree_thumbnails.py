@@ -103,20 +103,20 @@ async def test_thumbnails_are_hidden_and_cost_nothing_to_look_for(
         "scene-a.zip",
         "scene-a_preview.png",
     }
-    before = objects.asked.copy()
+    before = objects.calls.copy()
     assert len(await kernel.ls(f"{SCENE}/.sh_thumbnails")) == 4
     for name in thumbnail_names(b"scene.json") + thumbnail_names(b"nothing"):
         with pytest.raises(FileNotFoundError):
             await kernel.walk(f"{SCENE}/.sh_thumbnails/normal/{name.decode()}")
     assert len(await kernel.ls(f"{SCENE}/.sh_thumbnails/normal")) == 4
-    assert objects.asked["open"] == before["open"]
+    assert objects.calls["open"] == before["open"]
     # Elsewhere there is no thumbnail, and no request is sent.
-    asked = catalogue.asked.copy()
+    calls = catalogue.calls.copy()
     with pytest.raises(FileNotFoundError):
         await kernel.walk(".sh_thumbnails")
     with pytest.raises(FileNotFoundError):
         await kernel.walk("tasks/.sh_thumbnails")
-    assert catalogue.asked == asked
+    assert catalogue.calls == calls
     await kernel.forget_all()
 
 
@@ -183,4 +183,4 @@ async def test_the_volume_tells_its_name(
     ]
     assert (await kernel.read(".volume-icon.svg")).startswith(b"<svg ")
     assert not any(name.startswith(".") for name in await kernel.ls())
-    assert not shelves[0].asked
+    assert not shelves[0].calls
