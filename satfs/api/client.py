@@ -54,12 +54,6 @@ log = structlog.get_logger(__name__)
 
 #: The share of `metadata_deadline_s` that a listing leaves to the caller when it ends unfinished.
 _LISTING_MARGIN: Final = 0.1
-#: Longest response in which a link is looked for. A vendor that sends the delivery itself in its
-#: place would have `ls` fetch it.
-MAX_LINK_BYTES: Final = 1024 * 1024
-#: Longest page, and longest record that is requested by itself. The vendor's gateway caps responses
-#: at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
-MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 
 
 class Aleph:
@@ -163,18 +157,11 @@ class Aleph:
             self._link_rule.check(link.url)
             return link
 
-        return await self._session.fetch(
-            url,
-            read,
-            request.what,
-            self._deadline(),
-            takes_redirect=True,
-            max_bytes=MAX_LINK_BYTES,
-        )
+        return await self._session.fetch(request, read, self._deadline())
 
     async def contracts(self) -> RecordList[Contract]:
         """Return the account's contracts. The one request that names no contract."""
-        return await self._list(endpoints.contracts(), readers.contract, with_contract=False)
+        return await self._list(endpoints.contracts(), readers.contract)
 
     async def check(self) -> RecordList[Task]:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
@@ -193,13 +180,7 @@ class Aleph:
     def _deadline(self) -> Deadline:
         return Deadline.within(self._settings.metadata_deadline_s)
 
-    async def _list(
-        self,
-        request: ApiRequest,
-        reader: Reader[R],
-        *,
-        with_contract: bool = True,
-    ) -> RecordList[R]:
+    async def _list(self, request: ApiRequest, reader: Reader[R]) -> RecordList[R]:
         """Return the records of all pages, each id once: the first that came.
 
         When the deadline is reached, what has come is kept, and the next call goes on with it.
@@ -217,7 +198,7 @@ class Aleph:
         scope = trio.CancelScope()
 
         async def get_page(url: str) -> wire.Page:
-            return await self._page(request, reader, deadline, url, with_contract=with_contract)
+            return await self._page(request, reader, deadline, url)
 
         def keep(page: wire.Page) -> int:
             scope.deadline = deadline.at_s - _LISTING_MARGIN * self._settings.metadata_deadline_s
@@ -274,17 +255,13 @@ class Aleph:
         reader: Reader[Any],
         deadline: Deadline,
         url: str | None = None,
-        *,
-        with_contract: bool = True,
     ) -> wire.Page:
         """Return the page at *url*, by default the first one, with the records of *reader*."""
         return await self._session.fetch(
-            url or request.url(self._settings.api_url),
+            request,
             lambda response: wire.page_of(response.body, reader),
-            request.what,
             deadline,
-            with_contract=with_contract,
-            max_bytes=MAX_PAGE_BYTES,
+            page_url=url,
         )
 
     async def _one(
@@ -305,10 +282,7 @@ class Aleph:
                     return record
             raise Garbled("the response is about something else")
 
-        url = request.url(self._settings.api_url)
-        return await self._session.fetch(
-            url, read, request.what, deadline, max_bytes=MAX_PAGE_BYTES
-        )
+        return await self._session.fetch(request, read, deadline)
 
     async def _search_scene(
         self, scene_id: SceneId, deadline: Deadline, refusal: SatfsError

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -12,13 +13,29 @@ from msgspec import Struct
 from satfs.errors import NotThere
 from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
 
+#: Longest page, and longest record that is requested by itself. The vendor's gateway caps responses
+#: at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
+MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
+#: Longest response in which a link is looked for. A vendor that sends the delivery itself in its
+#: place would have `ls` fetch it.
+MAX_LINK_BYTES: Final = 1024 * 1024
+#: Longest response about contracts; an account has a handful.
+MAX_CONTRACTS_BYTES: Final = 256 * 1024
+
 
 class ApiRequest(Struct, frozen=True):
-    """A GET under the API's base address. *what* names it in messages."""
+    """A GET under the API's base address. *what* names it in messages.
+
+    A redirect is followed, or with *takes_redirect* is the response; a response longer than
+    *max_bytes* is a failure.
+    """
 
     path: str
     query: tuple[tuple[str, str], ...] = ()
     what: str = ""
+    with_contract: bool = True
+    takes_redirect: bool = False
+    max_bytes: int = MAX_PAGE_BYTES
 
     def url(self, api_url: str) -> str:
         """Return the whole address."""
@@ -28,7 +45,12 @@ class ApiRequest(Struct, frozen=True):
 
 def contracts() -> ApiRequest:
     """Build the request for the account's contracts; the one that takes no contract header."""
-    return ApiRequest("/contracts", what="list contracts")
+    return ApiRequest(
+        "/contracts",
+        what="list contracts",
+        with_contract=False,
+        max_bytes=MAX_CONTRACTS_BYTES,
+    )
 
 
 def tasks(limit: int) -> ApiRequest:
@@ -82,6 +104,8 @@ def sign(scene_id: SceneId, attachment: AttachmentName) -> ApiRequest:
         f"/telluric/scenes/{_segment(scene_id)}/attachments/{_segment(attachment)}/download/",
         (("redirect", "false"),),
         f"sign {attachment!r} of scene {scene_id!r}",
+        takes_redirect=True,
+        max_bytes=MAX_LINK_BYTES,
     )
 
 

@@ -18,7 +18,7 @@ from satfs.net.addresses import resolved
 _KEYS = ("url", "download_url", "href", "link")
 #: A response that is the URL and nothing else, in the characters of RFC 3986 §2.
 _BARE_URL = re.compile(rb"\s*https?://[!#-;=?-\[\]_a-z~]+\s*")
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: Longest validity that a SigV4 URL may have (AWS: seven days). More is taken for nonsense.
 _MAX_LIFETIME_S = 604_800.0
 
@@ -32,7 +32,7 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, request_url: s
     Raises:
         Garbled: there is no link in it.
     """
-    if status in _REDIRECTS:
+    if status in REDIRECTS:
         location = headers.get("location", "").strip()
         if not location:
             raise Garbled("the response is a redirect without an address")

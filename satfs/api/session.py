@@ -20,7 +20,9 @@ from msgspec import Struct
 
 from satfs.api import endpoints, error_text, readers, wire
 from satfs.api.credential import REFUSAL_MEMORY_S, Credential
+from satfs.api.endpoints import ApiRequest
 from satfs.api.json_document import is_quick_to_parse
+from satfs.api.presigned import REDIRECTS
 from satfs.api.record_list import RecordList, joined
 from satfs.api.tokens import is_header_text
 from satfs.errors import (
@@ -35,7 +37,7 @@ from satfs.errors import (
 )
 from satfs.model import Contract, ContractId
 from satfs.net.addresses import origin_of, resolved, shown
-from satfs.net.http import MAX_RESPONSE_BYTES, Http
+from satfs.net.http import Http
 from satfs.net.refused_credentials import Refusals
 from satfs.net.responses import Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
@@ -52,11 +54,8 @@ CONTRACT_HEADER = "X-Satellogic-Contract-Id"
 #: Responses above `net.responses.LARGE_RESPONSE_BYTES` that are held at once, from their first
 #: megabyte until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_RESPONSES = 2
-#: Longest response about contracts; an account has a handful.
-MAX_SMALL_BYTES = 256 * 1024
 #: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
 MAX_REDIRECTS = 3
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class _Refused(Struct, frozen=True):
@@ -100,36 +99,31 @@ class ApiSession:
 
     async def fetch(
         self,
-        url: str,
+        request: ApiRequest,
         read: Callable[[Response], R],
-        what: str,
         deadline: Deadline,
         *,
-        with_contract: bool = True,
-        takes_redirect: bool = False,
-        max_bytes: int = MAX_RESPONSE_BYTES,
+        page_url: str | None = None,
     ) -> R:
-        """Return what *read* makes of the response to a GET of *url*.
+        """Return what *read* makes of the response to *request*, or to its page at *page_url*.
 
-        *read* gets responses of status 200 (with *takes_redirect* also redirects) and may raise
+        *read* gets responses of status 200 (or the redirects that *request* takes) and may raise
         `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later; one
         with status 403 is tried again until the deadline.
-        After a 401 it is sent again, as `net/refused_credentials.py` decides. *what* names the
-        request in messages. A response longer than *max_bytes* is a failure.
+        After a 401 it is sent again, as `net/refused_credentials.py` decides.
 
         Raises:
             NeedsLogin, NeedsContract: refused until the end; remembered for a few seconds.
             NotAllowed, NotThere: by the status of the response.
             Unreachable, Garbled: retries or time are spent.
         """
-        self._raise_remembered(with_contract)
+        self._raise_remembered(request)
+        url, what = page_url or request.url(self._settings.api_url), request.what
         refusals, is_contract_good = Refusals(), False
         try:
             while True:
-                headers = await self._headers(with_contract, what, deadline)
-                result = await self._tried(
-                    url, headers, read, what, deadline, takes_redirect, max_bytes
-                )
+                headers = await self._headers(request, deadline)
+                result = await self._tried(request, url, headers, read, deadline)
                 if not isinstance(result, _Refused):
                     break
                 if self.on_refusal is not None and refusals.is_first:
@@ -179,17 +173,17 @@ class ApiSession:
         """Return why the credential was refused at the last request; None: it was not."""
         return None if self._refusal is None else str(self._refusal[0])
 
-    def _raise_remembered(self, with_contract: bool) -> None:
+    def _raise_remembered(self, request: ApiRequest) -> None:
         """Raise the refusal of a moment ago: refused requests are not sent at the speed of `ls`."""
         if self._refusal is None:
             return
         refusal, until = self._refusal
-        if isinstance(refusal, NeedsContract) and not with_contract:
+        if isinstance(refusal, NeedsContract) and not request.with_contract:
             return
         if trio.current_time() < until:
             raise copy(refusal)
 
-    async def _headers(self, with_contract: bool, what: str, deadline: Deadline) -> dict[str, str]:
+    async def _headers(self, request: ApiRequest, deadline: Deadline) -> dict[str, str]:
         """Return the headers of a request, waiting for token and contract until the deadline.
 
         They are made before the request, not within its retries: a token endpoint that is away
@@ -197,30 +191,28 @@ class ApiSession:
         """
         with trio.CancelScope(deadline=deadline.at_s):
             headers = {"Accept": "application/json", **await self.credential.headers()}
-            if with_contract and self.credential.needs_contract:
+            if request.with_contract and self.credential.needs_contract:
                 contract = (self._settings.contract_id or await self._contract.get()).strip()
                 if not is_header_text(contract):
                     sentence = for_people(contract)
                     raise NeedsContract(f"the contract's id cannot be sent: {sentence!r}")
                 headers[CONTRACT_HEADER] = contract
             return headers
-        raise DeadlineReached(f"{what}: no token or contract in time")
+        raise DeadlineReached(f"{request.what}: no token or contract in time")
 
     async def _tried(
         self,
+        request: ApiRequest,
         url: str,
         headers: Mapping[str, str],
         read: Callable[[Response], R],
-        what: str,
         deadline: Deadline,
-        takes_redirect: bool,
-        max_bytes: int,
     ) -> R | _Refused:
         """Return what *read* makes of the response, with retries, or a refusal of the token."""
 
         async def attempt() -> R | _Refused:
             async with AsyncExitStack() as held:
-                response = await self._get(url, headers, takes_redirect, max_bytes, held)
+                response = await self._get(request, url, headers, held)
                 if response.status == 401 or (
                     response.status == 403
                     and self.credential.is_young(headers)
@@ -230,12 +222,12 @@ class ApiSession:
                 if response.status < 400 or response.status == 404:
                     self.credential.accepted(headers)
                 if is_quick_to_parse(response.body):
-                    result = self._outcome(response, read, what, takes_redirect)
+                    result = self._outcome(request, response, read)
                 else:
                     # Abandoned at the deadline, the thread ends by itself: what it does is bounded.
                     result = await trio.to_thread.run_sync(
                         self._outcome,
-                        *(response, read, what, takes_redirect),
+                        *(request, response, read),
                         abandon_on_cancel=True,
                         limiter=self._reading,
                     )
@@ -249,15 +241,14 @@ class ApiSession:
             origin=self._origin,
             deadline_at=deadline.at_s,
             since_s=deadline.since_s,
-            what=what,
+            what=request.what,
         )
 
     async def _get(
         self,
+        request: ApiRequest,
         url: str,
         headers: Mapping[str, str],
-        takes_redirect: bool,
-        max_bytes: int,
         held: AsyncExitStack,
     ) -> Response:
         """Return the response of the API's own origin, following redirects inside of it.
@@ -279,33 +270,35 @@ class ApiSession:
             async with self._slots.held():
                 self.counters["requests"] += 1
                 response = await self._http.request(
-                    "GET", url, headers=headers, max_bytes=max_bytes, before_large=take_place
+                    "GET",
+                    url,
+                    headers=headers,
+                    max_bytes=request.max_bytes,
+                    before_large=take_place,
                 )
                 self.counters[f"status_{response.status}"] += 1
-            if response.status not in REDIRECTS or takes_redirect:
+            if response.status not in REDIRECTS or request.takes_redirect:
                 return response
             url = resolved(url, response.headers.get("location", ""))
         raise Garbled("the API redirects in circles")
 
     def _outcome(
-        self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
+        self, request: ApiRequest, response: Response, read: Callable[[Response], R]
     ) -> R | _Failed:
         """Return what `_checked` returns, or the failure that it raises, without its traceback.
 
         A failure is remembered until its page's turn comes, and its traceback would hold the body.
         """
         try:
-            return self._checked(response, read, what, takes_redirect)
+            return self._checked(request, response, read)
         except SatfsError as failure:
             failure.__traceback__ = failure.__cause__ = failure.__context__ = None
             return _Failed(failure)
 
-    def _checked(
-        self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
-    ) -> R:
+    def _checked(self, request: ApiRequest, response: Response, read: Callable[[Response], R]) -> R:
         """Return what *read* makes of a good response; raise what the status of another means."""
-        status = response.status
-        if status == 200 or (takes_redirect and status in REDIRECTS):
+        what, status = request.what, response.status
+        if status == 200 or (request.takes_redirect and status in REDIRECTS):
             try:
                 return read(response)
             except (Garbled, NotAllowed) as failure:
@@ -333,16 +326,9 @@ class ApiSession:
 
     async def _choose_contract(self) -> tuple[ContractId, float]:
         """Return the account's only contract, for as long as it is not refused."""
-        contracts_request = endpoints.contracts()
+        deadline = Deadline.within(self._settings.metadata_deadline_s)
         try:
-            contracts = await self.fetch(
-                contracts_request.url(self._settings.api_url),
-                _contracts,
-                contracts_request.what,
-                Deadline.within(self._settings.metadata_deadline_s),
-                with_contract=False,
-                max_bytes=MAX_SMALL_BYTES,
-            )
+            contracts = await self.fetch(endpoints.contracts(), _contracts, deadline)
         except NeedsLogin:
             raise
         except (NotThere, NotAllowed, Garbled) as failure:
@@ -372,15 +358,14 @@ class ApiSession:
         if sent is None:
             return refused
         self._contract.invalidate()
-        url = endpoints.contracts().url(self._settings.api_url)
+        request = endpoints.contracts()
+        url = request.url(self._settings.api_url)
         only_token = {name: value for name, value in headers.items() if name != CONTRACT_HEADER}
         contracts: tuple[Contract, ...] | None = None
         with trio.CancelScope(deadline=deadline.at_s):
             try:
                 async with AsyncExitStack() as held:
-                    response = await self._get(
-                        url, only_token, takes_redirect=False, max_bytes=MAX_SMALL_BYTES, held=held
-                    )
+                    response = await self._get(request, url, only_token, held)
                 contracts = _contracts(response) if response.status == 200 else None
             except (Garbled, Unreachable):
                 return refused

@@ -9,7 +9,7 @@ import pytest
 import trio
 from fakes.vendor import CONTRACT, STORE, Vendor, some_scene, some_tasks
 
-from satfs.api.client import MAX_LINK_BYTES
+from satfs.api.endpoints import MAX_LINK_BYTES
 from satfs.errors import (
     DeadlineReached,
     Garbled,
