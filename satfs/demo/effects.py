@@ -41,11 +41,6 @@ class BodyPace:
     bytes_per_s: float | None = None
     shape: str | None = None  # of "odd-response"
 
-    @property
-    def is_plain(self) -> bool:
-        """Return whether nothing at all is done to the body."""
-        return self == BodyPace()
-
 
 def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> BodyPace:
     """Return how the body is to be sent, given the connection's normal speed."""
@@ -108,8 +103,12 @@ def replacement(fault: Fault, endpoint: str, now_s: float) -> Response | None:
 
 def altered(response: Response, fault: Fault) -> Response:
     """Return the response as the fault changes it; most faults do not."""
-    alter = _ALTERATIONS.get(fault.name)
-    return alter(response, fault) if alter else response
+    if (alter := _ALTERATIONS.get(fault.name)) is not None:
+        return alter(response, fault)
+    alter_part = _ALTERATIONS_OF_PARTS.get(fault.name)
+    if alter_part is None or response.status != 206 or not isinstance(response.body, Span):
+        return response
+    return alter_part(response, response.body, fault)
 
 
 # -- in place of a response ----------------------------------------------------------------------
@@ -277,34 +276,27 @@ def _wrong_types(response: Response, fault: Fault) -> Response:
     return json_response(shapes[fault["shape"]], response.status)
 
 
-def _whole_for_range(response: Response, fault: Fault) -> Response:
-    if response.status != 206 or not isinstance(response.body, Span):
-        return response
-    content = response.body.content
-    whole = replace(response, status=200, body=Span(content, 0, content.size_bytes))
-    return whole.with_headers(content_range=None)
+def _whole_for_range(response: Response, part: Span, fault: Fault) -> Response:
+    whole = Span(part.content, 0, part.content.size_bytes)
+    return _range_as_whole(replace(response, body=whole), part, fault)
 
 
-def _range_as_whole(response: Response, fault: Fault) -> Response:
-    if response.status != 206:
-        return response
+def _range_as_whole(response: Response, part: Span, fault: Fault) -> Response:
     return replace(response, status=200).with_headers(content_range=None)
 
 
-def _wrong_content_range(response: Response, fault: Fault) -> Response:
-    if response.status != 206 or not isinstance(response.body, Span):
-        return response
-    start, stop = response.body.start + fault["shift"], response.body.stop + fault["shift"]
-    total = response.body.content.size_bytes
-    return response.with_headers(content_range=f"bytes {start}-{stop - 1}/{total}")
+def _with_range(response: Response, part: Span, total: int | str) -> Response:
+    return response.with_headers(content_range=f"bytes {part.start}-{part.stop - 1}/{total}")
 
 
-def _wrong_total(response: Response, fault: Fault) -> Response:
-    if response.status != 206 or not isinstance(response.body, Span):
-        return response
-    span = response.body
-    total = span.content.size_bytes + fault["by"]
-    return response.with_headers(content_range=f"bytes {span.start}-{span.stop - 1}/{total}")
+def _wrong_content_range(response: Response, part: Span, fault: Fault) -> Response:
+    moved = Span(part.content, part.start + fault["shift"], part.stop + fault["shift"])
+    return _with_range(response, moved, part.content.size_bytes)
+
+
+def _short_range(response: Response, part: Span, fault: Fault) -> Response:
+    short = replace(part, stop=min(part.stop, part.start + fault["bytes"]))
+    return _with_range(replace(response, body=short), short, part.content.size_bytes)
 
 
 def _labelled_encoding(response: Response, fault: Fault) -> Response:
@@ -320,13 +312,6 @@ def _encoded_body(response: Response, fault: Fault) -> Response:
     return replace(response, body=packed).with_headers(content_encoding="gzip")
 
 
-def _unknown_total(response: Response, fault: Fault) -> Response:
-    stated = response.headers.get("Content-Range", "")
-    if response.status != 206:
-        return response
-    return response.with_headers(content_range=f"{stated.partition('/')[0]}/*")
-
-
 def _short_body(response: Response, fault: Fault) -> Response:
     body = response.body
     if isinstance(body, Span):
@@ -336,15 +321,6 @@ def _short_body(response: Response, fault: Fault) -> Response:
     return replace(response, body=body[: fault["bytes"]])
 
 
-def _short_range(response: Response, fault: Fault) -> Response:
-    span = response.body
-    if response.status != 206 or not isinstance(span, Span):
-        return response
-    stop = min(span.stop, span.start + fault["bytes"])
-    part = f"bytes {span.start}-{stop - 1}/{span.content.size_bytes}"
-    return replace(response, body=replace(span, stop=stop)).with_headers(content_range=part)
-
-
 def _etag(response: Response, value: str | None) -> Response:
     return response.with_headers(etag=value) if "ETag" in response.headers else response
 
@@ -352,13 +328,8 @@ def _etag(response: Response, value: str | None) -> Response:
 _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "broken-json": _broken_json,
     "wrong-types": _wrong_types,
-    "whole-for-range": _whole_for_range,
-    "range-as-whole": _range_as_whole,
-    "wrong-content-range": _wrong_content_range,
-    "wrong-total": _wrong_total,
     "labelled-encoding": _labelled_encoding,
     "encoded-body": _encoded_body,
-    "unknown-total": _unknown_total,
     "no-content-range": lambda a, f: a.with_headers(content_range=None),
     "no-etag": lambda a, f: _etag(a, None),
     "weak-etag": lambda a, f: _etag(a, f"W/{a.headers.get('ETag')}"),
@@ -367,5 +338,13 @@ _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "no-last-modified": lambda a, f: a.with_headers(last_modified=None),
     "no-length": lambda a, f: a.with_headers(transfer_encoding="chunked"),
     "short-body": _short_body,
+}
+#: Those of the response to a range: they get the part of the object that it holds.
+_ALTERATIONS_OF_PARTS: Final[Mapping[str, Callable[[Response, Span, Fault], Response]]] = {
+    "whole-for-range": _whole_for_range,
+    "range-as-whole": _range_as_whole,
+    "wrong-content-range": _wrong_content_range,
+    "wrong-total": lambda a, p, f: _with_range(a, p, p.content.size_bytes + f["by"]),
+    "unknown-total": lambda a, p, f: _with_range(a, p, "*"),
     "short-range": _short_range,
 }
