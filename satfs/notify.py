@@ -103,17 +103,17 @@ class Notifier:
         self._unsent.clear()
 
 
-def take_notifier(environment: MutableMapping[str, str], pid: int | None = None) -> Notifier:
+def take_notifier(environment: MutableMapping[str, str]) -> Notifier:
     """Return the notifier that *environment* requests, and remove its variables there.
 
-    *pid* is ours unless another is given: a watchdog meant for another process is not ours to feed.
-    A variable that cannot be parsed counts as not set.
+    A watchdog meant for another process is not ours to feed. A variable that cannot be parsed
+    counts as not set.
     """
     found = {name: environment.pop(name, "") for name in VARIABLES}
     address = found["NOTIFY_SOCKET"]
     return Notifier(
         address if address.startswith(("/", "@")) and len(address) > 1 else None,
-        watchdog_s(found["WATCHDOG_USEC"], found["WATCHDOG_PID"], pid or os.getpid()),
+        watchdog_s(found["WATCHDOG_USEC"], found["WATCHDOG_PID"], os.getpid()),
     )
 
 

@@ -42,7 +42,7 @@ class Refreshable(Generic[T]):
     """A value with a lifetime, renewed once for all tasks that need it.
 
     *renew* returns the value and its lifetime in seconds (`math.inf`: for ever; 0: for the tasks
-    that wait now, and no later ones). *clock* and *wall_clock* return seconds.
+    that wait now, and no later ones). *wall_clock* returns seconds.
 
     Invariants:
         At most one renewal runs whose outcome will be used.
@@ -57,11 +57,9 @@ class Refreshable(Generic[T]):
         self,
         renew: Callable[[], Awaitable[tuple[T, float]]],
         *,
-        clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._renew = renew
-        self._clock = clock
         self._wall_clock = wall_clock
         self._held: _Held[T] | None = None
         self._is_invalid = False
@@ -81,7 +79,7 @@ class Refreshable(Generic[T]):
         held = self._held
         if held is None or not self._is_fresh(held):
             return None
-        return min(held.stale_at - self._clock(), held.stale_at_wall - self._wall_clock())
+        return min(held.stale_at - trio.current_time(), held.stale_at_wall - self._wall_clock())
 
     def recall(self, value: T, lifetime_s: float = float("-inf")) -> None:
         """Hold *value*, fresh for *lifetime_s* more seconds; does nothing when there is one.
@@ -89,7 +87,9 @@ class Refreshable(Generic[T]):
         By default it is stale already.
         """
         if self._held is None:
-            self._held = _Held(value, self._clock() + lifetime_s, self._wall_clock() + lifetime_s)
+            self._held = _Held(
+                value, trio.current_time() + lifetime_s, self._wall_clock() + lifetime_s
+            )
 
     def forget(self) -> None:
         """Hold no value; a renewal under way goes on, and its value is held."""
@@ -138,7 +138,7 @@ class Refreshable(Generic[T]):
             renewal.failure = failure
             raise
         else:
-            held = _Held(value, self._clock() + lifetime_s, self._wall_clock() + lifetime_s)
+            held = _Held(value, trio.current_time() + lifetime_s, self._wall_clock() + lifetime_s)
             renewal.held = held
             if self._renewal is renewal:
                 self._held = held
@@ -152,6 +152,6 @@ class Refreshable(Generic[T]):
     def _is_fresh(self, held: _Held[T]) -> bool:
         return (
             not self._is_invalid
-            and self._clock() < held.stale_at
+            and trio.current_time() < held.stale_at
             and self._wall_clock() < held.stale_at_wall
         )

@@ -6,7 +6,6 @@ Every operation as a whole, all its pages and retries and a new token included, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -73,10 +72,9 @@ class Aleph:
         settings: Settings,
         *,
         retries: Retries | None = None,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._session = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
+        self._session = ApiSession(http, settings, retries=retries)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._progress = ListingsInProgress(settings.listing_memory_bytes)
         self._is_short_reported = False

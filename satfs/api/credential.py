@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 
 import structlog
@@ -71,25 +71,20 @@ class Credential:
         http: Http,
         retries: Retries,
         settings: Settings,
-        *,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
         self._retries = retries
         self._settings = settings
-        self._wall_clock = wall_clock
         self.mode = mode_of(settings)
         self.source = source_of(settings)
         self._kept: StoredLogin | None = None
         self._file: TokenFile | None = None
         self._command: TokenCommand | None = None
         if self.source == "token_file" and settings.token_file is not None:
-            self._file = TokenFile(settings.token_file, wall_clock=wall_clock)
+            self._file = TokenFile(settings.token_file)
         elif self.source == "token_command" and settings.token_command is not None:
-            self._command = TokenCommand(
-                settings.token_command, settings.profile, wall_clock=wall_clock
-            )
-        self._token: Refreshable[str] = Refreshable(self._renewed, wall_clock=wall_clock)
+            self._command = TokenCommand(settings.token_command, settings.profile)
+        self._token: Refreshable[str] = Refreshable(self._renewed)
         self._refusal: tuple[NeedsLogin, float] | None = None
         self._expires_at_s: float | None = None
         #: The history of tokens (or of the legacy key) from this source.
@@ -161,7 +156,7 @@ class Credential:
 
     def _stated_age_s(self, token: str) -> float:
         begins_at_s = tokens.begins_at_s(token)
-        return 0.0 if begins_at_s is None else self._wall_clock() - begins_at_s
+        return 0.0 if begins_at_s is None else time.time() - begins_at_s
 
     def secrets(self) -> tuple[str, ...]:
         """Return every text that may not be shown, for callers that quote foreign text."""
@@ -207,7 +202,7 @@ class Credential:
         else:
             given = self._settings.token
             text = _opened(await self._kept_secret() if given is None else given, "SATFS_TOKEN")
-            stored = tokens.parse(text, now_s=self._wall_clock()) or ReceivedToken(text)
+            stored = tokens.parse(text, now_s=time.time()) or ReceivedToken(text)
             used_for_s = math.inf
         self._note_expiry(stored)
         return stored.token, used_for_s
@@ -216,7 +211,7 @@ class Credential:
         if self._file is not None and stored.token == self._token.last():
             return  # read before, with its lifetime from then
         lifetime_s = stored.lifetime_s
-        self._expires_at_s = None if lifetime_s is None else self._wall_clock() + lifetime_s
+        self._expires_at_s = None if lifetime_s is None else time.time() + lifetime_s
 
     async def _client_secret(self) -> str:
         given = self._settings.client_secret
@@ -313,9 +308,7 @@ class Credential:
             raise Garbled(f"{shown(url)} responded without a token")
         stated_s = tokens.stated_lifetime_s(record.get("expires_in"))
         lifetime_s = UNTOLD_LIFETIME_S if stated_s is None else stated_s
-        self._expires_at_s = (
-            tokens.expiry_s(token) if stated_s is None else self._wall_clock() + stated_s
-        )
+        self._expires_at_s = tokens.expiry_s(token) if stated_s is None else time.time() + stated_s
         log.debug("token renewed", lifetime_s=lifetime_s)
         return token, usable_for_s(lifetime_s)
 
@@ -330,7 +323,7 @@ class Credential:
         if response.status in (400, 401, 403):
             return NeedsLogin(f"{message}; {self.advice()}")
         if response.status in RETRIED_STATUSES or response.status >= 500:
-            return failure_for(response.status, response.headers, message, now_s=self._wall_clock())
+            return failure_for(response.status, response.headers, message, now_s=time.time())
         return Garbled(f"{message}; is SATFS_AUTH_URL the token endpoint?")
 
 

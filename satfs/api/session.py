@@ -79,12 +79,10 @@ class ApiSession:
         settings: Settings,
         *,
         retries: Retries | None = None,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
         self._settings = settings
         self._retries = retries or Retries(http.reachability)
-        self._wall_clock = wall_clock
         self._origin = origin_of(settings.api_url)
         self._slots = RequestSlots(settings.api_concurrency)
         self._large_slots = trio.Semaphore(MAX_LARGE_RESPONSES)
@@ -93,7 +91,7 @@ class ApiSession:
         self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
         #: Requests sent, and responses by status, for people to look at.
         self.counters: Counter[str] = Counter()
-        self.credential = Credential(http, self._retries, settings, wall_clock=wall_clock)
+        self.credential = Credential(http, self._retries, settings)
         #: Awaited when the credential is refused, before the request is tried again.
         self.on_refusal: Callable[[], Awaitable[None]] | None = None
 
@@ -312,7 +310,7 @@ class ApiSession:
             case 404 | 410:
                 raise NotThere(message)
             case _ if status in RETRIED_STATUSES or status >= 500:
-                raise failure_for(status, response.headers, message, now_s=self._wall_clock())
+                raise failure_for(status, response.headers, message, now_s=time.time())
             case _:
                 raise Garbled(message)
 

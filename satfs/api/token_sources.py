@@ -12,7 +12,6 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -42,9 +41,8 @@ class TokenFile:
     as the token that was read before is not refused.
     """
 
-    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._wall_clock = wall_clock
         self._seen: tuple[int, ...] | None = None
         self._received: ReceivedToken | None = None
         self._warned_of: tuple[str, ...] = ()
@@ -93,7 +91,7 @@ class TokenFile:
             text = os.read(descriptor, MAX_BYTES + 1)
         finally:
             os.close(descriptor)
-        received = _parsed(text, self._wall_clock())
+        received = _parsed(text, time.time())
         if received is None:
             raise NeedsLogin("holds no token")
         return received
@@ -113,12 +111,9 @@ class TokenCommand:
     quote secrets.
     """
 
-    def __init__(
-        self, command: str, profile: str, *, wall_clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, command: str, profile: str) -> None:
         self._command = shlex.split(command)
         self._profile = profile
-        self._wall_clock = wall_clock
 
     async def run(self) -> ReceivedToken:
         """Run the command and return the token.
@@ -136,7 +131,7 @@ class TokenCommand:
             if code != 0:
                 ended = f"exit code {code}" if code > 0 else f"signal {-code}"
                 raise NeedsLogin(f"{name} failed with {ended}; run it by hand to see why")
-            received = _parsed(text, self._wall_clock())
+            received = _parsed(text, time.time())
             if received is None:
                 raise NeedsLogin(f"{name} printed no token")
             return received

@@ -48,13 +48,10 @@ class ErrorReporter:
     as no quiet minute lies between two of its failures, and makes one line.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         #: The last failures that programs got, and how often they got which errno.
         self.recent: deque[FailureReport] = deque(maxlen=MAX_RECENT)
         self.counters: Counter[str] = Counter()
-        self._wall_clock = wall_clock
         self._running: TTLCache[Hashable, None] = TTLCache(_MAX_EPISODES, QUIET_S, timer=clock)
 
     def errno_for(self, operation: str, path: str, failure: Exception) -> int:
@@ -74,7 +71,7 @@ class ErrorReporter:
         sentence = (
             str(gravest) if isinstance(gravest, SatfsError) else "a bug in satfs; the log has it"
         )
-        self._note(FailureReport(self._wall_clock(), operation, path, name, kind, sentence))
+        self._note(FailureReport(time.time(), operation, path, name, kind, sentence))
         self._running[episode] = None  # also a known one: its quiet minute starts again
         if not is_first:
             return number
