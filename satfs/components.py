@@ -118,9 +118,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                     locks=locks,
                     pauses=pauses,
                 ) as contents,
-                open_archives(
-                    derived_store=contents.derived, unpack_bytes=settings.unpack_bytes
-                ) as archives,
+                open_archives(contents.derived, settings.unpack_bytes) as archives,
             ):
                 listings = Listings(aleph, settings, store, locks=locks, account=account)
                 aleph.on_refusal(listings.note_refusal)

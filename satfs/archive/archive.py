@@ -21,9 +21,10 @@ from satfs.archive.inflate import require_zlib
 from satfs.archive.member_data import MemberData, OpenZip, PackedReader
 from satfs.archive.members import Members, Row
 from satfs.archive.missing_zip64 import Settling, TrueNumbers
-from satfs.archive.resources import ArchiveResources, DerivedStore
+from satfs.archive.resources import ArchiveResources
 from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader
+from satfs.content.cache.derived import Derived
 from satfs.errors import Damaged, Encrypted
 from satfs.model import ByteRange, Reader, RemoteReader
 
@@ -298,17 +299,13 @@ class Archives:
 
 
 @asynccontextmanager
-async def open_archives(
-    *, derived_store: DerivedStore | None = None, unpack_bytes: int = 0
-) -> AsyncIterator[Archives]:
+async def open_archives(derived: Derived, unpack_bytes: int) -> AsyncIterator[Archives]:
     """Yield `Archives`; its background work ends with the `async with`.
 
     Callers must have closed all that they opened. See `ArchiveResources` for the arguments.
     """
     async with trio.open_nursery() as nursery:
         try:
-            yield Archives(
-                ArchiveResources(nursery, derived_store=derived_store, unpack_bytes=unpack_bytes)
-            )
+            yield Archives(ArchiveResources(nursery, derived, unpack_bytes))
         finally:
             nursery.cancel_scope.cancel()

@@ -8,11 +8,14 @@ a new decoder when it needs more.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from satfs.archive.decoders import MAX_DECODER_BYTES
+
+if TYPE_CHECKING:
+    from satfs.archive.spooled import SpooledMember
 
 #: Memory of all decoders together: one of the largest, or two with the dictionary of `xz -9`
 #: (64 MiB), or a dozen of plain `xz` (8 MiB). With what a mount holds besides, its ceiling of
@@ -24,26 +27,13 @@ MAX_ALL_DECODERS_BYTES: Final = MAX_DECODER_BYTES
 _RETRY_S: Final = 0.5
 
 
-class DecoderOwner(Protocol):
-    """A member that has reserved memory for its decoder."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether the decoder is in use, and must not be dropped."""
-        ...
-
-    def drop_decoder(self) -> None:
-        """Give the decoder up, and release its memory."""
-        ...
-
-
 class DecoderMemory:
     """Reservations of memory for decoders. One per mount; used by the event loop alone."""
 
     def __init__(self, max_bytes: int = MAX_ALL_DECODERS_BYTES) -> None:
         self._max_bytes = max_bytes
         # Those reserved first come first.
-        self._reserved: dict[DecoderOwner, int] = {}
+        self._reserved: dict[SpooledMember, int] = {}
         self._turn = trio.StrictFIFOLock()
         self._changed = trio.Event()
 
@@ -52,7 +42,7 @@ class DecoderMemory:
         """Return how many bytes are reserved."""
         return sum(self._reserved.values())
 
-    async def reserve(self, owner: DecoderOwner, n_bytes: int) -> None:
+    async def reserve(self, owner: SpooledMember, n_bytes: int) -> None:
         """Reserve *n_bytes*, at most the limit, for *owner*, which has none reserved.
 
         Takes them from idle owners, and waits while the others are busy. Members that wait are
@@ -69,7 +59,7 @@ class DecoderMemory:
                     await self._changed.wait()
             self._reserved[owner] = n_bytes
 
-    def release(self, owner: DecoderOwner) -> None:
+    def release(self, owner: SpooledMember) -> None:
         """Give back what *owner* has reserved, if anything."""
         if self._reserved.pop(owner, None) is not None:
             self._changed.set()

@@ -4,7 +4,7 @@ Limits for any number of open members: 64 MiB of unpacked bytes and positions, 6
 of members that are not open, 96 MiB of directories beyond the one in use, and what
 `decoder_memory.py` gives to decoders of members that are unpacked as a whole. An open deflated
 member adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. Bytes on disk are in
-the `DerivedStore`, which is the cache of fetched blocks: its bounds hold for both together.
+`content.cache.derived`, which is the cache of fetched blocks: its bounds hold for both together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 import trio
@@ -21,7 +21,10 @@ from cachetools import LRUCache
 from satfs.archive.checkpoints import MIN_DISTANCE_BYTES, Checkpoints
 from satfs.archive.decoder_memory import DecoderMemory
 from satfs.archive.members import Members
-from satfs.model import ByteRange
+from satfs.content.cache.derived import Derived
+
+if TYPE_CHECKING:
+    from satfs.archive.cursor import Cursor
 
 log = structlog.get_logger(__name__)
 
@@ -45,98 +48,23 @@ _CLOSED_CHECKPOINTS_BYTES: Final = 64 * 1024 * 1024
 _DIRECTORIES_BYTES: Final = 96 * 1024 * 1024
 
 
-class DerivedStoreFile(Protocol):
-    """A file of the derived store, open until `close`. Any part of it may be absent."""
-
-    @property
-    def grain_bytes(self) -> int:
-        """A write begins at a multiple of this, and ends at one or at the end of the file."""
-        ...
-
-    async def first_gap(self, span: ByteRange) -> int | None:
-        """Return an offset not behind the first missing byte of *span*; None: all are kept."""
-        ...
-
-    async def read(self, span: ByteRange) -> bytes | None:
-        """Return the bytes of *span*; None when not all of them are kept."""
-        ...
-
-    async def write(self, start: int, data: bytes) -> None:
-        """Keep *data* at *start*.
-
-        Raises:
-            Unsupported: there is no room for it.
-        """
-        ...
-
-    def close(self) -> None:
-        """Close the file. Its bytes stay as long as there is room."""
-        ...
-
-
-class DerivedStore(Protocol):
-    """Keeps what was made out of zips, over remounts, as long as there is room.
-
-    A key names what it was made of; a label is for people.
-    """
-
-    @property
-    def max_bytes(self) -> int:
-        """Return the size of the largest file worth making."""
-        ...
-
-    async def get(self, key: str) -> bytes | None:
-        """Return what was put under *key*; None when it is not kept (any more)."""
-        ...
-
-    async def put(self, key: str, data: bytes, label: str) -> None:
-        """Keep *data* under *key*, if it can be; never raises for what a disk may do."""
-        ...
-
-    async def open(self, key: str, size_bytes: int, label: str) -> DerivedStoreFile:
-        """Return the file *key*, with what is still kept of it."""
-        ...
-
-
-class IdleCursor(Protocol):
-    """A position in a member that holds memory, and can be made again at a cost."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a task is working with it right now."""
-        ...
-
-    def close(self) -> None:
-        """Free the memory."""
-        ...
-
-
 class ArchiveResources:
     """Threads, memory and disk for unpacking. One per mount.
 
-    *nursery* runs what is done ahead of readers and after them. *derived_store* keeps inflate
-    checkpoints over remounts, and members that must be unpacked as a whole, each of at most
-    *unpack_bytes*; None keeps the former in memory, and refuses the latter.
+    *nursery* runs what is done ahead of readers and after them. *derived* keeps inflate checkpoints
+    over remounts, and members that must be unpacked as a whole, each of at most *unpack_bytes*.
     """
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        *,
-        derived_store: DerivedStore | None = None,
-        unpack_bytes: int = 0,
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, derived: Derived, unpack_bytes: int) -> None:
         self.nursery = nursery
-        self.derived_store = derived_store
-        self.unpack_bytes = (
-            0 if derived_store is None else min(unpack_bytes, derived_store.max_bytes)
-        )
+        self.derived = derived
+        self.unpack_bytes = min(unpack_bytes, derived.max_bytes)
         self.directories: LRUCache[str, Members] = LRUCache(
             _DIRECTORIES_BYTES, getsizeof=lambda members: min(members.n_bytes, _DIRECTORIES_BYTES)
         )
         self.decoder_memory = DecoderMemory()
         self._limiter = trio.CapacityLimiter(N_THREADS)
-        self._cursors: OrderedDict[IdleCursor, None] = OrderedDict()
+        self._cursors: OrderedDict[Cursor, None] = OrderedDict()
         self._closed: LRUCache[bytes, Checkpoints] = LRUCache(
             _CLOSED_CHECKPOINTS_BYTES, getsizeof=lambda checkpoints: checkpoints.n_bytes
         )
@@ -152,7 +80,7 @@ class ArchiveResources:
         """How many bytes a position may keep on either side, the more the fewer there are."""
         return max(_MIN_SHARE, min(_MAX_SHARE, _ALL_SHARES // max(1, len(self._cursors))))
 
-    def admit(self, cursor: IdleCursor) -> None:
+    def admit(self, cursor: Cursor) -> None:
         """Count a new *cursor*; the one least recently used is closed if there are too many."""
         self._cursors[cursor] = None
         if len(self._cursors) > MAX_CURSORS:
@@ -160,12 +88,12 @@ class ArchiveResources:
             if idle is not None and idle is not cursor:
                 idle.close()
 
-    def used(self, cursor: IdleCursor) -> None:
+    def used(self, cursor: Cursor) -> None:
         """Note that *cursor* was useful just now."""
         if cursor in self._cursors:
             self._cursors.move_to_end(cursor)
 
-    def forget(self, cursor: IdleCursor) -> None:
+    def forget(self, cursor: Cursor) -> None:
         """Stop counting *cursor*, which was closed."""
         self._cursors.pop(cursor, None)
 
@@ -174,8 +102,8 @@ class ArchiveResources:
     async def checkpoints(self, identity: bytes, size_bytes: int) -> Checkpoints:
         """Return what is known of the member *identity*, from memory or disk, or a beginning."""
         known = self._closed.pop(identity, None)
-        if known is None and self.derived_store is not None and size_bytes > MIN_DISTANCE_BYTES:
-            data = await self.derived_store.get(_key(identity))
+        if known is None and size_bytes > MIN_DISTANCE_BYTES:
+            data = await self.derived.get(_key(identity))
             if data is not None:
                 known = await self.in_thread(
                     lambda: Checkpoints.from_bytes(data, identity, size_bytes)
@@ -189,22 +117,18 @@ class ArchiveResources:
 
     def save_soon(self, identity: bytes, checkpoints: Checkpoints, label: str) -> None:
         """Keep *checkpoints* over remounts. Does not wait."""
-        if self.derived_store is None:
-            return
         try:
-            self.nursery.start_soon(self._save, self.derived_store, identity, checkpoints, label)
+            self.nursery.start_soon(self._save, identity, checkpoints, label)
         except RuntimeError:  # the mount has ended: the nursery takes no task any more
             log.debug("checkpoints not saved", identity=identity.hex())
 
-    async def _save(
-        self, derived_store: DerivedStore, identity: bytes, checkpoints: Checkpoints, label: str
-    ) -> None:
+    async def _save(self, identity: bytes, checkpoints: Checkpoints, label: str) -> None:
         # Files are closed when a mount ends, just before its nursery is cancelled; a few
         # milliseconds for the disk are well spent then, too.
         with trio.CancelScope(shield=True):
             try:
                 data = await self.in_thread(lambda: checkpoints.to_bytes(identity))
-                await derived_store.put(_key(identity), data, f"{label} (checkpoints)")
+                await self.derived.put(_key(identity), data, f"{label} (checkpoints)")
             except Exception as failure:
                 # A bug, or no memory: no reason to end the mount.
                 log.error("checkpoints not saved", reason=type(failure).__name__)

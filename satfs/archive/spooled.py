@@ -25,7 +25,8 @@ from satfs.archive.decoders import (
     unpack,
 )
 from satfs.archive.member_data import MemberData
-from satfs.archive.resources import ArchiveResources, DerivedStoreFile
+from satfs.archive.resources import ArchiveResources
+from satfs.content.cache.derived import DerivedFile
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange, Reader
 
@@ -52,9 +53,7 @@ class SpooledMember:
     Invariant: bytes that complete a member are kept only when the member as a whole is sound.
     """
 
-    def __init__(
-        self, body: MemberData, file: DerivedStoreFile, resources: ArchiveResources
-    ) -> None:
+    def __init__(self, body: MemberData, file: DerivedFile, resources: ArchiveResources) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
         self._file = file
@@ -86,15 +85,13 @@ class SpooledMember:
         method = METHOD_NAMES.get(member.method, f"method {member.method}")
         if not has_decoder(member.method):
             raise Unsupported(f"member {body.path!r}: {method} is not supported")
-        if resources.derived_store is None or member.size_bytes > resources.unpack_bytes:
+        if member.size_bytes > resources.unpack_bytes:
             raise Unsupported(
                 f"member {body.path!r}: {method} takes {member.size_bytes} bytes of the cache,"
                 " more than there are for it"
             )
         key = f"unpacked {identity.hex()}"
-        file = await resources.derived_store.open(
-            key, member.size_bytes, f"{body.label} (unpacked)"
-        )
+        file = await resources.derived.open(key, member.size_bytes, f"{body.label} (unpacked)")
         return cls(body, file, resources)
 
     def abandon(self) -> None:

@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
-from satfs.archive.resources import DerivedStore
 from satfs.concurrent_map import concurrent_map
+from satfs.content.cache.derived import Derived
 from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
 from satfs.facts.members import MAX_NAMES, known_members, may_be_known
@@ -46,14 +46,12 @@ class Delivery(Struct, frozen=True):
 
 
 class DeliveryFactsReader:
-    """Reads the facts of zips, each version once. *derived_store* keeps them over remounts."""
+    """Reads the facts of zips, each version once. *derived* keeps them over remounts."""
 
-    def __init__(
-        self, archives: Archives, zips: Zips, derived_store: DerivedStore | None = None
-    ) -> None:
+    def __init__(self, archives: Archives, zips: Zips, derived: Derived) -> None:
         self._archives = archives
         self._zips = zips
-        self._derived_store = derived_store
+        self._derived = derived
         self._kept: LRUCache[str, bytes] = LRUCache(_MAX_KEPT_BYTES, getsizeof=len)
         self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._slots = RequestSlots(_PARTS_AT_ONCE)
@@ -99,8 +97,8 @@ class DeliveryFactsReader:
 
     async def _find(self, archive: Archive) -> DeliveryFacts | None:
         data = self._kept.get(archive.identity)
-        if data is None and self._derived_store is not None:
-            data = await self._derived_store.get(_key(archive))
+        if data is None:
+            data = await self._derived.get(_key(archive))
         facts = None if data is None else DeliveryFacts.of_bytes(data)
         if data is not None and facts is not None and len(data) <= _MAX_KEPT_BYTES:
             self._kept[archive.identity] = data
@@ -110,8 +108,7 @@ class DeliveryFactsReader:
         data = facts.to_bytes()
         if len(data) <= _MAX_KEPT_BYTES:
             self._kept[archive.identity] = data
-        if self._derived_store is not None:
-            await self._derived_store.put(_key(archive), data, f"{archive.label} (facts)")
+        await self._derived.put(_key(archive), data, f"{archive.label} (facts)")
 
     async def _read(self, archive: Archive) -> DeliveryFacts:
         members = await archive.members()

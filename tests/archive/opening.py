@@ -91,12 +91,20 @@ class MemoryShelfFile:
         self.n_open -= 1
 
 
+def resources(
+    nursery: trio.Nursery, derived: MemoryStore | None = None, *, unpack_bytes: int = 0
+) -> ArchiveResources:
+    """Return the resources of one mount, by default without room for members unpacked whole."""
+    shelf = MemoryStore() if derived is None else derived
+    return ArchiveResources(nursery, shelf, unpack_bytes)  # type: ignore[arg-type]
+
+
 class Opened:
     """An archive over a counting zip, and its members by path."""
 
     def __init__(self, data: bytes, nursery: trio.Nursery, **means: Any) -> None:
         self.zip = CountingZip(data)
-        self.archives = Archives(ArchiveResources(nursery, **means))
+        self.archives = Archives(resources(nursery, **means))
         self.archive = self.archives.archive("zip 1", self.zip.open, "S/contents")
         self.left_open: list[Reader] = []
 

@@ -15,7 +15,7 @@ from zlib import crc32
 import pytest
 import structlog
 import trio
-from archive.opening import MIB, MemoryStore, Opened, read_all, wordy
+from archive.opening import MIB, MemoryStore, Opened, read_all, resources, wordy
 from archive.zips import CountingZip, Entry, Layout, build, files, honest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +24,6 @@ from satfs.archive import archive as archive_module
 from satfs.archive.archive import Archives
 from satfs.archive.end_record import TAIL_BYTES
 from satfs.archive.paths import NameProblem
-from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged, Encrypted, Unreachable, Unsupported
 from satfs.model import ByteRange, Reader
 
@@ -113,7 +112,7 @@ async def test_a_failed_look_is_tried_again(
 
 async def test_one_version_of_a_zip_is_one_archive(nursery: trio.Nursery) -> None:
     """The same for every path that leads to it; another version is another archive."""
-    archives = Archives(ArchiveResources(nursery))
+    archives = Archives(resources(nursery))
     source = CountingZip(honest({"a": b"x"}))
     first = archives.archive("v1", source.open)
     assert archives.archive("v1", source.open) is first
@@ -175,7 +174,7 @@ def test_random_reads_of_random_archives_are_what_zipfile_reads(
 
     async def read_them() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(zipped, nursery, derived_store=MemoryStore(), unpack_bytes=10 * MIB)
+            it = Opened(zipped, nursery, derived=MemoryStore(), unpack_bytes=10 * MIB)
             rows = files(await it.archive.members())
             assert set(rows) == set(contents)
             readers: dict[str, Reader] = {}
@@ -211,7 +210,7 @@ def test_a_mutated_archive_gives_right_bytes_or_an_error_of_ours(data: st.DataOb
 
     async def read_everything() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(bytes(zipped), nursery, derived_store=MemoryStore(), unpack_bytes=MIB)
+            it = Opened(bytes(zipped), nursery, derived=MemoryStore(), unpack_bytes=MIB)
             with contextlib.suppress(Damaged):
                 members = await it.archive.members()
                 for row in files(members).values():
@@ -234,7 +233,7 @@ async def test_archives_are_forgotten_but_for_those_in_use_and_used_last(
     nursery: trio.Nursery,
 ) -> None:
     """Nothing keeps an archive that no node refers to, when others came after it."""
-    archives = Archives(ArchiveResources(nursery))
+    archives = Archives(resources(nursery))
     source = CountingZip(honest({"a": b"x"}))
     kept = archives.archive("kept", source.open)
     forgotten = weakref.ref(archives.archive("forgotten", source.open))

@@ -86,9 +86,9 @@ async def test_the_index_survives_a_remount(
     content, shelf = wordy(9 * MIB), MemoryStore()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
-        it = Opened(data, first_mount, derived_store=shelf)
+        it = Opened(data, first_mount, derived=shelf)
         assert await it.content("a") == content
-    again = opened(data, derived_store=shelf)
+    again = opened(data, derived=shelf)
     inflated = count_inflated(monkeypatch)
     reader = await again.reader("a")
     assert await reader.read(ByteRange(8 * MIB, 8 * MIB + 10)) == content[8 * MIB : 8 * MIB + 10]
@@ -104,7 +104,7 @@ async def test_a_harmed_index_costs_time_and_no_byte(
     content, shelf = wordy(5 * MIB), MemoryStore()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
-        assert await Opened(data, first_mount, derived_store=shelf).content("a") == content
+        assert await Opened(data, first_mount, derived=shelf).content("a") == content
     ((key, (whole, label)),) = shelf.records.items()
     harmed = {
         "flip": whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:],
@@ -113,7 +113,7 @@ async def test_a_harmed_index_costs_time_and_no_byte(
         "other": Checkpoints(len(content)).to_bytes(b"another".ljust(32)),
     }
     shelf.records[key] = (harmed[harm], label)
-    assert await opened(data, derived_store=shelf).content("a") == content
+    assert await opened(data, derived=shelf).content("a") == content
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ async def test_every_read_is_right_or_fails_as_the_zip_does(
         )
         for name, (method, pack, _) in MEMBERS.items()
     ]
-    it = opened(build(entries), derived_store=MemoryStore(10**9), unpack_bytes=10**9)
+    it = opened(build(entries), derived=MemoryStore(10**9), unpack_bytes=10**9)
     memory = it.archives._resources.decoder_memory = DecoderMemory(random.choice([7, 12]) * MIB)
     read = it.zip.read
 

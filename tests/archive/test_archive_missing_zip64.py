@@ -9,6 +9,7 @@ import zlib
 import pytest
 import trio
 from archive.cutzips import Big, SparseZip, build_cut
+from archive.opening import resources
 from archive.zips import files, refusals
 from conftest import LogBook
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 from satfs.archive.archive import Archives
 from satfs.archive.members import Members
 from satfs.archive.missing_zip64 import SAMPLE_BYTES, longest_bytes
-from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged
 
 GIB = 1 << 30
@@ -44,9 +44,7 @@ def members_of(zipped: SparseZip) -> Members:
     async def read() -> Members | Damaged:
         async with trio.open_nursery() as nursery:
             try:
-                return (
-                    await Archives(ArchiveResources(nursery)).archive("zip", zipped.open).members()
-                )
+                return await Archives(resources(nursery)).archive("zip", zipped.open).members()
             except Damaged as failure:
                 return failure
 

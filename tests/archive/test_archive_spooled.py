@@ -54,7 +54,7 @@ async def test_other_methods_are_unpacked_once(
     content, shelf = wordy(2_500_000), MemoryStore()
     it = opened(
         build([Entry(b"a", content, method=method, packed=pack(content))]),
-        derived_store=shelf,
+        derived=shelf,
         unpack_bytes=3_000_000,
     )
     first, second = await it.reader("a"), await it.reader("a")
@@ -88,7 +88,7 @@ async def test_other_methods_are_checked_likewise(
     """More, fewer or other bytes than declared are damage."""
     content = wordy(200_000)
     entry = Entry(b"a", content, method=method, packed=pack(content), **change)  # type: ignore[arg-type]
-    it = opened(build([entry]), derived_store=MemoryStore(), unpack_bytes=MIB)
+    it = opened(build([entry]), derived=MemoryStore(), unpack_bytes=MIB)
     with pytest.raises(Damaged, match=how):
         await it.content("a", 50_000)
 
@@ -99,7 +99,7 @@ async def test_garbage_in_other_methods_is_damage(
 ) -> None:
     """Again and again, and never other bytes."""
     entry = Entry(b"a", b"x" * 5000, method=method, packed=b"\x09\x04\x05\x00]\0\0\1\0garbage" * 9)
-    it = opened(build([entry]), derived_store=MemoryStore(), unpack_bytes=MIB)
+    it = opened(build([entry]), derived=MemoryStore(), unpack_bytes=MIB)
     reader = await it.reader("a")
     for _ in range(3):
         with pytest.raises(Damaged):
@@ -121,7 +121,7 @@ async def test_a_member_that_takes_too_much_is_refused_when_opened(
                 Entry(b"odd", content, method=98, packed=content),
             ]
         ),
-        derived_store=MemoryStore(),
+        derived=MemoryStore(),
         unpack_bytes=99_999,
     )
     with pytest.raises(Unsupported, match="cache"):
@@ -139,7 +139,7 @@ async def test_a_member_that_would_fill_the_cache_is_refused(
 ) -> None:
     """With any setting: it would evict the bytes that it is made of."""
     entry = Entry(b"a", b"x" * 5000, method=12, packed=bz2.compress(b"x" * 5000))
-    it = opened(build([entry]), derived_store=MemoryStore(max_bytes=4999), unpack_bytes=MIB)
+    it = opened(build([entry]), derived=MemoryStore(max_bytes=4999), unpack_bytes=MIB)
     with pytest.raises(Unsupported, match="cache"):
         await it.reader("a")
     await it.is_closed()
@@ -150,10 +150,10 @@ async def test_what_was_unpacked_is_there_after_a_remount(opened: Callable[..., 
     content, shelf = wordy(900_000), MemoryStore()
     data = build([Entry(b"a", content, method=12, packed=bz2.compress(content))])
     async with trio.open_nursery() as first_mount:
-        it = Opened(data, first_mount, derived_store=shelf, unpack_bytes=MIB)
+        it = Opened(data, first_mount, derived=shelf, unpack_bytes=MIB)
         assert await it.content("a") == content
         await it.end()
-    again = opened(data, derived_store=shelf, unpack_bytes=MIB)
+    again = opened(data, derived=shelf, unpack_bytes=MIB)
     await again.archive.members()
     n_asked = len(again.zip.asked)
     assert await again.content("a") == content
@@ -161,7 +161,7 @@ async def test_what_was_unpacked_is_there_after_a_remount(opened: Callable[..., 
     (file,) = shelf.files.values()
     file.pieces[5] = bytes(len(file.pieces[5]))
     with pytest.raises(Damaged, match="CRC"):
-        await opened(data, derived_store=shelf, unpack_bytes=MIB).content("a")
+        await opened(data, derived=shelf, unpack_bytes=MIB).content("a")
 
 
 async def test_bytes_of_a_member_that_is_damaged_at_its_end_are_never_whole(
@@ -172,7 +172,7 @@ async def test_bytes_of_a_member_that_is_damaged_at_its_end_are_never_whole(
     packed = bz2.compress(content + b"more")
     data = build([Entry(b"a", content, method=12, packed=packed)])
     for _ in range(2):
-        it = opened(data, derived_store=shelf, unpack_bytes=MIB)
+        it = opened(data, derived=shelf, unpack_bytes=MIB)
         with pytest.raises(Damaged, match="more"):
             await it.content("a", 50_000)
     (file,) = shelf.files.values()
@@ -194,7 +194,7 @@ def test_what_had_to_go_is_unpacked_again(data: st.DataObject) -> None:
 
     async def read_and_evict() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(zipped, nursery, derived_store=shelf, unpack_bytes=MIB)
+            it = Opened(zipped, nursery, derived=shelf, unpack_bytes=MIB)
             reader = await it.reader("a")
 
             async def read(span: ByteRange) -> None:
@@ -276,7 +276,7 @@ async def test_decoders_of_all_open_members_share_one_limit(
     names = [f"m{number}".encode() for number in range(20)]
     it = opened(
         build([Entry(name, content, method=95, packed=packed) for name in names]),
-        derived_store=MemoryStore(max_bytes=10**9),
+        derived=MemoryStore(max_bytes=10**9),
         unpack_bytes=10**9,
     )
     readers = [await it.reader(name.decode()) for name in names]
@@ -306,7 +306,7 @@ async def test_a_member_that_is_whole_holds_no_decoder(
                 Entry(b"bad", content, method=12, packed=bz2.compress(content), crc=1),
             ]
         ),
-        derived_store=MemoryStore(),
+        derived=MemoryStore(),
         unpack_bytes=MIB,
     )
     good, bad = await it.reader("good"), await it.reader("bad")
@@ -334,7 +334,7 @@ async def test_a_decoder_that_waits_for_the_network_is_lent_to_others(
                 Entry(b"good", content, method=95, packed=packed_content),
             ]
         ),
-        derived_store=MemoryStore(max_bytes=10**9),
+        derived=MemoryStore(max_bytes=10**9),
         unpack_bytes=10**9,
     )
     it.archives._resources.decoder_memory = DecoderMemory(70 * MIB)
@@ -376,7 +376,7 @@ async def test_a_dictionary_beyond_the_limit_is_refused_with_a_sentence(
 ) -> None:
     """Each method's header is read before a decoder is made; the refusal names both sizes."""
     entry = Entry(b"a", b"x" * 5000, method=method, packed=packed)
-    it = opened(build([entry]), derived_store=MemoryStore(), unpack_bytes=MIB)
+    it = opened(build([entry]), derived=MemoryStore(), unpack_bytes=MIB)
     reader = await it.reader("a")
     for _ in range(2):
         with pytest.raises(Unsupported, match=f"dictionary of \\d+ bytes; at most {128 * MIB}"):

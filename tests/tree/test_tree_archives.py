@@ -13,7 +13,7 @@ from zlib import crc32
 
 import pytest
 import trio
-from archive.opening import MemoryStore
+from archive.opening import resources
 from archive.zips import Entry, Layout, build, extra_field, honest
 from pyfuse3 import FUSEError
 from story.kernel import Kernel
@@ -27,7 +27,6 @@ from story.shelves import (
 )
 
 from satfs.archive.archive import Archives
-from satfs.archive.resources import ArchiveResources
 from satfs.errors import Unreachable
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
@@ -95,9 +94,7 @@ def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         catalogue, objects = FakeCatalogue(), FakeObjects()
         catalogue.put(make_task("1"), make_capture("cap-1"))
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
-        archives = Archives(
-            ArchiveResources(nursery, derived_store=MemoryStore(), unpack_bytes=1 << 20)
-        )
+        archives = Archives(resources(nursery, unpack_bytes=1 << 20))
         extras = contents_of_zips(view, archives, Zips(objects))
         root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
