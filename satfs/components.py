@@ -122,7 +122,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             ):
                 listings = Listings(aleph, settings, store, locks=locks, account=account)
                 aleph.on_refusal(listings.note_refusal)
-                deliveries = DeliveryFactsReader(archives, contents, contents.derived)
+                deliveries = DeliveryFactsReader(archives, contents)
                 indexer = SceneIndexer(listings, settings.cache_dir / account / INDEX_FILE)
                 yield Components(
                     aleph,
@@ -153,7 +153,7 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
         items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
     objects: Objects = parts.contents
     if settings.contents is not ContentsView.OFF:
-        objects = ZippedObjects(parts.contents, parts.archives, parts.contents)
+        objects = ZippedObjects(parts.contents, parts.archives)
     sources = TreeSources(
         parts.listings,
         objects,

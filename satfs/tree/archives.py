@@ -22,6 +22,7 @@ from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.obeyed_names import is_obeyed
+from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, NotThere
 from satfs.model import DELIVERY_ZIP, Attachment, Reader
 from satfs.settings import ContentsView
@@ -40,7 +41,7 @@ from satfs.tree.nodes import (
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 from satfs.tree.sources import Extra
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
-from satfs.tree.zipped_objects import Zips, archive_of
+from satfs.tree.zipped_objects import archive_of
 
 CONTENTS: Final = b"contents"
 
@@ -56,11 +57,13 @@ _MAX_THUMBNAILS: Final = 1000
 _BATCH: Final = 5000
 
 
-def contents_of_zips(view: ContentsView, archives: Archives, zips: Zips) -> tuple[Extra, ...]:
+def contents_of_zips(
+    view: ContentsView, archives: Archives, contents: Attachments
+) -> tuple[Extra, ...]:
     """Return what a tree shows besides, so that each scene with a zip has `contents/`."""
     if view is ContentsView.OFF:
         return ()
-    return (_Contents(archives, zips, is_listed=view is ContentsView.VISIBLE),)
+    return (_Contents(archives, contents, is_listed=view is ContentsView.VISIBLE),)
 
 
 class _Contents:
@@ -68,10 +71,10 @@ class _Contents:
 
     name: Final = CONTENTS
 
-    def __init__(self, archives: Archives, zips: Zips, *, is_listed: bool) -> None:
+    def __init__(self, archives: Archives, contents: Attachments, *, is_listed: bool) -> None:
         self.is_listed = is_listed
         self._archives = archives
-        self._zips = zips
+        self._contents = contents
 
     def directory(
         self, scene: SceneDirectory, attachments: Sequence[Attachment]
@@ -79,7 +82,7 @@ class _Contents:
         """Return the scene's `contents/`; None when its record names no zip."""
         if all(attachment.name != DELIVERY_ZIP for attachment in attachments):
             return None
-        return ContentsDirectory(scene, self._archives, self._zips)
+        return ContentsDirectory(scene, self._archives, self._contents)
 
 
 class _Zip(Struct, frozen=True):
@@ -206,13 +209,13 @@ class _InnerDirectory(Directory):
 class ContentsDirectory(_InnerDirectory):
     """`contents/`: the zip's own root, and notices about the zip as a whole."""
 
-    __slots__ = ("_archives", "_zips", "scene")
+    __slots__ = ("_archives", "_contents", "scene")
 
-    def __init__(self, scene: SceneDirectory, archives: Archives, zips: Zips) -> None:
+    def __init__(self, scene: SceneDirectory, archives: Archives, contents: Attachments) -> None:
         super().__init__(scene, CONTENTS, self, ())
         self.scene = scene
         self._archives = archives
-        self._zips = zips
+        self._contents = contents
 
     def attributes(self) -> Attributes:
         """Return the attributes: the scene's times."""
@@ -265,7 +268,7 @@ class ContentsDirectory(_InnerDirectory):
         return self._archive(file), file.version.size_bytes
 
     def _archive(self, file: AttachmentFile) -> Archive:
-        return archive_of(self._archives, self._zips, self.scene.scene_id, file.version)
+        return archive_of(self._archives, self._contents, self.scene.scene_id, file.version)
 
     async def _notices(self) -> list[Entry]:
         """Return the file that lists what is not shown, if anything is not."""

@@ -19,7 +19,7 @@ from msgspec import Struct
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
 from satfs.concurrent_map import concurrent_map
-from satfs.content.cache.derived import Derived
+from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
 from satfs.facts.members import MAX_NAMES, known_members, may_be_known
@@ -28,7 +28,6 @@ from satfs.model import DELIVERY_ZIP
 from satfs.request_slots import RequestSlots
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.scenes import SceneDirectory
-from satfs.tree.zipped_objects import Zips
 
 #: Parts of members read at once, of all scenes together. More would only wait for each other.
 _PARTS_AT_ONCE: Final = 32
@@ -46,12 +45,11 @@ class Delivery(Struct, frozen=True):
 
 
 class DeliveryFactsReader:
-    """Reads the facts of zips, each version once. *derived* keeps them over remounts."""
+    """Reads the facts of zips, each version once; they are kept over remounts."""
 
-    def __init__(self, archives: Archives, zips: Zips, derived: Derived) -> None:
+    def __init__(self, archives: Archives, contents: Attachments) -> None:
         self._archives = archives
-        self._zips = zips
-        self._derived = derived
+        self._contents = contents
         self._kept: LRUCache[str, bytes] = LRUCache(_MAX_KEPT_BYTES, getsizeof=len)
         self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._slots = RequestSlots(_PARTS_AT_ONCE)
@@ -89,7 +87,7 @@ class DeliveryFactsReader:
         """Return the archive that the zip of *scene* is now, and its size; None without a zip."""
         if all(attachment.name != DELIVERY_ZIP for attachment in scene.attachments):
             return None
-        contents = ContentsDirectory(scene, self._archives, self._zips)
+        contents = ContentsDirectory(scene, self._archives, self._contents)
         try:
             return await contents.archive()
         except NotThere:
@@ -98,7 +96,7 @@ class DeliveryFactsReader:
     async def _find(self, archive: Archive) -> DeliveryFacts | None:
         data = self._kept.get(archive.identity)
         if data is None:
-            data = await self._derived.get(_key(archive))
+            data = await self._contents.derived.get(_key(archive))
         facts = None if data is None else DeliveryFacts.of_bytes(data)
         if data is not None and facts is not None and len(data) <= _MAX_KEPT_BYTES:
             self._kept[archive.identity] = data
@@ -108,7 +106,7 @@ class DeliveryFactsReader:
         data = facts.to_bytes()
         if len(data) <= _MAX_KEPT_BYTES:
             self._kept[archive.identity] = data
-        await self._derived.put(_key(archive), data, f"{archive.label} (facts)")
+        await self._contents.derived.put(_key(archive), data, f"{archive.label} (facts)")
 
     async def _read(self, archive: Archive) -> DeliveryFacts:
         members = await archive.members()

@@ -95,7 +95,7 @@ def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         catalogue.put(make_task("1"), make_capture("cap-1"))
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
         archives = Archives(resources(nursery, unpack_bytes=1 << 20))
-        extras = contents_of_zips(view, archives, Zips(objects))
+        extras = contents_of_zips(view, archives, Zips(objects))  # type: ignore[arg-type]
         root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
         operations = Operations(inodes, owner=Owner(0, 0, 0), limits=Limits())
