@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cachetools import LRUCache
 
@@ -29,6 +29,7 @@ from satfs.api.cached_listing import (
     ListingState,
     Terms,
 )
+from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore, Stored
 from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, joined, list_of_one
@@ -48,30 +49,6 @@ _WAIT_SHARE: Final = 0.8
 TASKS, CAPTURES, SCENES, TASK, SCENE = "tasks", "captures", "scenes", "task", "scene"
 
 
-class RecordSource(Protocol):
-    """The requests to the vendor (`api.client.Aleph`)."""
-
-    async def tasks(self) -> RecordList[Task]:
-        """Return all tasks."""
-        ...
-
-    async def task(self, task_id: TaskId) -> Task:
-        """Return one task."""
-        ...
-
-    async def captures(self, task_id: TaskId) -> RecordList[Capture]:
-        """Return all captures of a task."""
-        ...
-
-    async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
-        """Return all scenes of a capture."""
-        ...
-
-    async def scene(self, scene_id: SceneId) -> Scene:
-        """Return one scene."""
-        ...
-
-
 class Listings:
     """Listings and look-ups, remembered. Nothing that is fresh is requested again.
 
@@ -84,7 +61,7 @@ class Listings:
 
     def __init__(
         self,
-        client: RecordSource,
+        client: Aleph,
         settings: Settings,
         store: ListingStore | None = None,
         *,
