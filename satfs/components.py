@@ -39,7 +39,6 @@ from satfs.tree.archives import CONTENTS, contents_of_zips
 from satfs.tree.delivery_facts import DeliveryFactsReader
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
-from satfs.tree.sources import Objects
 from satfs.tree.stac_files import ItemFile
 from satfs.tree.thumbnails import Thumbnails
 from satfs.tree.zipped_objects import ZippedObjects
@@ -151,7 +150,7 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
     if settings.stac is not StacView.OFF:
         reads_zips = settings.stac is StacView.FULL
         items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
-    objects: Objects = parts.contents
+    objects: Attachments | ZippedObjects = parts.contents
     if settings.contents is not ContentsView.OFF:
         objects = ZippedObjects(parts.contents, parts.archives)
     sources = TreeSources(

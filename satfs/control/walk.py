@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct, field
@@ -20,9 +21,11 @@ from satfs.tree.delivery_facts import raster_paths
 from satfs.tree.nodes import ContentFile, Directory, File, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
-from satfs.tree.scenes import AttachmentFile, SceneDirectory
-from satfs.tree.sources import Catalogue, Extra
+from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
 from satfs.tree.tasks import TaskDirectory
+
+if TYPE_CHECKING:
+    from satfs.api.listings import Listings
 
 
 class Target(Struct, frozen=True):
@@ -43,7 +46,7 @@ class Selection(Struct, frozen=True):
     Without kinds it is every file of a scene. *members* gives the directory of a scene's members.
     """
 
-    catalogue: Catalogue
+    catalogue: Listings
     conditions: Sequence[AnyCondition] = ()
     kinds: frozenset[MemberKind] = frozenset()
     members: Extra | None = None

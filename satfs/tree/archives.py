@@ -38,8 +38,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.scenes import AttachmentFile, SceneDirectory
-from satfs.tree.sources import Extra
+from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
 from satfs.tree.zipped_objects import archive_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from satfs.errors import NotThere
 from satfs.json_bytes import json_bytes
@@ -15,7 +15,9 @@ from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, xattr_values
 from satfs.tree.rendered import Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
-from satfs.tree.sources import Records
+
+if TYPE_CHECKING:
+    from satfs.api.record_list import RecordList
 
 CAPTURE_JSON: Final = "capture.json"
 FOOTPRINTS: Final = "footprints.geojson"
@@ -103,16 +105,16 @@ class CaptureDirectory(SceneHolder):
         async def capture_json() -> bytes:
             return sidecars.record_json(await self._holder.current_capture(self.capture_id))
 
-        async def scenes() -> tuple[Records[Scene]]:
+        async def scenes() -> tuple[RecordList[Scene]]:
             return (await self._sources.catalogue.scenes(self.capture_id),)
 
-        def catalog(scenes: Records[Scene]) -> bytes:
+        def catalog(scenes: RecordList[Scene]) -> bytes:
             pairs = ((id, names.name_of(id, RESERVED_IN_CAPTURE).decode()) for id in scenes.ids())
             is_in_task = len(self.path) == _DEPTH_IN_TASK
             return json_bytes(capture_catalog(self.capture_id, pairs, is_in_task=is_in_task))
 
         def of_scenes(
-            name: str, render: Callable[[Records[Scene]], bytes | Iterator[bytes]]
+            name: str, render: Callable[[RecordList[Scene]], bytes | Iterator[bytes]]
         ) -> Rendering:
             return rendered_from(self, name.encode(), render, scenes, self._sources.rendered)
 
@@ -130,5 +132,5 @@ def scene_name(scene: Scene) -> bytes:
     return names.name_of(scene.scene_id, RESERVED_IN_CAPTURE)
 
 
-def _footprints(scenes: Records[Scene]) -> Iterator[bytes]:
+def _footprints(scenes: RecordList[Scene]) -> Iterator[bytes]:
     return sidecars.footprints_geojson((scene, scene_name(scene).decode()) for scene in scenes)

@@ -8,7 +8,7 @@ and captures are fewer, and all of them are made for a listing (`entries_of`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
@@ -16,7 +16,9 @@ from satfs.errors import Garbled
 from satfs.model import Capture, Scene, Task
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, LazyEntries, Node, not_there
-from satfs.tree.sources import Records
+
+if TYPE_CHECKING:
+    from satfs.api.record_list import RecordList
 
 R = TypeVar("R", bound=Task | Capture | Scene)
 
@@ -29,7 +31,7 @@ class ListedEntries(LazyEntries, Generic[R]):
 
     def __init__(
         self,
-        records: Records[R],
+        records: RecordList[R],
         make: Callable[[bytes, R], Node],
         reserved: Collection[str] = (),
         beside: Sequence[Entry] = (),
@@ -76,7 +78,7 @@ def _entry_of(record: R, name: bytes, make: Callable[[bytes, R], Node]) -> Entry
 
 
 def find(
-    directory: Directory, name: bytes, records: Records[R], reserved: Collection[str] = ()
+    directory: Directory, name: bytes, records: RecordList[R], reserved: Collection[str] = ()
 ) -> R:
     """Return the one of *records* that is called *name* in *directory*.
 

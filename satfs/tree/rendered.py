@@ -58,7 +58,7 @@ class RenderedFiles:
     """The bytes of files that were rendered lately, those used least recently forgotten first.
 
     Kept with each are the sources it was rendered from, which are about as large, and recognised by
-    being the same objects, as records of a fresh listing are (`sources.Catalogue`).
+    being the same objects, as records of a fresh listing are (`api.listings.Listings`).
     """
 
     def __init__(self) -> None:

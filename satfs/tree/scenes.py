@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from msgspec import Struct, field
@@ -37,8 +37,13 @@ from satfs.tree.nodes import (
 )
 from satfs.tree.rendered import ListedFile, RenderedFiles
 from satfs.tree.sizes_ahead import SizesAhead
-from satfs.tree.sources import Catalogue, Extra, ExtraFile, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
+
+if TYPE_CHECKING:
+    from satfs.api.listings import Listings
+    from satfs.content.attachments import Attachments
+    from satfs.tree.stac_files import ItemFile
+    from satfs.tree.zipped_objects import ZippedObjects
 
 SCENE_JSON: Final = "scene.json"
 FOOTPRINT: Final = "footprint.geojson"
@@ -56,13 +61,37 @@ MAX_VERSIONS_PER_LISTING: Final = 100
 MAX_AHEAD_PER_SCENE: Final = 4
 
 
+class Extra(Protocol):
+    """A directory that another module adds to every scene, as `contents/` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; no attachment is shown under it."""
+        ...
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether listings show it; looked up by name it is there in any case."""
+        ...
+
+    def directory(
+        self, scene: SceneDirectory, attachments: Sequence[Attachment]
+    ) -> Directory | None:
+        """Return the directory for *scene*, which has *attachments*; None when the scene has none.
+
+        Never waits. The attachments come from a record that the caller has decoded: to decode the
+        record again would cost a walk a tenth of its time.
+        """
+        ...
+
+
 class TreeSources(Struct, frozen=True):
     """Where a tree has what it shows from."""
 
-    catalogue: Catalogue
-    objects: Objects
+    catalogue: Listings
+    objects: Attachments | ZippedObjects
     extras: tuple[Extra, ...] = ()
-    extra_files: tuple[ExtraFile, ...] = ()
+    extra_files: tuple[ItemFile, ...] = ()
     #: Whether account, tasks and captures have a STAC catalogue.
     has_catalogs: bool = False
     #: Longest wait for the versions of one scene's attachments while it is listed, in seconds.
@@ -219,7 +248,7 @@ class SceneDirectory(Directory):
             entries.append(entry)
         return entries
 
-    def _listed(self, file: ExtraFile) -> Entry:
+    def _listed(self, file: ItemFile) -> Entry:
         return Entry(file.name, ListedFile(self, file.name))
 
     async def children_beside_attachments(self) -> Sequence[Entry]:
@@ -322,7 +351,7 @@ class AttachmentFile(File):
         attachment: Attachment,
         version: Version,
         *,
-        objects: Objects,
+        objects: Attachments | ZippedObjects,
         ctime_ns: int,
     ) -> None:
         super().__init__(parent, name)

@@ -9,14 +9,16 @@ are learnt at the same time. A program that lists one scene causes no request fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from cachetools import LRUCache
 
 from satfs.model import CaptureId, Scene, SceneId
 from satfs.tree import names
-from satfs.tree.sources import Records
+
+if TYPE_CHECKING:
+    from satfs.api.record_list import RecordList
 
 #: Scenes whose sizes are learnt before they are listed, at most.
 MAX_SCENES_AHEAD: Final = 16
@@ -36,7 +38,7 @@ class SizesAhead:
         self._walks: LRUCache[CaptureId, _Walk] = LRUCache(_MAX_WALKS)
 
     def after(
-        self, capture_id: CaptureId, scenes: Records[Scene], scene_id: SceneId
+        self, capture_id: CaptureId, scenes: RecordList[Scene], scene_id: SceneId
     ) -> tuple[Scene, ...]:
         """Return the scenes that will be listed after *scene_id*, which is listed now.
 
@@ -57,7 +59,7 @@ class _Walk:
     Many sort the names that they have read. Others take them as `readdir` returned them.
     """
 
-    def __init__(self, scenes: Records[Scene]) -> None:
+    def __init__(self, scenes: RecordList[Scene]) -> None:
         self.scenes = scenes
         ids = list(scenes.ids())
         shown = [names.name_of(id) for id in ids]

@@ -25,7 +25,7 @@ from satfs.tree.tasks import TaskDirectory
 
 
 class ItemFile:
-    """An `ExtraFile`: the STAC item of each scene.
+    """The STAC item of each scene.
 
     Without *deliveries* items are made of the records alone. *has_contents*: scenes have a
     directory with the members of their zips, which assets lead to.

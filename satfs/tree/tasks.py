@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from satfs.errors import Garbled, NotThere
 from satfs.json_bytes import json_bytes
@@ -23,8 +23,10 @@ from satfs.tree.nodes import (
 )
 from satfs.tree.rendered import ListedFile, Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import TreeSources
-from satfs.tree.sources import Records
 from satfs.tree.times import time_ns
+
+if TYPE_CHECKING:
+    from satfs.api.record_list import RecordList
 
 TASK_JSON: Final = "task.json"
 CAPTURES_JSON: Final = "captures.json"
@@ -46,7 +48,7 @@ class Tasks(Directory):
         #: The entries, and the listing that they were made of. Remembered however many there are:
         #: so is the listing.
         self._entries: Sequence[Entry] = ()
-        self._listed: Records[Task] | None = None
+        self._listed: RecordList[Task] | None = None
 
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id, with a request for this one task at most."""
@@ -76,7 +78,7 @@ class Tasks(Directory):
         return self._entries
 
     def _catalog(self) -> Rendering:
-        async def tasks() -> tuple[Records[Task]]:
+        async def tasks() -> tuple[RecordList[Task]]:
             return (await self._sources.catalogue.tasks(),)
 
         return rendered_from(self, CATALOG.encode(), _catalog, tasks, self._sources.rendered)
@@ -139,10 +141,10 @@ class TaskDirectory(CaptureHolder):
         async def task_json() -> bytes:
             return sidecars.record_json(await catalogue.task(self.task_id))
 
-        async def captures() -> tuple[Records[Capture]]:
+        async def captures() -> tuple[RecordList[Capture]]:
             return (await catalogue.captures(self.task_id),)
 
-        async def task_and_captures() -> tuple[Task, Records[Capture]]:
+        async def task_and_captures() -> tuple[Task, RecordList[Capture]]:
             return await catalogue.task(self.task_id), *await captures()
 
         rendered = self._sources.rendered

@@ -36,19 +36,19 @@ class ZippedObjects:
         self._archives = archives
 
     async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
-        """See `sources.Objects.version`."""
+        """See `Attachments.version`."""
         return await self._contents.version(scene, attachment, revision)
 
     def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
-        """See `sources.Objects.learn_ahead`."""
+        """See `Attachments.learn_ahead`."""
         self._contents.learn_ahead(scene, attachment, revision)
 
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
-        """See `sources.Objects.is_held`."""
+        """See `Attachments.is_held`."""
         return await self._contents.is_held(scene, attachment, version)
 
     async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
-        """See `sources.Objects.open`."""
+        """See `Attachments.open`."""
         if attachment != DELIVERY_ZIP:
             return await self._contents.open(scene, attachment, version)
         archive = archive_of(self._archives, self._contents, scene, version)

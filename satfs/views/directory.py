@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from satfs.errors import NotThere
 from satfs.model import Task, TaskId
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, Symlink, not_there
 from satfs.tree.root import Root
-from satfs.tree.sources import Catalogue
 from satfs.tree.tasks import task_name
 from satfs.tree.times import time_ns
 from satfs.views.indexer import IndexedScene, Links, SceneIndexer
 from satfs.views.task_scenes import ScenesOfTasks, ScenesTerms
 from satfs.views.task_view import TaskViews
+
+if TYPE_CHECKING:
+    from satfs.api.listings import Listings
 
 
 class ByName(Directory):
@@ -28,7 +30,7 @@ class ByName(Directory):
 
     __slots__ = ("_catalogue",)
 
-    def __init__(self, parent: Directory, name: bytes, catalogue: Catalogue) -> None:
+    def __init__(self, parent: Directory, name: bytes, catalogue: Listings) -> None:
         super().__init__(parent, name)
         self._catalogue = catalogue
 
@@ -130,7 +132,7 @@ _INDEXED: Final = ("by-date", "by-product", "latest")
 
 
 def views_of(
-    root: Root, catalogue: Catalogue, indexer: SceneIndexer, terms: ScenesTerms
+    root: Root, catalogue: Listings, indexer: SceneIndexer, terms: ScenesTerms
 ) -> dict[bytes, Node]:
     """Return `views/`, to be added at the top of the mount that *root* is; sends no request."""
     return {DIRECTORY_NAME: Views(root, catalogue, indexer, terms)}
@@ -145,7 +147,7 @@ class Views(Directory):
     def __init__(
         self,
         root: Root,
-        catalogue: Catalogue,
+        catalogue: Listings,
         indexer: SceneIndexer,
         terms: ScenesTerms,
     ) -> None:

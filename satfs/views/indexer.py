@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -28,8 +28,10 @@ from satfs.errors import NotThere, SatfsError
 from satfs.facts.record import facts_of_record
 from satfs.model import Scene, Task
 from satfs.tree.captures import scene_name
-from satfs.tree.sources import Catalogue
 from satfs.tree.tasks import capture_name, task_name
+
+if TYPE_CHECKING:
+    from satfs.api.listings import Listings
 
 log = structlog.get_logger(__name__)
 
@@ -151,7 +153,7 @@ class SceneIndexer:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: Listings,
         path: Path | None,
         *,
         wall_clock: Callable[[], float] = time.time,

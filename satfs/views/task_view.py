@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from satfs.errors import Unreachable
 from satfs.model import TaskId
@@ -17,7 +17,6 @@ from satfs.tree.nodes import (
     not_there,
 )
 from satfs.tree.rendered import Rendering
-from satfs.tree.sources import Catalogue
 from satfs.tree.tasks import TaskDirectory, Tasks
 from satfs.tree.times import TREE_NS
 from satfs.views.footprints import footprints_of
@@ -32,6 +31,9 @@ from satfs.views.mosaic import (
 from satfs.views.qgis import FOOTPRINTS, layers_of, project_of
 from satfs.views.scene_view import SceneView
 from satfs.views.task_scenes import ScenesOfTasks, TaskScenes
+
+if TYPE_CHECKING:
+    from satfs.api.listings import Listings
 
 INDEX: Final = "index.html"
 CAPTURES: Final = "captures"
@@ -66,7 +68,7 @@ class TaskViews(Directory):
         parent: Directory,
         name: bytes,
         tasks: Tasks,
-        catalogue: Catalogue,
+        catalogue: Listings,
         scenes: ScenesOfTasks,
     ) -> None:
         super().__init__(parent, name)
@@ -103,7 +105,7 @@ class TaskView(Directory):
         parent: Directory,
         name: bytes,
         task: TaskDirectory,
-        catalogue: Catalogue,
+        catalogue: Listings,
         scenes: ScenesOfTasks,
     ) -> None:
         super().__init__(parent, name)

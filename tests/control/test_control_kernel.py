@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
+from story.shelves import (
+    FakeCatalogue,
+    FakeObjects,
+    make_capture,
+    make_scene,
+    make_task,
+    sources_of,
+)
 
 from satfs.control import kernel
 from satfs.control.kernel import KernelMemory
@@ -15,7 +22,6 @@ from satfs.control.walk import find
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import TreeSources
 
 SCENE = ("tasks", "341271", "cap-a", "scene-a")
 
@@ -27,7 +33,7 @@ class Tree:
         catalogue, objects = FakeCatalogue(), FakeObjects()
         catalogue.put(make_task(), make_capture("cap-a"), make_capture("cap-b"))
         catalogue.put_scenes("cap-a", make_scene("scene-a", "cap-a", []))
-        self.root = Root(TreeSources(catalogue, objects))
+        self.root = Root(sources_of(catalogue, objects))
         self.inodes: Inodes[Node] = Inodes(self.root, keyed_numbering(b"key"))
         self.forgotten: list[tuple[str, ...]] = []
         self.renewed: list[tuple[str, ...]] = []

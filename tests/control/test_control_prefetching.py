@@ -9,7 +9,14 @@ from typing import Any, cast
 
 import pytest
 import trio
-from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
+from story.shelves import (
+    FakeCatalogue,
+    FakeObjects,
+    make_capture,
+    make_scene,
+    make_task,
+    sources_of,
+)
 
 from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.pins import StoredObject
@@ -19,7 +26,6 @@ from satfs.control.prefetching import prefetch
 from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable
 from satfs.model import AttachmentName, SceneId, Version
 from satfs.tree.root import Root
-from satfs.tree.scenes import TreeSources
 
 SIZE = 3 * prefetching.PIECE_BYTES + 7
 ZIP = "delivery_zip"
@@ -69,7 +75,7 @@ class House:
         self.mount = MountComponents(
             mountpoint=Path("/mnt"),
             cache_dir=Path("/cache"),
-            root=Root(TreeSources(self.catalogue, self.objects)),
+            root=Root(sources_of(self.catalogue, self.objects)),
             listings=cast(Any, self.catalogue),
             contents=cast(Any, self),
             archives=cast(Any, None),

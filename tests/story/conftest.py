@@ -6,14 +6,20 @@ from collections.abc import Callable
 
 import pytest
 from story.kernel import Kernel
-from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
+from story.shelves import (
+    FakeCatalogue,
+    FakeObjects,
+    make_capture,
+    make_scene,
+    make_task,
+    sources_of,
+)
 
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import TreeSources
-from satfs.tree.sources import Extra
+from satfs.tree.scenes import Extra
 
 ZIP = bytes(range(256)) * 40
 PNG = b"\x89PNG" + bytes(100)
@@ -48,7 +54,7 @@ def mount_it(
     def mount(
         *, limits: Limits | None = None, umask: int = 0, extras: tuple[Extra, ...] = ()
     ) -> Kernel:
-        root: Node = Root(TreeSources(catalogue, objects, extras))
+        root: Node = Root(sources_of(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
         owner = Owner(1000, 100, umask)
         operations = Operations(inodes, owner=owner, limits=limits or Limits())

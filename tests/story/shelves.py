@@ -25,6 +25,7 @@ from satfs.model import (
     TaskId,
     Version,
 )
+from satfs.tree.scenes import Extra, TreeSources
 
 PREVIEW = AttachmentName("preview")
 CREATED = datetime(2026, 1, 19, 14, 3, 22, 481905, tzinfo=UTC)
@@ -236,3 +237,10 @@ class _Reader:
 def failing(*members: SatfsError | Exception) -> ExceptionGroup[Exception]:
     """Return what a nursery raises when these tasks failed in it."""
     return ExceptionGroup("nursery", list(members))
+
+
+def sources_of(
+    catalogue: FakeCatalogue, objects: FakeObjects, extras: tuple[Extra, ...] = ()
+) -> TreeSources:
+    """Return these in place of the listings and the contents of a mount."""
+    return TreeSources(catalogue, objects, extras)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from story.shelves import (
     make_capture,
     make_scene,
     make_task,
+    sources_of,
 )
 
 from satfs.archive.archive import Archives
@@ -35,7 +36,6 @@ from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import TreeSources
 
 SCENE = "scenes/scene-a"
 CONTENTS = f"{SCENE}/contents"
@@ -96,7 +96,7 @@ def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
         archives = Archives(resources(nursery, unpack_bytes=1 << 20))
         extras = contents_of_zips(view, archives, Zips(objects))  # type: ignore[arg-type]
-        root: Node = Root(TreeSources(catalogue, objects, extras))
+        root: Node = Root(sources_of(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
         operations = Operations(inodes, owner=Owner(0, 0, 0), limits=Limits())
         mounted = Mounted(Kernel(operations, inodes, monkeypatch), objects, catalogue)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+from fakes.record_lists import list_of
 from hypothesis import given
 from hypothesis import strategies as st
-from story.shelves import Listed, make_scene
 
+from satfs.api import readers
+from satfs.api.record_list import RecordList
 from satfs.model import CaptureId, Scene
 from satfs.tree.names import name_of, order_of
 from satfs.tree.sizes_ahead import MAX_SCENES, MAX_SCENES_AHEAD, WALK_S, SizesAhead
@@ -16,14 +18,14 @@ from satfs.tree.sizes_ahead import MAX_SCENES, MAX_SCENES_AHEAD, WALK_S, SizesAh
 CAPTURE = CaptureId("cap-1")
 
 
-def scenes(n_scenes: int) -> Listed[Scene]:
+def scenes(n_scenes: int) -> RecordList[Scene]:
     """Return a listing in no particular order."""
-    listed = [make_scene(f"scene-{n:04}", CAPTURE) for n in range(n_scenes)]
-    random.Random(5).shuffle(listed)
-    return Listed(listed)
+    entries = [{"scene_id": f"scene-{n:04}", "sceneset_id": CAPTURE} for n in range(n_scenes)]
+    random.Random(5).shuffle(entries)
+    return list_of(entries, readers.scene)
 
 
-def visited(listing: Listed[Scene], order: str) -> list[Scene]:
+def visited(listing: RecordList[Scene], order: str) -> list[Scene]:
     """Return the scenes as a program visits them."""
     if order == "names":
         return sorted(listing, key=lambda scene: scene.scene_id)

@@ -13,14 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyfuse3 import FUSEError
 from story.kernel import Kernel
-from story.shelves import TAKEN, FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
+from story.shelves import (
+    TAKEN,
+    FakeCatalogue,
+    FakeObjects,
+    make_capture,
+    make_scene,
+    make_task,
+    sources_of,
+)
 
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.model import Attachment, AttachmentName
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root, volume_files
-from satfs.tree.scenes import TreeSources
 from satfs.tree.thumbnails import Thumbnails, picture_of, text_chunks, thumbnail_names
 
 SCENE = "scenes/scene-a"
@@ -40,7 +47,7 @@ def shelves() -> tuple[FakeCatalogue, FakeObjects]:
 
 @pytest.fixture
 def kernel(shelves: tuple[FakeCatalogue, FakeObjects], monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    root = Root(TreeSources(*shelves, (Thumbnails(),)))
+    root = Root(sources_of(*shelves, (Thumbnails(),)))
     root.hide(volume_files(root, "satfs:coast"))
     inodes: Inodes[Node] = Inodes(root, keyed_numbering(b"account"))
     return Kernel(Operations(inodes, owner=Owner(0, 0), limits=Limits()), inodes, monkeypatch)
