@@ -74,7 +74,7 @@ class Aleph:
         retries: Retries | None = None,
     ) -> None:
         self._settings = settings
-        self._session = ApiSession(http, settings, retries=retries)
+        self._session = ApiSession(http, settings, retries)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._progress = ListingsInProgress(settings.listing_memory_bytes)
         self._is_short_reported = False

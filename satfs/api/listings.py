@@ -63,7 +63,7 @@ class Listings:
         self,
         client: Aleph,
         settings: Settings,
-        store: ListingStore | None = None,
+        store: ListingStore | None,
         *,
         wall_clock: Callable[[], float] = time.time,
         locks: NodeLocks | None = None,

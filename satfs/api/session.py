@@ -77,8 +77,7 @@ class ApiSession:
         self,
         http: Http,
         settings: Settings,
-        *,
-        retries: Retries | None = None,
+        retries: Retries | None,
     ) -> None:
         self._http = http
         self._settings = settings

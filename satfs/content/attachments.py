@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,18 +33,16 @@ class Attachments:
         sign: Sign,
         account: str,
         confirm_after_s: float,
-        wall_clock: Callable[[], float] = time.time,
-        traces: ReadTraces | None = None,
-        egress: EgressLimit | None = None,
-        locks: NodeLocks | None = None,
-        n_idle: Callable[[str], int] = lambda origin: 0,
-        may_open: Callable[[str, int], bool] = lambda origin, n_connections: False,
-        absent_s: float = 0.0,
+        egress: EgressLimit,
+        locks: NodeLocks | None,
+        n_idle: Callable[[str], int],
+        may_open: Callable[[str, int], bool],
+        absent_s: float,
     ) -> None:
         #: Traces of reads, object by object, for users.
-        self.traces = traces or ReadTraces()
+        self.traces = ReadTraces()
         #: The limit of bytes fetched in a day, and the bytes fetched so far.
-        self.egress = egress or EgressLimit()
+        self.egress = egress
         self._cache = cache
         self._dispatcher = dispatcher
         self._links = LinkCaches(sign, label_of, self.traces)
@@ -66,7 +63,6 @@ class Attachments:
             fetchers=self._fetchers,
             account=account,
             confirm_after_s=confirm_after_s,
-            wall_clock=wall_clock,
             traces=self.traces,
             egress=self.egress,
             locks=locks or NodeLocks(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -81,7 +82,6 @@ class Versions:
         fetchers: OpenFetchers,
         account: str,
         confirm_after_s: float,
-        wall_clock: Callable[[], float],
         traces: ReadTraces,
         egress: EgressLimit,
         locks: NodeLocks,
@@ -96,7 +96,7 @@ class Versions:
         self._fetchers = fetchers
         self._account = account
         self._confirm_after_s = confirm_after_s
-        self._now = wall_clock
+        self._now = time.time
         self._traces = traces
         self._egress = egress
         self._locks = locks
