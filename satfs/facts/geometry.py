@@ -6,6 +6,7 @@ compared with another one: a mount that lists directories does without.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -231,7 +232,8 @@ def _cut(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Mappin
         if not piece.is_empty and piece.length + piece.area + (unwrapped.length == 0) > 0:
             pieces.append(translate(piece, xoff=-360 * turn))
     joined = shapely.union_all(pieces)
-    found = checked_geometry(_without_tuples(mapping(_of_dimension(joined, unwrapped))))
+    # Through JSON, which has lists where shapely has tuples.
+    found = checked_geometry(json.loads(json.dumps(mapping(_of_dimension(joined, unwrapped)))))
     return geometry if found is None else found
 
 
@@ -268,11 +270,3 @@ def _polygon(rings: list[list[list[float]]]) -> list[list[list[float]]]:
     """Return the rings of one polygon, its holes inside of the first ring."""
     shell, *holes = rings
     return [shell, *(_beside(hole, shell) for hole in holes)]
-
-
-def _without_tuples(value: Json) -> Json:
-    if isinstance(value, Mapping):
-        return {key: _without_tuples(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_tuples(inner) for inner in value]
-    return value
