@@ -76,6 +76,7 @@ class Permit:
         self.holder = holder
         self.is_new = is_new
         self.is_patient = False
+        self.is_last_try = False  # its request was taken from a silent connection before
         self.scope = trio.CancelScope()
         self.began_s = trio.current_time()
         self.has_responded = False

@@ -72,6 +72,9 @@ class HostLimit:
     def __init__(self) -> None:
         #: The connections that the host lets through, or None while nothing was refused.
         self.limit: int | None = None
+        #: Whether connections were refused at the limit. Otherwise they were silent: another one
+        #: costs no refusal.
+        self.is_refusing = False
         self._n_responding = 0  # at once, the most that were seen
         self._n_refused = 0
         self._refused_at_s = float("-inf")  # the last of them
@@ -195,6 +198,7 @@ class HostLimit:
         if self.limit is None:
             self._raise_after_s = RAISE_AFTER_SILENCE_S
         if not is_silence:
+            self.is_refusing = True
             self._raise_after_s = max(self._raise_after_s, RAISE_AFTER_S)
         left = max(1, n_others + n_closing)
         self.limit = left if self.limit is None else min(self.limit, left)

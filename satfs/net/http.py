@@ -286,8 +286,10 @@ class Http:
         self, origin: str, request: httpx.Request, where: str
     ) -> tuple[httpx.Response, Permit]:
         """Return the response's head, and the permit that it came with."""
+        was_silent = False
         while True:
             permit = await self.permits.take(origin, [self.holder])
+            permit.is_last_try = was_silent
             try:
                 if request.method not in _SAFE_METHODS:
                     # It may be carried out while no response comes: it is waited for.
@@ -297,6 +299,7 @@ class Http:
                 permit.raise_if_silent()
                 raise DeadlineReached(f"{where}: no connection that responds")
             except Crowded as crowded:
+                was_silent |= permit.wait_s is not None
                 permit.end()
                 await trio.sleep(crowded.wait_s)
             except BaseException:

@@ -243,6 +243,7 @@ class Permits:
             if permit.is_new
             and permit.is_counted
             and not permit.has_responded
+            and not permit.is_last_try
             and host.is_silent(permit, now_s)
             and (host.carried_at_s > permit.began_s or host.n_idle_proven() > 0)
             and permit.is_looked_at(now_s)
@@ -360,8 +361,9 @@ class Permits:
         holders = waiter.holders
         best = holders[0]
         idle = {holder: host.n_idle(holder) for holder in holders}
-        # Names and sizes are few, and must not wait for others that hang: no steps for them.
-        may_open = (waiter.is_metadata and host.limit.limit is None) or host.has_room()
+        # Names and sizes are few, and must not wait for others that hang: no steps for them, and no
+        # limit that silence alone has shown.
+        may_open = (waiter.is_metadata and not host.limit.is_refusing) or host.has_room()
         # A new connection where the bytes are wanted is better than an old one elsewhere.
         chosen = best if sum(idle[best]) or may_open else None
         if waiter.is_moved:

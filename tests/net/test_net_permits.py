@@ -598,6 +598,40 @@ async def test_what_was_opened_ahead_and_is_silent_is_closed_with_the_limit(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_name_waits_for_no_others_that_hang(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Silence alone limits no names; a request that was silent is sent once more, and waits."""
+    holder, n_sent = FakeHolder(), 0
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_opened(0.1)
+
+        async def hang() -> None:
+            nonlocal n_sent
+            for is_last_try in (False, True, True):
+                permit = await permits.take(HOST, [holder])
+                permit.is_last_try = is_last_try
+                permit.begin()
+                n_sent += 1
+                with permit.scope:
+                    await trio.sleep_forever()
+                permit.end()
+
+        for _ in range(20):
+            nursery.start_soon(hang)
+        for _ in range(10):
+            with trio.fail_after(0.01):
+                permit = await permits.take(HOST, [holder])
+            permit.begin()
+            permit.carried()
+            await trio.sleep(1)
+            permit.carried()
+            permit.end()
+        assert permits.limit(HOST) is not None
+        assert n_sent == 40
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("n_silent", [1, 2])
 async def test_what_was_begun_behind_silent_connections_is_not_waited_for(
     autojump_clock: trio.testing.MockClock, n_silent: int
