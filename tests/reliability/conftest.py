@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reliability.stand import Stand
+from reliability.stand import QUICK_DEADLINES, Stand
 from reliability.tally import TALLY
 
 HERE = Path(__file__).parent
 MakeStand = Callable[..., Stand]
+StandFor = Callable[[frozenset[int]], Stand]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +58,26 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
     """Return a function that makes a stand: `make_stand(workers=0, origin=...)`."""
     with ExitStack() as stack:
         yield lambda **given: stack.enter_context(Stand(tmp_path, **given))
+
+
+@pytest.fixture(scope="module")
+def stand_for(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StandFor]:
+    """Return a function that returns a stand, with the module's `SETTINGS`, for many faults.
+
+    It takes the errnos in which a fault may end; the deadlines are quick where that is by one.
+    """
+    with ExitStack() as stack:
+
+        @cache
+        def stand(*, is_quick: bool) -> Stand:
+            directory = tmp_path_factory.mktemp("faults")
+            settings = request.module.SETTINGS | (QUICK_DEADLINES if is_quick else {})
+            return stack.enter_context(Stand(directory, **settings))
+
+        yield lambda errnos: stand(is_quick=errno.ETIMEDOUT in errnos)
+        assert all(stand(is_quick=each).origin.leaks == [] for each in (False, True))
 
 
 @pytest.fixture

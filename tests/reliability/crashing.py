@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reliability.stand import KIB, MIB, READ_CALL_S, Stand, Wrong
+from reliability.stand import KIB, MIB, Stand, Wrong
 
 from satfs.demo.contents import Content
 
@@ -68,7 +68,7 @@ class CrashLoop:
         stand.mount()
 
     def _end(self, readers: list[Future[None]], *, is_killed: bool = False) -> None:
-        done, waiting = wait(readers, READ_CALL_S + 30)
+        done, waiting = wait(readers, self.stand.read_call_s + 30)
         assert not waiting, "a reader was left behind by the mount's death"
         for reader in done:
             failure = reader.exception()

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     rule,
 )
 from reliability.crashing import workers_of
-from reliability.stand import KIB, MIB, Stand, Wrong
+from reliability.stand import KIB, MIB, QUICK_DEADLINES, Stand, Wrong
 
 from satfs.demo.contents import RampContent
 
@@ -71,7 +71,7 @@ class Reliability(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._directory = tempfile.TemporaryDirectory(prefix="satfs-model-")
-        self.stand = Stand(Path(self._directory.name), workers=2)
+        self.stand = Stand(Path(self._directory.name), workers=2, **QUICK_DEADLINES)
         self.scenes: list[ModelScene] = []
         self.handles: list[Handle] = []
         self.is_api_up = True

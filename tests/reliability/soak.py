@@ -33,7 +33,7 @@ from reliability.loading import (
 )
 from reliability.measuring import Usage, usage_of
 from reliability.model import Reliability
-from reliability.stand import KIB, MIB, Stand
+from reliability.stand import KIB, MIB, QUICK_DEADLINES, Stand
 from reliability.tally import TALLY
 
 from satfs.demo.server import DemoOrigin
@@ -247,9 +247,10 @@ def main() -> int:
             vars(steady(stand, STEADY_SHARE * seconds, report, dice))
         ),
         workers=2,
+        **QUICK_DEADLINES,
     )
     say("2,000 cancelled reads")
-    fresh(lambda stand: cancelled(stand, report), workers=2)
+    fresh(lambda stand: cancelled(stand, report), workers=2, **QUICK_DEADLINES)
     say("loads")
     fresh(lambda stand: loads(stand, report), workers=2, read_deadline_s=60)
     fresh(

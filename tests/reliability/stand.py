@@ -37,15 +37,15 @@ T = TypeVar("T")
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-#: Small times, so that the suite waits little; each a hundredfold of what loopback needs.
-METADATA_S: Final = 1.5
-READ_S: Final = 2.0
-PROGRESS_S: Final = 0.5
-QUICK: Final[Mapping[str, str]] = {
+#: Deadlines for tests in which calls end at them: small, so that the suite waits little. On a busy
+#: machine calls that end otherwise may take as long.
+QUICK_DEADLINES: Final[Mapping[str, Any]] = {"metadata_deadline_s": 1.5, "read_deadline_s": 2.0}
+#: Other times are small, too; each a hundredfold of what loopback needs.
+SETTINGS: Final[Mapping[str, str]] = {
     "SATFS_CONNECT_TIMEOUT_S": "1",
-    "SATFS_PROGRESS_TIMEOUT_S": str(PROGRESS_S),
-    "SATFS_METADATA_DEADLINE_S": str(METADATA_S),
-    "SATFS_READ_DEADLINE_S": str(READ_S),
+    "SATFS_PROGRESS_TIMEOUT_S": "0.5",
+    "SATFS_METADATA_DEADLINE_S": "8",
+    "SATFS_READ_DEADLINE_S": "10",
     "SATFS_LISTING_TTL_S": "0.5",
     "SATFS_NEGATIVE_TTL_S": "0.2",
     "SATFS_ENTRY_TIMEOUT_S": "0.2",
@@ -55,13 +55,8 @@ QUICK: Final[Mapping[str, str]] = {
 }
 #: Time that a busy machine may add to a deadline, in seconds: some threads wait for a core.
 SLACK_S: Final = 1.0
-#: The kernel requests again, once and for a single page, what its read-ahead did not get
-#: (filemap_read → read_folio): a read(2) that fails by silence takes two deadlines at most.
-READ_CALL_S: Final = 2 * READ_S + SLACK_S
-#: open(2) and stat(2) look up each name of a path: two below `scenes/`, and the file is opened.
-PATH_CALL_S: Final = 4 * METADATA_S + SLACK_S
 #: Time after which everything works again when it is mended: the probe of a host that was away
-#: comes every 2 s, and what was remembered about an absence is short (see QUICK).
+#: comes every 2 s, and what was remembered about an absence is short (see SETTINGS).
 RECOVERY_S: Final = 10.0
 #: Limit of a call on something that is known, or known to be away: it waits for no network.
 AT_ONCE_S: Final = 1.0
@@ -150,11 +145,18 @@ class Stand:
         self.root = directory / "mnt"
         self.cache_dir = directory / "cache"
         self.settings = {
-            **QUICK,
+            **SETTINGS,
             "SATFS_CACHE_DIR": str(self.cache_dir),
             **{f"SATFS_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.mounts: list[RealMount] = []
+        #: Limit of read(2). The kernel requests again, once and for a single page, what its
+        #: read-ahead did not get (filemap_read → read_folio): a read that fails by silence takes
+        #: two deadlines at most.
+        self.read_call_s = 2 * float(self.settings["SATFS_READ_DEADLINE_S"]) + SLACK_S
+        #: Limit of open(2) and stat(2), which look up each name of a path: two below `scenes/`, and
+        #: the file is opened.
+        self.path_call_s = 4 * float(self.settings["SATFS_METADATA_DEADLINE_S"]) + SLACK_S
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -264,18 +266,18 @@ class Stand:
 
     # -- calls -----------------------------------------------------------------------------------
 
-    def stat(self, path: Path, limit_s: float = PATH_CALL_S) -> os.stat_result:
+    def stat(self, path: Path, limit_s: float | None = None) -> os.stat_result:
         """Return the attributes of *path*."""
-        return self.calls.make(f"stat {path.name}", limit_s, os.stat, path)
+        return self.calls.make(f"stat {path.name}", limit_s or self.path_call_s, os.stat, path)
 
-    def list(self, path: Path, limit_s: float = PATH_CALL_S) -> list[str]:
+    def list(self, path: Path, limit_s: float | None = None) -> list[str]:
         """Return the names in a directory."""
-        return self.calls.make(f"ls {path.name}", limit_s, os.listdir, path)
+        return self.calls.make(f"ls {path.name}", limit_s or self.path_call_s, os.listdir, path)
 
-    def open(self, scene_id: str, limit_s: float = PATH_CALL_S) -> int:
+    def open(self, scene_id: str) -> int:
         """Open a scene's zip, and return the descriptor."""
         name = f"open {scene_id}"
-        return self.calls.make(name, limit_s, os.open, self.path(scene_id), os.O_RDONLY)
+        return self.calls.make(name, self.path_call_s, os.open, self.path(scene_id), os.O_RDONLY)
 
     @contextlib.contextmanager
     def opened(self, scene_id: str) -> Iterator[int]:
@@ -288,12 +290,11 @@ class Stand:
                 os.close(descriptor)
 
     def pread(
-        self, descriptor: int, start: int, n_bytes: int, limit_s: float = READ_CALL_S
+        self, descriptor: int, start: int, n_bytes: int, limit_s: float | None = None
     ) -> bytes:
         """Read at a place, by one system call."""
-        return self.calls.make(
-            f"read {start}+{n_bytes}", limit_s, os.pread, descriptor, n_bytes, start
-        )
+        name, limit_s = f"read {start}+{n_bytes}", limit_s or self.read_call_s
+        return self.calls.make(name, limit_s, os.pread, descriptor, n_bytes, start)
 
     def read_at(self, scene_id: str, start: int, n_bytes: int) -> bytes:
         """Open, read once, close."""
@@ -301,7 +302,7 @@ class Stand:
             return self.pread(descriptor, start, n_bytes)
 
     def compare(self, descriptor: int, content: Content, start: int = 0, stop: int | None = None,
-                *, piece_bytes: int = 256 * KIB, limit_s: float = READ_CALL_S) -> None:  # fmt: skip
+                *, limit_s: float | None = None) -> None:  # fmt: skip
         """Read [start, stop) in pieces, and compare each with what it must be.
 
         Raises:
@@ -311,7 +312,7 @@ class Stand:
         end = content.size_bytes if stop is None else min(stop, content.size_bytes)
         at = start
         while at < end:
-            wanted = min(piece_bytes, end - at)
+            wanted = min(256 * KIB, end - at)
             at += self.check(self.pread(descriptor, at, wanted, limit_s), content, at, wanted)
 
     def check(self, got: bytes, content: Content, start: int, n_bytes: int) -> int:

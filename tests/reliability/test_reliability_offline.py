@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from mounted.mounting import MountFailed
 from reliability.conftest import MakeStand
-from reliability.stand import AT_ONCE_S, KIB, MIB, PATH_CALL_S, Stand, refused
+from reliability.stand import AT_ONCE_S, KIB, MIB, QUICK_DEADLINES, Stand, refused
 
 STALE = "listing is served stale"
 FAILS = (errno.EIO, errno.ETIMEDOUT)
+#: Items and views are made of what zips hold: a walk that looks at them fetches parts of both.
+WITHOUT_LOOKS = {"contents": "off", "stac": "off", "views": "off"}
 
 
 def walk(root: Path) -> dict[str, int]:
@@ -47,8 +49,7 @@ def test_a_mount_that_loses_its_network_at_once_shows_the_tasks(make_stand: Make
 
 def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeStand) -> None:
     """Listed stays listed, cached stays readable, missing fails fast, recovery takes seconds."""
-    # Items and views are made of what zips hold: a walk that looks at them fetches parts of both.
-    stand = make_stand(workers=2, contents="off", stac="off", views="off")
+    stand = make_stand(workers=2, **WITHOUT_LOOKS, **QUICK_DEADLINES)
     cached, other = stand.publish(3 * MIB), stand.publish(3 * MIB)
     content = stand.content(cached)
     known = walk_twice(stand)
@@ -59,7 +60,7 @@ def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeS
         time.sleep(0.7)  # no listing may be believed any more, and the kernel knows no name
         with refused(*FAILS):
             stand.pread(unread, MIB, KIB)  # the beginning may be cached: it comes beside the size
-        assert stand.calls.make("walk", 5 * PATH_CALL_S, walk, stand.root) == known
+        assert stand.calls.make("walk", 5 * stand.path_call_s, walk, stand.root) == known
         with stand.opened(cached) as descriptor:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             stand.compare(descriptor, content)
@@ -83,7 +84,7 @@ def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeS
 
 def test_while_the_api_sends_garbage_what_is_listed_stays(make_stand: MakeStand) -> None:
     """For any time: logged once as stale, and renewed when the responses make sense again."""
-    stand = make_stand(workers=0, contents="off")
+    stand = make_stand(workers=0, contents="off", **QUICK_DEADLINES)
     scene, tasks = stand.publish(KIB), stand.root / "tasks"
 
     def look() -> list[list[str]]:
@@ -119,7 +120,7 @@ def _must_differ(now: object, before: object) -> None:
 
 def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeStand) -> None:
     """`--offline`: tree, sizes and cached bytes of an earlier mount, without any request."""
-    stand = make_stand(workers=0, contents="off", stac="off", views="off")
+    stand = make_stand(workers=0, **WITHOUT_LOOKS, **QUICK_DEADLINES)
     cached, other = stand.publish(3 * MIB), stand.publish(3 * MIB)
     content = stand.content(cached)
     with stand.opened(cached) as descriptor:

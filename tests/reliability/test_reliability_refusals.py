@@ -11,9 +11,6 @@ from reliability.stand import AT_ONCE_S, KIB, MIB, Stand, refused
 
 from satfs.demo.api import PageLimits
 
-#: Long enough for what passes within two seconds.
-PATIENT = {"metadata_deadline_s": 8, "read_deadline_s": 10}
-
 
 def walk(stand: Stand, limit_s: float = 5.0) -> None:
     """List everything down to the scenes, and look at each."""
@@ -26,7 +23,7 @@ def walk(stand: Stand, limit_s: float = 5.0) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_token_that_is_not_valid_yet_is_tried_again(make_stand: MakeStand, status: int) -> None:
     """The issuer's clock is ahead: at a renewal in mid walk no name is refused, with one token."""
-    stand = make_stand(workers=0, **PATIENT)
+    stand = make_stand(workers=0)
     stand.publish(MIB)
     walk(stand)
     stand.origin.faults.add("token-not-yet-valid", "token", seconds=0.7, status=status)
@@ -39,7 +36,7 @@ def test_a_token_that_is_not_valid_yet_is_tried_again(make_stand: MakeStand, sta
 
 def test_a_mount_begins_with_a_token_that_is_not_valid_yet(make_stand: MakeStand) -> None:
     """The log has nothing about client id and secret, which are right."""
-    stand = make_stand(workers=0, **PATIENT)
+    stand = make_stand(workers=0)
     stand.publish(MIB)
     stand.origin.faults.add("token-not-yet-valid", "token", seconds=1.0)
     n_before = len(stand.origin.office.given_out)
@@ -55,7 +52,7 @@ def test_a_link_that_is_not_valid_yet_is_tried_again(
     make_stand: MakeStand, workers: int, code: str
 ) -> None:
     """The signer's clock is ahead: sizes and bytes are right, soon."""
-    stand = make_stand(workers=workers, **PATIENT)
+    stand = make_stand(workers=workers)
     scene = stand.publish(3 * MIB)
     stand.origin.faults.add("link-not-yet-valid", "sign", seconds=0.7, code=code)
     with stand.opened(scene) as file:
@@ -66,7 +63,7 @@ def test_a_link_that_is_not_valid_yet_is_tried_again(
 
 def test_a_moment_of_401_is_not_seen(make_stand: MakeStand) -> None:
     """However many 401 there are to a token that was good a moment ago."""
-    stand = make_stand(workers=0, **PATIENT)
+    stand = make_stand(workers=0)
     scene = stand.publish(3 * MIB)
     with stand.opened(scene) as file:
         stand.compare(file, stand.content(scene), stop=MIB)
@@ -85,7 +82,7 @@ def test_a_dead_link_that_is_handed_out_again_is_survived(
     make_stand: MakeStand, workers: int
 ) -> None:
     """An API that keeps links longer than they live: the bytes come once it has another."""
-    stand = make_stand(workers=workers, **PATIENT)
+    stand = make_stand(workers=workers)
     scene = stand.publish(3 * MIB)
     with stand.opened(scene) as file:
         stand.compare(file, stand.content(scene), stop=64 * KIB)
@@ -96,7 +93,7 @@ def test_a_dead_link_that_is_handed_out_again_is_survived(
 
 def test_what_is_listed_never_depends_on_a_refusal(make_stand: MakeStand) -> None:
     """A token that is refused for good after it was accepted: what is known comes soon."""
-    stand = make_stand(workers=0, **PATIENT)
+    stand = make_stand(workers=0)
     scene = stand.publish(MIB)
     walk(stand)
     stand.list(stand.root / "scenes" / scene)
@@ -117,7 +114,7 @@ def test_a_token_that_is_not_valid_yet_between_two_pages(
     make_stand: MakeStand, n_pages: int
 ) -> None:
     """A listing of several pages is whole, though its token was renewed in the middle of it."""
-    stand = make_stand(workers=0, page_limit=10, **PATIENT)
+    stand = make_stand(workers=0, page_limit=10)
     stand.origin.api.limits = PageLimits(10, 10)
     for _ in range(10 * n_pages):
         stand.publish(1)

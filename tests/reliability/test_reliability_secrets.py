@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from reliability.conftest import MakeStand
-from reliability.stand import KIB, MIB, READ_CALL_S, Stand, refused
+from reliability.stand import KIB, MIB, Stand, refused
 
 #: Parameters in the query of each signed link.
 SIGNATURES = (b"X-Amz-Signature", b"X-Amz-Credential", b"X-Amz-Security-Token", b"AKIADEMO")
@@ -199,11 +199,11 @@ def test_a_crash_leaves_no_secret(make_stand: MakeStand) -> None:
     scene = stand.publish(16 * MIB)
     try:
         with stand.opened(scene) as descriptor, stand.origin_breaks("stall", "object", at_byte=0):
-            call = stand.calls.start("read", READ_CALL_S, os.pread, descriptor, 8 * MIB, 0)
+            call = stand.calls.start("read", stand.read_call_s, os.pread, descriptor, 8 * MIB, 0)
             time.sleep(0.3)
             satfs.end(signal.SIGABRT)
             with refused(errno.ENOTCONN, errno.ECONNABORTED, errno.EIO):
-                stand.calls.end("read", READ_CALL_S, call)
+                stand.calls.end("read", stand.read_call_s, call)
     finally:
         satfs.end(signal.SIGKILL)
     subprocess.run(["umount", "-l", str(stand.root)], check=True)

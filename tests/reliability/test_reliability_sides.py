@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 from reliability.conftest import MakeStand
-from reliability.stand import AT_ONCE_S, KIB, MIB, PATH_CALL_S, RECOVERY_S, Stand, refused
+from reliability.stand import AT_ONCE_S, KIB, MIB, QUICK_DEADLINES, RECOVERY_S, Stand, refused
 
 from satfs.demo.api import PageLimits
 from satfs.demo.catalogue import Catalogue, make_task
@@ -124,9 +124,9 @@ def test_what_is_listed_and_read_survives_the_api(stand: Stand) -> None:
         assert sorted(stand.list(stand.root / "tasks" / "1")) == sorted(listed)
 
 
-@pytest.mark.parametrize("stand", [2], indirect=True, ids=["by workers"])
-def test_what_is_listed_survives_the_store(stand: Stand) -> None:
+def test_what_is_listed_survives_the_store(make_stand: MakeStand) -> None:
     """Store down, API alive: everything is listed, sizes included, and reads fail soon."""
+    stand = make_stand(workers=2, **QUICK_DEADLINES)
     scene = stand.publish(8 * MIB)
     size = stand.stat(stand.path(scene)).st_size
     with stand.opened(scene) as descriptor:
@@ -226,9 +226,9 @@ def _reads_as(stand: Stand, scene: str, content: RampContent) -> None:
 
 def test_a_path_that_must_be_asked_for_is_answered_in_time(make_stand: MakeStand) -> None:
     """An API without any response: each look-up takes its deadline at most, then no time."""
-    stand = make_stand(workers=0)
+    stand = make_stand(workers=0, **QUICK_DEADLINES)
     stand.origin.faults.add("hang", "api")
     with refused(*FAILS):
-        stand.stat(stand.root / "scenes" / "nobody-knows", PATH_CALL_S)
+        stand.stat(stand.root / "scenes" / "nobody-knows")
     with refused(*FAILS):
         stand.stat(stand.root / "scenes" / "nobody-knows-either", AT_ONCE_S)

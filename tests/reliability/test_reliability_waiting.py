@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from reliability.conftest import MakeStand
-from reliability.stand import AT_ONCE_S, KIB, MIB, READ_CALL_S, SLACK_S, Stand
+from reliability.stand import AT_ONCE_S, KIB, MIB, QUICK_DEADLINES, SLACK_S, Stand
 
 from satfs.demo.catalogue import make_task
 
@@ -57,9 +57,9 @@ def test_metadata_is_answered_while_a_hundred_and_fifty_reads_wait(make_stand: M
 
 def test_every_one_of_many_reads_is_answered_in_time(make_stand: MakeStand) -> None:
     """A hundred and fifty readers of a store that hangs: each fails by its deadline."""
-    stand = make_stand(workers=2)
-    started = [stand.calls.start("blocked read", READ_CALL_S, read) for read in block(stand)]
-    done, waiting = wait(started, READ_CALL_S + SLACK_S)
+    stand = make_stand(workers=2, **QUICK_DEADLINES)
+    started = [stand.calls.start("blocked read", stand.read_call_s, read) for read in block(stand)]
+    done, waiting = wait(started, stand.read_call_s + SLACK_S)
     assert not waiting
     assert {call.exception().errno for call in done} <= {errno.EIO, errno.ETIMEDOUT}  # type: ignore[union-attr]
     stand.settle()
@@ -84,7 +84,7 @@ def test_an_episode_is_one_line_in_the_log(make_stand: MakeStand) -> None:
 @pytest.mark.parametrize("endpoint", ["captures", "object"])
 def test_one_that_hangs_costs_a_walk_one_error(make_stand: MakeStand, endpoint: str) -> None:
     """`find` and `cp -r` send one request after the other: none proves the host's health."""
-    stand = make_stand(workers=0)
+    stand = make_stand(workers=0, **QUICK_DEADLINES)
     tasks = range(101, 109)
     for task_id in tasks:
         stand.origin.catalogue.add_task(make_task(task_id))
