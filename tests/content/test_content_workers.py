@@ -461,20 +461,27 @@ async def test_nobody_waits_for_a_worker_to_start(
             assert origin.bytes_sent() <= CONTENT.size_bytes + MIB
 
 
+GROW_AFTER_BYTES = 16 * MIB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("is_saturated", [True, False])
 async def test_another_worker_comes_with_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_saturated: bool
 ) -> None:
     """One moves short transfers alone; a long one gets another, where a processor is the limit."""
-    monkeypatch.setattr(worker_processes, "GROW_AFTER_BYTES", 16 * MIB)
+    monkeypatch.setattr(worker_processes, "GROW_AFTER_BYTES", GROW_AFTER_BYTES)
     monkeypatch.setattr(worker_process, "LOOK_S", 0.0)
     monkeypatch.setattr(worker_process, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
     with origin_of(bytes_per_s=60e6) as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
-            seen: list[tuple[int, int]] = []
-            await read_all(contents, lambda at: seen.append((at, bulk.statistics()["workers"])))
-            assert max(n for at, n in seen if at < 4 * MIB) == 1
+            seen: list[tuple[int, int]] = []  # bytes that were moved before, and workers
+
+            def look(at: int) -> None:
+                seen.append((bulk._workers._n_moved_bytes, len(bulk._workers)))
+
+            await read_all(contents, look)
+            assert {n for n_moved, n in seen if n_moved < GROW_AFTER_BYTES} == {1}
             if is_saturated:
                 await eventually(lambda: bulk.statistics()["workers"] == 2)
             else:
