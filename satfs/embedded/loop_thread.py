@@ -92,7 +92,7 @@ class TreeThread:
 
         def begin() -> None:
             if self._has_ended:
-                future.set_exception(Ended())
+                _complete(future, failure=Ended())
                 return
             self._nursery.start_soon(self._work, future, work)
 
@@ -183,7 +183,8 @@ def _complete(
 
 # -- one for each set of settings ----------------------------------------------------------------
 
-_lock = threading.Lock()
+#: Held by a thread that may collect garbage meanwhile, in which `release` is called as a finaliser.
+_lock = threading.RLock()
 _threads: dict[Settings, TreeThread] = {}
 #: Objects of the parent in a forked process: held for good, so that none is closed (see above).
 _inherited: list[object] = []
@@ -220,7 +221,7 @@ def release(thread: TreeThread, *, is_waiting: bool = False) -> None:
 def _begin_afresh() -> None:
     """Forget, in the child of a fork, what belongs to its parent."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if not _threads:
         return
     for thread in _threads.values():

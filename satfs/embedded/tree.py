@@ -104,15 +104,14 @@ class PathTree:
             return [self._info(node, path)]
         entries = await self._in_time(node.children(), path)
         found: list[NodeInfo] = []
-        until_s = trio.current_time() + self._entry_timeout_s
         for number, entry in enumerate(entries, start=1):
             name = entry.name.decode("utf-8", "backslashreplace")
             child_path = f"{path}/{name}" if path else name
             child = entry.target
             if isinstance(child, SatfsError):
                 child = Unresolved(node, entry.name, child)
-            elif child.is_name_cacheable:
-                self._known[child_path] = (child, until_s)
+            else:
+                self._remember(child_path, child)
             found.append(self._info(child, child_path))
             if number % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
@@ -133,24 +132,33 @@ class PathTree:
 
     async def _node(self, path: str, n_links: int = 0) -> Node:
         """Return the node that *path* leads to; a symbolic link at its end is followed."""
+        known, names = path, []
+        while known and not self._is_remembered(known):
+            known, _, name = known.rpartition("/")
+            names.append(name)
+        node: Node = self._known[known][0] if known else self._root
+        while names:
+            parent, name = node, names.pop()
+            known = f"{known}/{name}" if known else name
+            if not isinstance(parent, Directory):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            node = await parent.lookup(name.encode("utf-8", "surrogateescape"))
+            if isinstance(node, Symlink):
+                if n_links >= _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                target = node.target.decode("utf-8", "surrogateescape")
+                node = await self._node(joined("/".join(parent.path), target), n_links + 1)
+            else:
+                self._remember(known, node)
+        return node
+
+    def _remember(self, path: str, node: Node) -> None:
+        if node.is_name_cacheable and not isinstance(node, Symlink):  # which is to be followed
+            self._known[path] = (node, trio.current_time() + self._entry_timeout_s)
+
+    def _is_remembered(self, path: str) -> bool:
         known = self._known.get(path)
-        if known is not None and trio.current_time() < known[1]:
-            return known[0]
-        if not path:
-            return self._root
-        parent_path, _, name = path.rpartition("/")
-        parent = await self._node(parent_path, n_links)
-        if not isinstance(parent, Directory):
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        found = await parent.lookup(name.encode("utf-8", "surrogateescape"))
-        if isinstance(found, Symlink):
-            if n_links >= _MAX_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            target = joined(parent_path, found.target.decode("utf-8", "surrogateescape"))
-            return await self._node(target, n_links + 1)
-        if found.is_name_cacheable:
-            self._known[path] = (found, trio.current_time() + self._entry_timeout_s)
-        return found
+        return known is not None and trio.current_time() < known[1]
 
     def _info(self, node: Node, path: str) -> NodeInfo:
         attributes = node.attributes()
@@ -198,16 +206,10 @@ class PathTree:
                 return OpenedFile(self._info(node, path), await node.open())
             except Changed:
                 # The kernel walks the path again after ESTALE from open(2); so do we.
-                self._forget_below(path)
+                self.forget()
                 if is_last:
                     raise
         raise NotThere(path)
-
-    def _forget_below(self, path: str) -> None:
-        """Look *path* up again, and the directories that lead to it."""
-        while path:
-            self._known.pop(path, None)
-            path = path.rpartition("/")[0]
 
     async def read_into(self, opened: OpenedFile, start: int, buffer: memoryview) -> int:
         """Fill *buffer* with bytes from *start* on; return how many: fewer only at the end.
@@ -254,7 +256,7 @@ class PathTree:
         """
         results = await self._read_once(path, bounds)
         if any(isinstance(each, Changed) for each in results):
-            self._forget_below(path)
+            self.forget()
             results = await self._read_once(path, bounds)
         return results
 

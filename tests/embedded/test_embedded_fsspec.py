@@ -214,6 +214,26 @@ def test_a_link_stays_inside_the_tree(directory: str, target: str, leads_to: str
     assert joined(directory, target) == leads_to
 
 
+def test_a_link_that_was_listed_leads_on(start_origin: StartOrigin, open_fs: OpenFs) -> None:
+    start_origin(ramp_catalogue())
+    fs = open_fs()
+    (task,) = fs.ls("views/task")
+    links = {each["name"]: each for each in fs.ls(task["name"]) if each["type"] == "link"}
+    (link,) = (name for name, each in links.items() if each["destination"] == "../../../tasks/1")
+    assert fs.info(link)["type"] == "directory"
+    assert [each.rpartition("/")[2] for each in fs.ls(link, detail=False)] == [
+        each.rpartition("/")[2] for each in fs.ls("tasks/1", detail=False)
+    ]
+
+
+def test_a_path_of_thousands_of_names_is_not_there(
+    start_origin: StartOrigin, open_fs: OpenFs
+) -> None:
+    start_origin(ramp_catalogue())
+    with pytest.raises(FileNotFoundError):
+        open_fs().info("tasks/" + "a/" * 2000)
+
+
 # -- bytes ---------------------------------------------------------------------------------------
 
 
