@@ -144,7 +144,8 @@ def _satfs_before(
     origin: Origin, point: Path, cache: Path, stored: StoredObject
 ) -> tuple[list[str], dict[str, str]]:
     words, environment = _satfs(origin, point, cache, stored)
-    return words, {**environment, "PYTHONPATH": os.environ[BEFORE]}
+    # -P: `-m` would take what the working directory has before it, which is the present commit.
+    return [words[0], "-P", *words[1:]], {**environment, "PYTHONPATH": os.environ[BEFORE]}
 
 
 def _rclone(*tuning: str) -> Command:

@@ -85,7 +85,7 @@ WORKLOADS = {
         ),
         Workload(
             "first-byte", "time to the first byte", first_byte, ("tls", "wan", "far"),
-            ("satfs", "rclone", "rclone-streams", "s3fs", "httpdirfs"), ("a",),
+            ("satfs", SATFS_BEFORE.name, "rclone", "rclone-streams", "s3fs", "httpdirfs"), ("a",),
             dict.fromkeys(EVERYWHERE, ("1",)),
         ),
         Workload(
@@ -100,7 +100,7 @@ WORKLOADS = {
         ),
         Workload(
             "two-files", "two sequential readers of two files", two_files, ("tls", "wan", "far"),
-            ("satfs", "rclone-streams", "rclone-cached", "s3fs"), ("a", "b"),
+            ("satfs", SATFS_BEFORE.name, "rclone-streams", "rclone-cached", "s3fs"), ("a", "b"),
         ),
         Workload(
             "eight-readers", "eight sequential readers of one file", eight_readers,
@@ -128,7 +128,7 @@ WORKLOADS = {
         ),
         Workload(
             "interactivity", "`stat` and lookup during a bulk read", interactivity, ("tls", "wan"),
-            ("satfs",), ("a",),
+            ("satfs", SATFS_BEFORE.name), ("a",),
         ),
         Workload(
             "window", "windows, chips and points of a GeoTIFF in the zip", window, ("wan", "far"),
