@@ -210,31 +210,57 @@ def _closed_over_pole(ring: list[list[float]]) -> list[list[float]]:
     return [*ring, [last[0], pole, *last[2:]], [first[0], pole, *first[2:]], first]
 
 
-def _beside(hole: list[list[float]], shell: list[list[float]]) -> list[list[float]]:
-    """Return an unwrapped *hole* by whole turns nearest to its *shell*, which holds it."""
-    (west, _, east, _), (left, _, right, _) = _box(shell), _box(hole)
-    turns = round((west + east - left - right) / 720)
-    return [[position[0] + 360 * turns, *position[1:]] for position in hole] if turns else hole
-
-
 def _cut(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Mapping[str, Json]:
+    """Return *geometry*, whose unwrapped lines are *lines*, cut at the antimeridian."""
+    import shapely
+    from shapely.geometry import mapping
+
+    rest = iter(lines)
+    match geometry["type"]:
+        case "Point" | "MultiPoint":
+            cut = [_between_antimeridians("MultiPoint", [line[0] for line in lines])]
+        case "LineString" | "MultiLineString":
+            cut = [_between_antimeridians("MultiLineString", lines)]
+        case kind:
+            polygons = geometry["coordinates"]
+            cut = [
+                # Each ring is cut by itself: a hole need not be unwrapped beside its shell.
+                _without_holes([_between_antimeridians("Polygon", [next(rest)]) for _ in rings])
+                for rings in ([polygons] if kind == "Polygon" else polygons)
+            ]
+    # Through JSON, which has lists where shapely has tuples.
+    found = checked_geometry(json.loads(json.dumps(mapping(shapely.union_all(cut)))))
+    return geometry if found is None else found
+
+
+def _between_antimeridians(kind: str, coordinates: Json) -> BaseGeometry:
+    """Return unwrapped *coordinates* as a shape in longitudes of -180 to 180."""
     import shapely
     from shapely.affinity import translate
-    from shapely.geometry import box, mapping, shape
+    from shapely.geometry import box, shape
 
-    unwrapped = shape({"type": geometry["type"], "coordinates": _nested(geometry, lines)})
+    unwrapped = shape({"type": kind, "coordinates": coordinates})
     if not unwrapped.is_valid:
         unwrapped = shapely.make_valid(unwrapped)
     pieces = []
-    for turn in (-1, 0, 1):
+    west, _, east, _ = unwrapped.bounds
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360) + 1):
         world = box(-180 + 360 * turn, -90, 180 + 360 * turn, 90)
         piece = unwrapped.intersection(world)
         if not piece.is_empty and piece.length + piece.area + (unwrapped.length == 0) > 0:
             pieces.append(translate(piece, xoff=-360 * turn))
-    joined = shapely.union_all(pieces)
-    # Through JSON, which has lists where shapely has tuples.
-    found = checked_geometry(json.loads(json.dumps(mapping(_of_dimension(joined, unwrapped)))))
-    return geometry if found is None else found
+    return _of_dimension(shapely.union_all(pieces), unwrapped)
+
+
+def _without_holes(rings: list[BaseGeometry]) -> BaseGeometry:
+    """Return the first of some areas without the others."""
+    import shapely
+
+    shell, *holes = rings
+    if not holes:
+        return shell
+    hole = shapely.union_all(holes)
+    return _of_dimension(shapely.difference(shell, hole, grid_size=_ROUNDING_DEGREES), shell)
 
 
 def _of_dimension(joined: BaseGeometry, like: BaseGeometry) -> BaseGeometry:
@@ -246,27 +272,3 @@ def _of_dimension(joined: BaseGeometry, like: BaseGeometry) -> BaseGeometry:
     wanted = shapely.get_dimensions(like)
     parts = [part for part in joined.geoms if shapely.get_dimensions(part) == wanted]
     return shapely.union_all(parts)
-
-
-def _nested(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Json:
-    """Return *lines* nested as the coordinates of *geometry* are."""
-    match geometry["type"]:
-        case "Point":
-            return lines[0][0]
-        case "MultiPoint":
-            return [line[0] for line in lines]
-        case "LineString":
-            return lines[0]
-        case "MultiLineString":
-            return lines
-        case "Polygon":
-            return _polygon(lines)
-        case _:
-            rest = iter(lines)
-            return [_polygon([next(rest) for _ in rings]) for rings in geometry["coordinates"]]
-
-
-def _polygon(rings: list[list[list[float]]]) -> list[list[list[float]]]:
-    """Return the rings of one polygon, its holes inside of the first ring."""
-    shell, *holes = rings
-    return [shell, *(_beside(hole, shell) for hole in holes)]

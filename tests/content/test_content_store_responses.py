@@ -291,6 +291,14 @@ def test_a_part_is_not_the_whole() -> None:
     assert classify_tail(200, told) == (version_of(told, 5_000_000), 4_934_464, 65_536)
 
 
+def test_a_tail_that_is_longer_than_it_states_is_not_believed() -> None:
+    """One of both is wrong: the bytes would be kept in a wrong place, or the last one be lost."""
+    told = {"content-length": "65536", "content-range": "bytes 4934465-4999999/5000000"}
+    found = classify_tail(206, told)
+    assert isinstance(found, ResponseClass)
+    assert found.kind is ResponseKind.GARBLED
+
+
 def test_a_whole_body_is_skipped_only_so_far() -> None:
     far = ByteRange(MAX_SKIPPED_BYTES + 1, MAX_SKIPPED_BYTES + 2)
     big = Version('"abc"', 10**9)

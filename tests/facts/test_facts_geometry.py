@@ -114,6 +114,30 @@ def test_around_a_pole_the_pole_is_inside(
         assert bbox_of(checked) == pytest.approx((-180, south, 180, north))
 
 
+@given(
+    st.floats(60, 74), st.floats(75, 89), st.floats(-180, 180), st.floats(-540, 540),
+    st.sampled_from([1, -1]), st.sampled_from([1, -1]),
+)  # fmt: skip
+def test_a_hole_around_a_pole_is_a_hole(
+    outer: float, inner: float, start: float, start_of_hole: float, hemisphere: int, direction: int
+) -> None:
+    """Wherever its ring begins: what is left is a band around the pole."""
+    rings = [
+        [[(start + 72.0 * n + 180) % 360 - 180, hemisphere * outer] for n in range(6)],
+        [
+            [(start_of_hole + direction * 72.0 * n + 180) % 360 - 180, hemisphere * inner]
+            for n in range(6)
+        ],
+    ]
+    checked = checked_geometry({"type": "Polygon", "coordinates": rings})
+    assert checked is not None
+    found = shape_of(checked)
+    assert found.area == pytest.approx(360 * (inner - outer))
+    assert not found.contains(Point(17, hemisphere * 89.9))
+    south, north = sorted((hemisphere * outer, hemisphere * inner))
+    assert bbox_of(checked) == pytest.approx((-180, south, 180, north))
+
+
 def test_a_ring_that_is_open_is_closed() -> None:
     """Some programs leave the last corner out."""
     square = _square(0, 0, 1, 1)

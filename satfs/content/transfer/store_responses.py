@@ -335,6 +335,8 @@ def classify_tail(
             return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         if not _is_label_alone(headers, length, last + 1 - first, total):
             return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
+        if length is not None and length > last + 1 - first:
+            return ResponseClass(ResponseKind.GARBLED, "Content-Length")
         return version_of(headers, total), first, last + 1 - first
     if encodings_of(headers):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
