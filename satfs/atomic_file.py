@@ -49,6 +49,25 @@ def for_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def mode_for_all(path: Path) -> int:
+    """Return the permissions of the file at *path*, or those that the umask gives to a new one."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def draft_of(path: Path) -> Path:
+    """Return where a file is written that is to replace *path*: beside it, under a hidden name.
+
+    Of a long name it has the beginning, since no name has more than 255 bytes.
+    """
+    beginning = os.fsdecode(os.fsencode(path.name)[:200])
+    return path.with_name(f".{beginning}.{os.getpid()}")
+
+
 def write_atomically(path: Path, text: str, *, mode: int | None = None) -> None:
     """Put a file with *text* in place of *path*, which is the old or the new one at any moment.
 
@@ -64,7 +83,7 @@ def write_atomically(path: Path, text: str, *, mode: int | None = None) -> None:
             mode = stat.S_IMODE(path.lstat().st_mode)
         except FileNotFoundError:
             mode = 0o600
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft_of(path)
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:

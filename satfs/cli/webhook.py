@@ -14,6 +14,7 @@ import trio
 from satfs.errors import BadSettings, DeadlineReached, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.net.http import Http
+from satfs.settings import Settings, load_settings
 
 #: Longest time to connect, and longest silence of a receiver, in seconds.
 _CONNECT_S: Final = 5.0
@@ -86,11 +87,20 @@ def check_address(url: str) -> None:
 
 
 @asynccontextmanager
-async def poster(url: str | None) -> AsyncIterator[Poster | None]:
-    """Yield a `Poster` to *url*; None without one."""
+async def poster(url: str | None, settings: Settings | None) -> AsyncIterator[Poster | None]:
+    """Yield a `Poster` to *url*; None without one.
+
+    It trusts the authorities of *settings*, by default those of the user's profile.
+    """
     if url is None:
         yield None
         return
-    http = Http(connect_timeout_s=_CONNECT_S, progress_timeout_s=_PROGRESS_S, max_connections=1)
-    async with http:
+    settings = settings or load_settings()
+    async with Http(
+        connect_timeout_s=_CONNECT_S,
+        progress_timeout_s=_PROGRESS_S,
+        max_connections=1,
+        ca_file=settings.ca_file,
+        tls_strict=settings.tls_strict,
+    ) as http:
         yield Poster(http, url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,10 +31,11 @@ class Receiver:
     `answers` are the statuses of the next responses, the last one first; without one a response is
     204. `before_answer` is called with each request before its response. `location` is where a
     redirect leads to. While `is_silent` is not set there is a response; else the connection stays
-    open without one, or with a byte of a body now and then where `is_dripping`.
+    open without one, or with a byte of a body now and then where `is_dripping`. *tls* is the
+    server's side of TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
         self.answers: list[int] = []
         self.before_answer: Callable[[Received], None] = lambda _: None
@@ -78,12 +80,15 @@ class Receiver:
                 """Be silent about a client that has gone."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
     def url(self) -> str:
         """Return the address, with a secret in it."""
-        return f"http://127.0.0.1:{self._server.server_port}/hook?key=of-the-user"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}/hook?key=of-the-user"
 
     def __enter__(self) -> Receiver:
         self._thread.start()

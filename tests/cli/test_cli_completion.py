@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -260,6 +261,21 @@ def test_pages_are_written_where_man_looks(satfs: Program) -> None:
     assert pages == {"satfs.1", "mount.satfs.8", *(f"satfs-{name}.1" for name in COMMANDS)}
     assert [path.name for path in (man / "man8").iterdir()] == ["mount.satfs.8"]
     assert f"{len(pages)} man pages" in done.stderr
+
+
+def test_a_page_is_the_old_or_the_new_one_at_any_moment(satfs: Program, tmp_path: Path) -> None:
+    """A reader of the old page keeps it; the new one has the permissions that the old one had."""
+    page, reader, plain = tmp_path / "man1/satfs.1", tmp_path / "reader", tmp_path / "plain"
+    assert satfs("man", tmp_path).returncode == 0
+    plain.touch()
+    assert page.stat().st_mode == plain.stat().st_mode
+    page.write_text("old")
+    page.chmod(0o640)
+    os.link(page, reader)
+    assert satfs("man", tmp_path).returncode == 0
+    assert reader.read_text() == "old"
+    assert page.read_text() != "old"
+    assert stat.S_IMODE(page.stat().st_mode) == 0o640
 
 
 def test_pages_are_good_man_pages(satfs: Program, tmp_path: Path) -> None:

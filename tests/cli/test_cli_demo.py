@@ -251,6 +251,7 @@ def test_cache_pins_and_doctor_know_the_demo(demo: Program, place: Path) -> None
     assert demo("pin").stdout == "Nothing is pinned.\n"
     assert "is a demo" in " ".join(examined.stdout.split())
     assert "credential" not in examined.stdout
+    assert "profile nowhere:" in demo("doctor", place, "--profile", "nowhere").stdout
     # Other mounts of this machine may be dead: doctor names them, too.
     ours_or_none = [
         each for each in findings if each["check"] != "mounts" or str(place) in each["says"]

@@ -83,6 +83,9 @@ def test_an_export_goes_where_the_output_leads(aleph: Mounted, tmp_path: Path) -
     beside = tmp_path / "beside"
     beside.touch()
     assert new.stat().st_mode == beside.stat().st_mode
+    assert aleph.program(*export, tmp_path / "made" / "new.json").returncode == 0
+    (tmp_path / "directory").mkdir()
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "directory").stat().st_mode
 
     assert aleph.program(*export, link).returncode == 0
     assert link.is_symlink()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from cli.conftest import Program
 from cli.mounts import Mounted, vendor
 from cli.receiver import Received, Receiver
@@ -86,8 +88,11 @@ def publish(aleph: Mounted, directory: Path, *numbers: int) -> list[str]:
     return [scene.scene_id for scene in scenes]
 
 
-def watch(aleph: Mounted, receiver: Receiver) -> subprocess.CompletedProcess[str]:
-    return aleph.program("watch", "--once", "--stac", "--webhook", receiver.url, aleph.place)
+def watch(
+    aleph: Mounted, receiver: Receiver, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    words = ("watch", "--once", "--stac", "--webhook", receiver.url, aleph.place)
+    return aleph.program(*words, **environment)
 
 
 @pytest.mark.mounts
@@ -113,6 +118,21 @@ def test_items_are_posted_until_they_are_taken(
     assert not last.stdout
     for done in (failed, redirected, taken):
         assert "of-the-user" not in done.stderr + done.stdout
+
+
+@pytest.mark.mounts
+def test_the_authority_of_a_company_is_trusted(aleph: Mounted, tmp_path: Path) -> None:
+    """`ca_file` holds for the receiver, too: a proxy that looks into TLS stands before both."""
+    (scene_id,) = publish(aleph, tmp_path / "new", 69)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "company.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Receiver(context) as receiver:
+        unknown = watch(aleph, receiver)
+        trusted = watch(aleph, receiver, SATFS_CA_FILE=str(tmp_path / "company.pem"))
+    assert (unknown.returncode, trusted.returncode) == (1, 0), trusted.stderr
+    assert [each.json["id"] for each in receiver.received] == [scene_id]
 
 
 @pytest.mark.mounts

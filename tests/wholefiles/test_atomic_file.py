@@ -33,6 +33,13 @@ def test_missing_directories_are_made_for_their_owner_alone(tmp_path: Path) -> N
     make_directory(path.parent)
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" + "ü" * 127])
+def test_a_name_may_be_as_long_as_names_are(tmp_path: Path, name: str) -> None:
+    """What it is written to meanwhile has a name of its own, which is no longer."""
+    write_atomically(tmp_path / name, "text")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
 def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):

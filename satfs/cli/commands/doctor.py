@@ -143,7 +143,7 @@ def _examine(mountpoint: str | None, profile: str | None, report: Report) -> Non
     place = None if mountpoint is None else _place(machine, Path(mountpoint))
     source = next((each.source for each in machine.mounts() if each.mountpoint == place), "")
     settings: Settings | None = None
-    if source == DEMO_SOURCE:
+    if source == DEMO_SOURCE and profile is None:
         statement = (
             f"{place} is a demo, which needs no settings, network or account: not looked at."
         )

@@ -18,6 +18,7 @@ import click
 import platformdirs
 
 from satfs import __version__
+from satfs.atomic_file import mode_for_all, write_atomically
 from satfs.cli.flags import OutputOptions, verbosity_flags
 from satfs.cli.manual import Manual, Section, Term, manual_of, variables
 from satfs.cli.mount_helper import MountExit
@@ -57,7 +58,7 @@ def man(context: click.Context, directory: Path | None) -> None:
         for name, text in pages.items():
             file = place / f"man{name[-1]}" / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="ascii")
+            write_atomically(file, text, mode=mode_for_all(file))
     except OSError as failure:
         raise BadSettings(
             f"the man pages cannot be written to {show(str(place))}: {failure.strerror}; "

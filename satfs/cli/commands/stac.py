@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from satfs.atomic_file import write_atomically
+from satfs.atomic_file import draft_of, mode_for_all, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Commands, OutputOptions, complete_paths, verbosity_flags
 from satfs.cli.output import print_json, print_remark, print_sentence
@@ -137,7 +136,8 @@ def _put(output: Path | None, text: str) -> None:
         return
     try:
         if _is_replaceable(output):
-            write_atomically(output.absolute(), text, mode=_mode_of(output))
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(output.absolute(), text, mode=mode_for_all(output))
         else:
             output.write_text(text, encoding="utf-8")
     except OSError as failure:
@@ -155,16 +155,6 @@ def _is_replaceable(output: Path) -> bool:
         return True
 
 
-def _mode_of(output: Path) -> int:
-    """Return the permissions of a file, or those that the umask gives to a new one."""
-    try:
-        return stat.S_IMODE(output.stat().st_mode)
-    except FileNotFoundError:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        return 0o666 & ~umask
-
-
 def _geoparquet_writer() -> Any:
     """Return a function that writes items to a file, as a whole or not at all.
 
@@ -179,8 +169,9 @@ def _geoparquet_writer() -> Any:
     def write(output: Path, items: list[Json]) -> None:
         if not _is_replaceable(output):
             raise BadSettings(f"{output} is not a file: GeoParquet cannot be written to it")
-        draft = output.with_name(f".{output.name}.{os.getpid()}")
+        draft = draft_of(output)
         try:
+            output.parent.mkdir(parents=True, exist_ok=True)
             rustac.write_sync(str(draft), items, format="geoparquet")
             draft.replace(output)
         except Exception as failure:

@@ -140,7 +140,8 @@ async def _watch(
     interval_s: float | None,
     webhook: str | None,
 ) -> Exit:
-    async with poster(webhook) as post:
+    settings = None if isinstance(target, OnMount) else target.settings
+    async with poster(webhook, settings) as post:
         if isinstance(target, OnMount):
             return await watch_of(OfMount(target.mounted), target.words, post).run(interval_s)
         async with open_listings(target.settings, with_all=False) as listings:
