@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import trio
 from msgspec import Struct
 
-from satfs.api import readers
 from satfs.api.client import Aleph
 from satfs.api.credential import account_key
 from satfs.api.listing_store import ListingStore
@@ -160,7 +159,6 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
         items,
         has_catalogs=bool(items),
         version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
-        scene_of=readers.scene.of,
     )
     root = Root(sources, program)
     if settings.views is not Views.OFF:

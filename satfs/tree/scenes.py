@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 from msgspec import Struct, field
 
+from satfs.api import readers
 from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
 from satfs.model import (
     DELIVERY_ZIP,
     Attachment,
     AttachmentName,
-    Json,
     Reader,
     Scene,
     SceneId,
@@ -100,9 +100,6 @@ class TreeSources(Struct, frozen=True):
     version_deadline_s: float = 10.0
     rendered: RenderedFiles = field(default_factory=RenderedFiles)
     ahead: SizesAhead = field(default_factory=SizesAhead)
-    #: Makes a scene of its id and its record once more, so that a directory need not hold more than
-    #: the record, which is compressed (`api.readers.scene`). None: directories hold scenes.
-    scene_of: Callable[[str, Mapping[str, Json]], Scene] | None = None
 
 
 class SceneHolder(Directory):
@@ -126,7 +123,7 @@ class SceneDirectory(Directory):
     and the kernel remembers them for as long as it likes.
     """
 
-    __slots__ = ("_changed_ns", "_holder", "_kept", "_sources", "mtime_ns", "scene_id")
+    __slots__ = ("_changed_ns", "_holder", "_record", "_sources", "mtime_ns", "scene_id")
 
     def __init__(
         self,
@@ -141,7 +138,7 @@ class SceneDirectory(Directory):
         self.scene_id = scene.scene_id
         if self.name == scene.scene_id:
             self.name = scene.scene_id  # one text in memory, that of the listing
-        self._kept: Scene | Mapping[str, Json] = scene if sources.scene_of is None else scene.record
+        self._record = scene.record
         #: When the scene was taken, in nanoseconds since the epoch.
         self.mtime_ns = time_ns(scene.timestamp, fallback_ns=fallback_ns)
         changed_ns = time_ns(parse_time(scene.revision), fallback_ns=self.mtime_ns)
@@ -156,11 +153,8 @@ class SceneDirectory(Directory):
         return self._as_found().attachments
 
     def _as_found(self) -> Scene:
-        """Return the scene as it was when it was looked up."""
-        if isinstance(self._kept, Scene):
-            return self._kept
-        assert self._sources.scene_of is not None  # noqa: S101 - else a scene is kept
-        return self._sources.scene_of(self.scene_id, self._kept)
+        """Return the scene as it was when it was looked up, made once more of its record."""
+        return readers.scene.of(self.scene_id, self._record)
 
     def attributes(self) -> Attributes:
         """Return the attributes: made when the scene was taken, changed when its record was."""

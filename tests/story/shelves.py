@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import trio
 from msgspec.structs import replace
 
+from satfs.api import readers
 from satfs.errors import Changed, NotThere, SatfsError, Unfinished
 from satfs.model import (
     DELIVERY_ZIP,
-    Attachment,
     AttachmentName,
     ByteRange,
     Capture,
@@ -43,24 +43,26 @@ def make_capture(capture_id: str, status: str | None = "published") -> Capture:
 
 
 def make_scene(
-    scene_id: str, capture_id: str, files: Iterable[tuple[str, str]] | None = None, **changes: Any
+    scene_id: str,
+    capture_id: str,
+    files: Iterable[tuple[str, str]] | None = None,
+    *,
+    taken: datetime = TAKEN,
+    problem: str | None = None,
 ) -> Scene:
     if files is None:
         files = [("preview", f"{scene_id}_preview.png"), ("delivery_zip", f"{scene_id}.zip")]
-    scene = Scene(
-        SceneId(scene_id),
-        CaptureId(capture_id),
-        "L1D_SR",
-        TAKEN,
-        "2026-01-28T21:40:09.120000+00:00",
-        tuple(Attachment(AttachmentName(name), file_name) for name, file_name in files),
-        {
-            "scene_id": scene_id,
-            "timestamp": TAKEN.isoformat(),
-            "footprint": {"type": "Point", "coordinates": [1.0, 2.0]},
-        },
-    )
-    return replace(scene, **changes)
+    record = {
+        "scene_id": scene_id,
+        "sceneset_id": capture_id,
+        "productname": "L1D_SR",
+        "timestamp": taken.isoformat(),
+        "last_modified": "2026-01-28T21:40:09.120000+00:00",
+        "footprint": {"type": "Point", "coordinates": [1.0, 2.0]},
+        "attachments": [{"name": name, "file_name": file_name} for name, file_name in files],
+        **({} if problem is None else {readers.UNREADABLE: problem}),
+    }
+    return readers.scene.of(scene_id, record)
 
 
 R = TypeVar("R", Task, Capture, Scene)

@@ -93,7 +93,7 @@ async def test_a_thumbnail_of_another_time_is_another_file(
     """The kernel keeps the bytes of an inode, and a file manager looks for the time in them."""
     path = f"{SCENE}/.sh_thumbnails/normal/{thumbnail_names(b'scene-a.zip')[0].decode()}"
     before = (await kernel.walk(path)).st_ino
-    scene = make_scene("scene-a", "cap-1", timestamp=TAKEN + timedelta(seconds=1))
+    scene = make_scene("scene-a", "cap-1", taken=TAKEN + timedelta(seconds=1))
     shelves[0].put_scenes("cap-1", scene)
     assert (await kernel.walk(path)).st_ino != before
     await kernel.forget_all()
