@@ -208,6 +208,15 @@ class DemoOrigin:
         for side in sides or tuple(self._ports):
             self._wait(self._ports[side].start())
 
+    def move(self, side: str, host: str) -> None:
+        """Listen at another address of this machine from now on, and drop all connections.
+
+        Links lead where they led before: for links by name (the fault `link-by-name`).
+        """
+        self.stop_listening(side)
+        self._ports[side].host = host
+        self.resume_listening(side)
+
     def drop_connections(self, *sides: str) -> None:
         """Break every connection there is; new ones are welcome."""
         for side in sides or tuple(self._ports):

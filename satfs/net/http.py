@@ -39,6 +39,7 @@ from satfs.net.http_errors import causes_of, translating
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
+from satfs.net.proxy_login import LoginForgotten
 from satfs.net.reachability import Reachability
 from satfs.net.responses import (
     LARGE_RESPONSE_BYTES,
@@ -322,7 +323,7 @@ class Http:
         request.extensions["on_body"] = permit.responded
         try:
             response = await self._send(request, where)
-        except DeadlineReached:
+        except (DeadlineReached, LoginForgotten):
             raise
         except Unreachable as failure:
             # A name that cannot be resolved now shows nothing about the host.

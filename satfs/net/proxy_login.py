@@ -13,19 +13,25 @@ from typing import Any, Final
 import httpcore
 import trio
 
-from satfs.errors import ProxyRefused
+from satfs.errors import ProxyRefused, SatfsError, Unreachable
 from satfs.net.proxies import Proxy
 
 #: Time without a request after a 407, in seconds; doubled with each 407 in a row. Accounts are
 #: commonly locked at five to ten failures within half an hour.
 REFUSED_S: Final = 600.0
-#: The same after a proxy that accepted the login before: its directory service may have been out of
-#: reach for a moment.
+#: The same for a proxy that accepted the login before: its directory service may have been out of
+#: reach for a moment. So its first refusals are a failure like others, which callers try again
+#: within their deadlines: after 5 s, 15 s and 35 s.
 PROVEN_REFUSED_S: Final = 5.0
+MAX_FORGIVEN: Final = 3
 #: Limit of that time, in seconds.
 MAX_REFUSED_S: Final = 3600.0
 #: httpcore's event (its "trace" extension) that has the status of a response.
 _STATUS_EVENT: Final = "http11.receive_response_headers.complete"
+
+
+class LoginForgotten(Unreachable):
+    """A proxy refuses a login that it has accepted before; nothing was sent to the host."""
 
 
 class ProxyLogin:
@@ -52,6 +58,7 @@ class ProxyLogin:
 
         Raises:
             ProxyRefused: 407, now or a while ago.
+            LoginForgotten: the same, the first times after it was accepted.
             httpcore's errors.
         """
         if self._has_login and not self._is_accepted:
@@ -64,7 +71,7 @@ class ProxyLogin:
         self, connection: httpcore.AsyncConnectionInterface, request: httpcore.Request
     ) -> httpcore.Response:
         if trio.current_time() < self._refused_until_s:
-            raise ProxyRefused(self._sentence())
+            raise self._failure()
         status = 0
 
         async def note(event: str, details: dict[str, Any]) -> None:
@@ -86,12 +93,16 @@ class ProxyLogin:
         self._is_accepted, self._n_refused = True, 0
         return response
 
-    def _refused(self) -> ProxyRefused:
+    def _refused(self) -> SatfsError:
         first_s = PROVEN_REFUSED_S if self._is_accepted else REFUSED_S
         wait_s = min(MAX_REFUSED_S, first_s * 2.0 ** min(self._n_refused, 20))
         self._n_refused += 1
         self._refused_until_s = trio.current_time() + wait_s
-        return ProxyRefused(self._sentence())
+        return self._failure()
+
+    def _failure(self) -> SatfsError:
+        is_forgiven = self._is_accepted and self._n_refused <= MAX_FORGIVEN
+        return (LoginForgotten if is_forgiven else ProxyRefused)(self._sentence())
 
     def _sentence(self) -> str:
         variable, shown = self._proxy.variable, self._shown

@@ -16,7 +16,12 @@ from fakes.origin import Origin, ramp, serving
 from satfs.errors import BadSettings, ProxyRefused, Unreachable
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
-from satfs.net.proxy_login import PROVEN_REFUSED_S, REFUSED_S
+from satfs.net.proxy_login import (
+    MAX_FORGIVEN,
+    PROVEN_REFUSED_S,
+    REFUSED_S,
+    LoginForgotten,
+)
 
 BOTH = Proxies(
     {
@@ -245,7 +250,7 @@ async def test_a_proxy_that_refuses_for_a_moment_is_tried_again_seldom(
             async def is_let_through() -> bool:
                 try:
                     await http.request("GET", "http://store.test/", headers={})
-                except ProxyRefused:
+                except LoginForgotten:
                     return False
                 return True
 
@@ -260,3 +265,20 @@ async def test_a_proxy_that_refuses_for_a_moment_is_tried_again_seldom(
             assert await is_let_through()
     assert len(heads) == 4
     assert PROVEN_REFUSED_S < REFUSED_S
+
+
+async def test_a_proxy_that_goes_on_refusing_is_believed(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A login that was accepted before is a failure like others some times, then it is refused."""
+    heads: list[bytes] = []
+    autojump_clock.autojump_threshold = float("inf")  # sockets are real, moments are set below
+    async with proxy_with_login([204, *[407] * 9], heads) as place:
+        monkeypatch.setenv("http_proxy", f"http://me:secret@{place}")
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=9) as http:
+            autojump_clock.rate = 1.0
+            await http.request("GET", "http://store.test/", headers={})
+            for kind in (*[LoginForgotten] * MAX_FORGIVEN, ProxyRefused, ProxyRefused):
+                with pytest.raises(kind, match="407"):
+                    await http.request("GET", "http://store.test/", headers={})
+                autojump_clock.jump(REFUSED_S)

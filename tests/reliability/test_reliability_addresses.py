@@ -11,6 +11,9 @@ from mounted.mounting import RealMount
 from reliability.conftest import MakeStand
 from reliability.stand import MIB, Stand
 
+from satfs.demo.catalogue import Catalogue, make_task
+from satfs.demo.server import DemoOrigin
+
 STORE = "store.test"
 #: Of documentation (RFC 3849): no route leads there, or one that swallows packets.
 DEAD_IPV6 = [f"2001:db8::{number}" for number in (1, 2, 3, 4)]
@@ -21,28 +24,39 @@ READ_LIMIT_S = 4.0
 #: Runs in the mount's process, and when the interpreter of a worker starts: workers are given the
 #: mount's `sys.path`.
 RESOLVER = """
-import json, socket
-ADDRESSES = json.loads({addresses!r})
+import itertools, json, pathlib, socket
 real = socket.getaddrinfo
+turns = itertools.count()
 
 def getaddrinfo(host, port, *arguments, **more):
     if host not in ({name!r}, {name!r}.encode()):
         return real(host, port, *arguments, **more)
+    answers = json.loads(pathlib.Path({answers!r}).read_text())
+    if not (addresses := answers[next(turns) % len(answers)]):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return [
         (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (each, port, 0, 0)) if ":" in each
         else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port))
-        for each in ADDRESSES
+        for each in addresses
     ]
 
 socket.getaddrinfo = getaddrinfo
 """
 
 
+def answer(stand: Stand, *answers: list[str]) -> None:
+    """Have `STORE` lead to the addresses of one of *answers* after the other; none is EAI_AGAIN."""
+    new = stand.directory / "answers.new"
+    new.write_text(json.dumps(answers))
+    new.rename(stand.directory / "answers.json")
+
+
 def mount_again(stand: Stand, addresses: list[str]) -> None:
     """Mount again, with a mount and workers that resolve `STORE` to *addresses*."""
     directory = stand.directory / "names"
     directory.mkdir()
-    text = RESOLVER.format(addresses=json.dumps(addresses), name=STORE)
+    answer(stand, addresses)
+    text = RESOLVER.format(answers=str(stand.directory / "answers.json"), name=STORE)
     (directory / "sitecustomize.py").write_text(text)
     stand.current.stop()
     stand.current.clean()
@@ -76,3 +90,48 @@ def test_dead_addresses_are_paid_for_once(make_stand: MakeStand, kind: str, n_de
         with stand.opened(other) as file:
             stand.compare(file, stand.content(other), limit_s=1.0)
     assert not stand.current.events("host counts as offline")
+
+
+GOOD, MOVED, NO_ROUTE = "127.0.0.1", "127.0.0.2", DEAD_IPV6[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", ["fails", "changes", "moves"])
+def test_a_name_whose_addresses_change(make_stand: MakeStand, what: str, workers: int) -> None:
+    """While a file is read: right bytes.
+
+    No answer for a moment (EAI_AGAIN), another one each time of which half lead nowhere, and a
+    store that is at another address from now on.
+    """
+    stand = make_stand(workers=workers, connect_timeout_s=5, read_deadline_s=10)
+    stand.origin.faults.add("link-by-name", "sign", host=STORE)
+    mount_again(stand, [GOOD])
+    scene = stand.publish(12 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as file:
+        stand.compare(file, content, stop=2 * MIB)
+        match what:
+            case "fails":
+                answer(stand, [], [], [GOOD])
+                stand.origin.drop_connections("store")
+            case "changes":
+                answer(stand, [NO_ROUTE], [GOOD])
+                stand.origin.drop_connections("store")
+            case "moves":
+                answer(stand, [MOVED])
+                stand.origin.move("store", MOVED)
+        stand.compare(file, content, start=2 * MIB, limit_s=READ_LIMIT_S)
+    assert not stand.current.events("host counts as offline")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_addresses_of_ipv6(make_stand: MakeStand, workers: int) -> None:
+    """In the API's address and in links, and behind a name that has no other one."""
+    stand = make_stand(origin=DemoOrigin(Catalogue([make_task(1)]), host="::1"), workers=workers)
+    scene, other = stand.publish(8 * MIB), stand.publish(8 * MIB)
+    with stand.opened(scene) as file:
+        stand.compare(file, stand.content(scene))
+    stand.origin.faults.add("link-by-name", "sign", host=STORE)
+    mount_again(stand, ["::1"])
+    with stand.opened(other) as file:
+        stand.compare(file, stand.content(other))
