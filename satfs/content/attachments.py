@@ -15,6 +15,7 @@ from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.content.fetch.reader import ObjectReader
 from satfs.content.open_fetchers import OpenFetchers, label_of
+from satfs.content.version_request import RequestParts
 from satfs.content.versions import Versions
 from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
 from satfs.node_locks import NodeLocks
@@ -56,18 +57,20 @@ class Attachments:
             on_outdated=lambda place: self._versions.outdated(*place),
         )
         self._versions = Versions(
-            cache=cache,
-            dispatcher=dispatcher,
-            probe=probe,
-            links=self._links,
-            fetchers=self._fetchers,
+            RequestParts(
+                cache=cache,
+                dispatcher=dispatcher,
+                probe=probe,
+                links=self._links,
+                fetchers=self._fetchers,
+                traces=self.traces,
+                egress=self.egress,
+                n_idle=n_idle,
+                may_open=may_open,
+            ),
             account=account,
             confirm_after_s=confirm_after_s,
-            traces=self.traces,
-            egress=self.egress,
             locks=locks or NodeLocks(),
-            n_idle=n_idle,
-            may_open=may_open,
             absent_s=absent_s,
         )
         #: Data that others derive from these bytes, kept in the same cache.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from content.fakestore import PASSING, SCENE, ZIP, FakeStore, learn, opened, run
+from msgspec.structs import replace
 
 from satfs.content.attachments import Attachments
 from satfs.content.fetch.beginning import BEGINNING_S
@@ -235,7 +236,8 @@ class TestBeginning:
 async def in_use(store: FakeStore, directory: Path, n_idle: int = 2) -> AsyncIterator[Attachments]:
     """Yield `Attachments` for which *n_idle* connections to the store are open."""
     async with opened(store, directory) as contents:
-        contents._versions._n_idle = lambda origin: n_idle
+        versions = contents._versions
+        versions._parts = replace(versions._parts, n_idle=lambda origin: n_idle)
         yield contents
 
 

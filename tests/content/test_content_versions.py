@@ -96,9 +96,9 @@ class TestVersions:
 
         async def main() -> None:
             async with opened(store, tmp_path) as contents:
-                contents._versions._now = lambda: 2e9
+                contents._versions._known.now = lambda: 2e9
                 version = await learn(contents)
-                contents._versions._now = lambda: 1.9e9
+                contents._versions._known.now = lambda: 1.9e9
                 store.add(MIB, seed=99)
                 with pytest.raises(Changed):
                     await contents.open(SCENE, ZIP, version)
