@@ -34,11 +34,12 @@ from satfs.control.kernel import KernelMemory
 from satfs.control.protocol import socket_path
 from satfs.control.server import serve_control
 from satfs.errors import FuseMissing
+from satfs.fuse.appearance import Limits, Owner
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
 from satfs.fuse.errnos import gravest_of
 from satfs.fuse.inodes import Inodes, keyed_numbering
-from satfs.fuse.operations import Limits, Operations, Owner
+from satfs.fuse.operations import Operations
 from satfs.fuse_session import invalidate_entry, invalidate_inode, mounted
 from satfs.gc_tuning import Collector
 from satfs.introspection.directory import Introspection

@@ -2,8 +2,7 @@
 
 In pyfuse3 any exception other than FUSEError ends the mount for all programs. So each handler is
 wrapped by `_request_handler`, which gives it a deadline and turns each failure into an errno. Only
-cancellation from outside passes: it unmounts. Longer than 400 lines, since it has a handler for
-each FUSE request.
+cancellation from outside passes: it unmounts.
 
 Replies stay right without a second request because:
 
@@ -28,10 +27,10 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
-from msgspec import Struct, field
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere, Unfinished
+from satfs.fuse.appearance import Limits, Owner, entry_of, no_entry, statistics
 from satfs.fuse.crawlers import CrawlerGate
 from satfs.fuse.deadlines import Closing, PendingCalls
 from satfs.fuse.dir_cookies import DOT, DOT_DOT
@@ -40,15 +39,8 @@ from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
 from satfs.fuse.page_store import PageStore
 from satfs.tree.names import is_polled
-from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
+from satfs.tree.nodes import Directory, File, Node, Symlink, Unresolved
 
-#: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
-#: round trip for each piece of this size. The kernel's default read-ahead is as long.
-_BLOCK_BYTES: Final = 128 * 1024
-#: The size that `df` shows. The size of an account is not known; zeros make programs refuse to
-#: copy, or warn of a full disk. So: 1 PiB, all of it free.
-_STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
-_STATFS_FILES: Final = 2**32
 #: References taken back between two checkpoints: some milliseconds' worth.
 _FORGOTTEN_AT_ONCE: Final = 1000
 #: How long the kernel may remember that a polled name is not there, in seconds: it never is.
@@ -61,37 +53,6 @@ T = TypeVar("T")
 Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
 #: The path that a call is about, for the log, from the operations and the call's arguments.
 Subject = Callable[["Operations", Sequence[Any]], str]
-
-
-class Owner(Struct, frozen=True):
-    """The owner of all nodes, and the permissions that are removed for all users.
-
-    With *has_executables* a file that its archive marks as executable is shown as executable.
-    *server_uid* is the user whose process serves the mount.
-    """
-
-    uid: int
-    gid: int
-    umask: int = 0
-    has_executables: bool = False
-    server_uid: int = field(default_factory=os.geteuid)
-
-    def permissions(self, node: Node, attributes: Attributes) -> int:
-        """Return the permission bits under which *node*, of those *attributes*, is shown."""
-        shown = attributes.permissions & ~self.umask
-        if attributes.kind is Kind.FILE and not self.has_executables:
-            shown &= ~0o111
-        return shown & 0o700 if node.is_private else shown
-
-
-class Limits(Struct, frozen=True):
-    """How long a call may take, and how long the kernel may use a reply; all in seconds."""
-
-    metadata_deadline_s: float = 15.0
-    read_deadline_s: float = 60.0
-    entry_timeout_s: float = 60.0
-    attr_timeout_s: float = 60.0
-    negative_ttl_s: float = 5.0
 
 
 def _request_handler(
@@ -225,14 +186,14 @@ class Operations(pyfuse3.Operations):
         directory = self._directory(parent_inode)
         text = name.decode("utf-8", "replace")
         if is_polled(text) and not directory.may_hold(text):
-            return _nothing(_POLLED_TTL_S)
+            return no_entry(_POLLED_TTL_S)
         self._on_look()
         try:
             node = await directory.lookup(name)
         except NotThere:
             if self.limits.negative_ttl_s <= 0:
                 raise
-            return _nothing(self.limits.negative_ttl_s)
+            return no_entry(self.limits.negative_ttl_s)
         return self._entry(node, self._inodes.remember(node))
 
     def _lookup_dots(self, inode: int, name: bytes) -> EntryAttributes:
@@ -319,12 +280,7 @@ class Operations(pyfuse3.Operations):
     @_request_handler(_mount)
     async def statfs(self, ctx: pyfuse3.RequestContext) -> StatvfsData:
         """Return what `df` shows: the same in every mount, at any time."""
-        statistics = StatvfsData()
-        statistics.f_bsize = statistics.f_frsize = _BLOCK_BYTES
-        statistics.f_blocks = statistics.f_bfree = statistics.f_bavail = _STATFS_BLOCKS
-        statistics.f_files = statistics.f_ffree = statistics.f_favail = _STATFS_FILES
-        statistics.f_namemax = 255
-        return statistics
+        return statistics()
 
     @_request_handler(_inode)
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
@@ -413,31 +369,7 @@ class Operations(pyfuse3.Operations):
         return node
 
     def _entry(self, node: Node, inode: int) -> EntryAttributes:
-        attributes = node.attributes()
-        entry = EntryAttributes()
-        entry.st_ino = inode
-        entry.st_mode = attributes.kind | self._owner.permissions(node, attributes)
-        # A directory's link count is not its number of directories here. File systems state 1 then,
-        # which keeps `find` from drawing conclusions.
-        entry.st_nlink = 1
-        entry.st_uid = self._owner.server_uid if node.is_private else self._owner.uid
-        entry.st_gid = self._owner.gid
-        entry.st_size = attributes.size_bytes
-        entry.st_blocks = -(-attributes.size_bytes // 512)
-        entry.st_blksize = _BLOCK_BYTES
-        entry.st_mtime_ns = entry.st_atime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = attributes.ctime_ns
-        entry.entry_timeout = self.limits.entry_timeout_s if node.is_name_cacheable else 0
-        entry.attr_timeout = 0 if node.is_live else self.limits.attr_timeout_s
-        return entry
-
-
-def _nothing(ttl_s: float) -> EntryAttributes:
-    """Return the reply "no such name", which the kernel may cache for *ttl_s* seconds."""
-    entry = EntryAttributes()
-    entry.st_ino = 0
-    entry.entry_timeout = ttl_s
-    return entry
+        return entry_of(node, inode, self._owner, self.limits)
 
 
 def _path(node: Node) -> str:

@@ -15,8 +15,9 @@ from story.shelves import (
     sources_of,
 )
 
+from satfs.fuse.appearance import Limits, Owner
 from satfs.fuse.inodes import Inodes, keyed_numbering
-from satfs.fuse.operations import Limits, Operations, Owner
+from satfs.fuse.operations import Operations
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
 from satfs.tree.scenes import Extra

@@ -18,10 +18,11 @@ from story.kernel import Kernel, Token
 from story.shelves import FakeCatalogue, FakeObjects, Listed, failing, make_capture, make_task
 
 from satfs import errors
+from satfs.fuse.appearance import Limits
 from satfs.fuse.errnos import errno_of, is_result
 from satfs.fuse.error_reporting import QUIET_S
 from satfs.fuse.inodes import ROOT
-from satfs.fuse.operations import Limits, Operations
+from satfs.fuse.operations import Operations
 
 SCENE = "tasks/341271/cap-1/scene-a"
 FILE = f"{SCENE}/scene-a.zip"

@@ -25,8 +25,8 @@ from story.shelves import (
 )
 
 from satfs.errors import NotAllowed, Unreachable
+from satfs.fuse.appearance import Limits
 from satfs.fuse.inodes import ROOT
-from satfs.fuse.operations import Limits
 from satfs.model import Capture, CaptureId
 from satfs.tree.names import name_of
 from satfs.tree.times import TREE_NS

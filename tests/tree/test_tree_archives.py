@@ -29,8 +29,9 @@ from story.shelves import (
 
 from satfs.archive.archive import Archives
 from satfs.errors import Unreachable
+from satfs.fuse.appearance import Limits, Owner
 from satfs.fuse.inodes import Inodes, keyed_numbering
-from satfs.fuse.operations import Limits, Operations, Owner
+from satfs.fuse.operations import Operations
 from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
 from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
