@@ -25,7 +25,7 @@ _SIZE: Final = "bytes"
 Bytes: TypeAlias = Annotated[int, _SIZE]
 
 _SIZE_TEXT: Final = re.compile(
-    r"\s*(\d{0,15}\.?\d{1,15})\s*(?:([kmgtpe]?)(i?)b?)?\s*", re.IGNORECASE
+    r"\s*(\d{0,15}\.?\d{1,15})\s*(?:([kmgtpe])(i)?)?b?\s*", re.IGNORECASE
 )
 _TRUTHS: Final = {
     **dict.fromkeys(("t", "yes", "y", "on"), True),
@@ -140,9 +140,11 @@ def _from_text(kind: type, marks: list[Any], text: str) -> Any:
     """Return what *text* stands for where msgspec does not know it: a size, a word for a truth."""
     if kind is bool:
         return _TRUTHS.get(text.strip().lower(), text.strip())
-    parts = _SIZE_TEXT.fullmatch(text) if _SIZE in marks else None
-    if parts is None:
+    if _SIZE not in marks:
         return text.strip() if kind in (int, float) else text
+    parts = _SIZE_TEXT.fullmatch(text)
+    if parts is None:
+        return ""  # also for more digits than any size has
     number, unit, is_binary = parts.groups("")
     return int(
         float(number) * (1024 if is_binary else 1000) ** " kmgtpe".index(unit.lower() or " ")

@@ -133,7 +133,8 @@ def test_the_first_bytes_of_a_store_of_which_nothing_is_known_take_one_request(
     origin = start_origin(many_scenes(1), store_latency_s=0.1)
     (path,) = zips(origin, mount_it(origin))
     ranges = ranges_of_a_look(origin, path, n_bytes, 2)
-    assert ranges[:2] == [f"bytes=0-{BEGINNING_BYTES - 1}", f"bytes=-{TAIL_BYTES}"]
+    assert ranges[0] == f"bytes=0-{BEGINNING_BYTES - 1}"
+    assert f"bytes=-{TAIL_BYTES}" in ranges[1:]  # beside what the kernel reads ahead
     first, second = origin.journal.of("object")[:2]
     assert first.ended_s is not None
     assert first.ended_s <= second.started_s

@@ -1,5 +1,7 @@
 """Settings: the origin of a value, refused values, and that no secret is ever shown."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +129,8 @@ def test_sizes_may_carry_a_unit(text: str, size_bytes: int) -> None:
         ("SATFS_CACHE_BYTES", "lots", "a number of bytes, such as 20GB"),
         ("SATFS_CACHE_BYTES", "-1", "number of bytes"),
         ("SATFS_CACHE_BYTES", "5 parsecs", "number of bytes"),
+        ("SATFS_CACHE_BYTES", "20ib", "number of bytes"),
+        ("SATFS_CACHE_BYTES", "9" * 400, "number of bytes"),
         ("SATFS_RANGE_BYTES", "1kB", "at least 65536"),
         ("SATFS_TLS_STRICT", "perhaps", "must be true or false"),
         ("SATFS_READ_DEADLINE_S", "soon", "a finite number"),
@@ -184,6 +188,15 @@ def test_no_message_tells_what_was_given(name: str, value: str) -> None:
         told = [refused, str(refused)]
 
     assert value not in repr(told)
+
+
+numbers = st.from_regex(r"[ +-]?[0-9]*[.]?[0-9]+(e[0-9]+)?[ a-z]{0,4}", fullmatch=True)
+
+
+@given(st.sampled_from(FIELDS), st.text() | numbers)
+def test_a_setting_takes_a_value_or_refuses_it_in_words(name: str, value: str) -> None:
+    with suppress(BadSettings):
+        load_settings({variable_of(name): value})
 
 
 def test_settings_do_not_change_once_made() -> None:
