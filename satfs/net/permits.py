@@ -70,6 +70,7 @@ class _Host(HostConnections):
     ) -> None:
         super().__init__(origin, holders, on_change)
         self.waiters: list[_Waiter] = []
+        self.has_ranges = False  # ranges were requested: it is a store
         self.expected_of: Holder | None = None  # a connection of it will soon be idle
 
 
@@ -113,6 +114,7 @@ class Permits:
         """
         host = self._host(origin)
         is_metadata = rank is None
+        host.has_ranges |= not is_metadata
         if rank is None:
             number = next(self._order)
 
@@ -361,9 +363,10 @@ class Permits:
         holders = waiter.holders
         best = holders[0]
         idle = {holder: host.n_idle(holder) for holder in holders}
-        # Names and sizes are few, and must not wait for others that hang: no steps for them, and no
-        # limit that silence alone has shown.
-        may_open = (waiter.is_metadata and not host.limit.is_refusing) or host.has_room()
+        # Names and sizes are few, and must not wait for others that hang: no steps for them. Of the
+        # API any single request may hang: what silence alone has shown is no limit of names.
+        is_unlimited = host.limit.limit is None or not (host.limit.is_refusing or host.has_ranges)
+        may_open = (waiter.is_metadata and is_unlimited) or host.has_room()
         # A new connection where the bytes are wanted is better than an old one elsewhere.
         chosen = best if sum(idle[best]) or may_open else None
         if waiter.is_moved:

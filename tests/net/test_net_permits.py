@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from satfs.net.host_connections import LOOKING_S, Crowded, Holder
+from satfs.net.host_connections import LOOKING_S, MAX_LOOK_AGE_S, Crowded, Holder
 from satfs.net.host_limit import RAISE_AFTER_S
 from satfs.net.permits import IDLE_SOON_S, METADATA, READ_AHEAD, Permits
 
@@ -598,6 +598,29 @@ async def test_what_was_opened_ahead_and_is_silent_is_closed_with_the_limit(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_look_of_before_does_not_count(autojump_clock: trio.testing.MockClock) -> None:
+    """Bytes may have come since the holder found none, and wait until it has a processor."""
+    holder, n_looks = FakeHolder(), 0
+    async with watching(holder) as permits:
+        permit = await permits.take(HOST, [holder])
+
+        def look() -> None:
+            nonlocal n_looks
+            n_looks += 1
+
+        permit.begin()
+        permit.look = look
+        assert not permit.is_looked_at(trio.current_time())
+        permit.note_no_bytes()
+        await trio.sleep(2 * MAX_LOOK_AGE_S)
+        assert not permit.is_looked_at(trio.current_time())
+        assert n_looks == 2
+        permit.note_no_bytes()
+        await trio.sleep(MAX_LOOK_AGE_S / 2)
+        assert permit.is_looked_at(trio.current_time())
+        permit.end()
+
+
 async def test_a_name_waits_for_no_others_that_hang(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -629,6 +652,35 @@ async def test_a_name_waits_for_no_others_that_hang(
             permit.end()
         assert permits.limit(HOST) is not None
         assert n_sent == 40
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_size_keeps_to_the_limit_of_a_store_that_silence_has_shown(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A store where ranges are silent has connections wait, whatever is requested there."""
+    holder = FakeHolder()
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_opened(0.1)
+        carrying, silent = [
+            await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0)) for _ in range(2)
+        ]
+        for permit in (carrying, silent):
+            permit.begin()
+
+        async def carry() -> None:
+            while True:
+                carrying.carried()
+                await trio.sleep(0.1)
+
+        nursery.start_soon(carry)
+        with silent.scope:
+            await trio.sleep_forever()
+        silent.end()
+        assert permits.limit(HOST) == 1
+        with trio.move_on_after(0.5) as limit:
+            await permits.take(HOST, [holder])
+        assert limit.cancelled_caught
         nursery.cancel_scope.cancel()
 
 
