@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 #: Longest wait for another process to look whether bytes have come, in seconds. On a busy machine
 #: it has no processor for as long as that; a process that was stopped never looks.
 LOOKING_S: Final = 2.0
+#: How long ago a holder may have found no bytes when its connection is found silent, in seconds:
+#: two intervals of `Permits.watch`. Bytes may have come since, and wait until it has a processor.
+MAX_LOOK_AGE_S: Final = 0.2
 #: Share of the time of silence after which a connection is silent that was begun behind others
 #: which are: about the time that a new one takes to its first byte, as a rule.
 BEHIND_SHARE: Final = 0.5
@@ -94,7 +97,7 @@ class Permit:
         self.is_recalled = False
         self.silent_since_s = self.began_s
         self._look_began_s: float | None = None
-        self._is_looked_at = False
+        self._looked_at_s = -math.inf  # when the holder last reported that there are no bytes
         self._host = host
 
     @property
@@ -155,7 +158,7 @@ class Permit:
         if self.is_ahead and self.recall is not None and self._host.recalls.left_openings_s:
             # The oldest, as the holder does.
             self.silent_since_s = self._host.recalls.left_openings_s.pop(0)
-        self._look_began_s, self._is_looked_at = None, False
+        self._look_began_s, self._looked_at_s = None, -math.inf
 
     def note_no_bytes(self, waited_s: float = math.inf) -> None:
         """Note that the holder has looked, and no bytes wait on the connection.
@@ -167,7 +170,7 @@ class Permit:
         if since_s - self.silent_since_s > HOLDER_SHARE * self._host.limit.silence_s():
             self.silent_since_s, self._look_began_s = since_s, None
         else:
-            self._is_looked_at = True
+            self._looked_at_s = trio.current_time()
 
     def note_bytes(self) -> None:
         """Note that bytes wait on the connection: its silence begins now, if it is one."""
@@ -181,19 +184,20 @@ class Permit:
         """
         if self.look is None:
             return True
-        if self._look_began_s is None:
-            self._begin_look(self.look, now_s)
         began_s = self._look_began_s
+        if began_s is None or began_s <= self._looked_at_s < now_s - MAX_LOOK_AGE_S:
+            began_s = self._begin_look(self.look, now_s)
         if began_s is None:  # bytes were found at once
             return False
-        if self._is_looked_at or now_s - began_s >= LOOKING_S:
+        if self._looked_at_s >= began_s or now_s - began_s >= LOOKING_S:
             self._look_began_s = None  # before the next decision it looks again
             return True
         return False
 
-    def _begin_look(self, look: Callable[[], None], now_s: float) -> None:
-        self._look_began_s, self._is_looked_at = now_s, False
+    def _begin_look(self, look: Callable[[], None], now_s: float) -> float | None:
+        self._look_began_s = now_s
         look()
+        return self._look_began_s
 
     def note_connection(
         self,
