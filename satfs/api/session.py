@@ -140,8 +140,12 @@ class ApiSession:
             self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
             log.error("request refused", what=what, reason=type(refusal).__name__)
             raise
-        except error_text.RefusedByPage as page:
-            raise NotAllowed(str(page)) from page
+        except Unreachable as failure:
+            # Also where the deadline has cut off the try after it.
+            page = failure if isinstance(failure, error_text.RefusedByPage) else failure.__cause__
+            if isinstance(page, error_text.RefusedByPage):
+                raise NotAllowed(str(page)) from page
+            raise
         self._refusal = None
         return result
 

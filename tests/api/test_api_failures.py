@@ -184,6 +184,22 @@ async def test_a_page_of_a_box_on_the_way_that_stays_is_a_refusal(
         assert trio.current_time() - began_s > 5
 
 
+async def test_a_page_is_the_reason_when_the_try_after_it_is_cut_off(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """The deadline comes while a response is waited for; the one before it was the page."""
+    vendor.fail_next(PAGE, path="/tasking")
+    async with connect(progress_timeout_s=100) as aleph, trio.open_nursery() as nursery:
+
+        async def fall_silent() -> None:
+            await trio.sleep(0.001)
+            vendor.is_silent = True
+
+        nursery.start_soon(fall_silent)
+        with pytest.raises(NotAllowed, match="403: an HTML page 'Request blocked'"):
+            await aleph.tasks()
+
+
 async def test_a_scene_is_found_by_its_path(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
