@@ -174,7 +174,7 @@ def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> 
         stand.origin.faults.add("foreign-link", "sign", url=url)
         stand.origin.expire_links()
         with refused(errno.EIO):
-            stand.pread(file, MIB, 4 * KIB, limit_s=2.0)
+            stand.pread(file, MIB, 4 * KIB, limit_s=5.0)
         assert impostor.requests == []
     assert sorted(stand.list(stand.root / "tasks")) == ["1", "catalog.json"]
 

@@ -27,13 +27,12 @@ def test_an_object_in_an_archive_is_not_asked_for_at_each_look(stand: Stand) -> 
     stand.stat(stand.path(stand.publish(MIB)))  # the first file of a mount takes two requests
     scene = stand.publish(MIB)
     stand.origin.faults.add("archived", "object", path_contains=scene)
-    before = len(stand.origin.requests)
 
     for _ in range(5):
         with pytest.raises(PermissionError):
             stand.stat(stand.path(scene))
 
-    asked = [each.endpoint for each in stand.origin.requests[before:]]
+    asked = [each.endpoint for each in stand.origin.requests if scene in each.path]
     assert asked.count("object") == 1
     assert asked.count("sign") == 1
 
