@@ -167,9 +167,10 @@ class CachedListing(Generic[Item]):
         when nothing is known (docs/decisions/0009).
         """
         now_s = trio.current_time()
-        if self._absence is not None and now_s < self._absence[1]:
+        remembered = self._absence
+        if remembered is not None and now_s < remembered[1]:
             await trio.lowlevel.checkpoint()
-            raise copy(self._absence[0])
+            raise copy(remembered[0])
         is_served_stale = self.is_stale and now_s < self._stale_until
         is_disk_best = is_served_stale or self._terms.is_unwell or self._spilled_until[0] > now_s
         if is_disk_best and not self.is_known:

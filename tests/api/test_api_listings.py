@@ -499,6 +499,22 @@ async def test_a_stale_listing_that_leaves_the_memory_at_a_checkpoint_is_not_sho
         assert len(await listings.scenes(CaptureId("a"))) == 20
 
 
+async def test_an_absence_that_is_forgotten_at_a_checkpoint_is_still_an_absence(
+    vendor: Vendor, remember: Remember, thread_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task has everything requested again just when it is reported."""
+    async with remember() as listings:
+        with pytest.raises(NotThere):
+            await listings.scene(SceneId("nothing"))
+
+        async def checkpoint() -> None:
+            listings.forget()
+
+        monkeypatch.setattr(trio.lowlevel, "checkpoint", checkpoint)
+        with pytest.raises(NotThere):
+            await listings.scene(SceneId("nothing"))
+
+
 async def test_a_listing_that_leaves_the_memory_while_it_is_renewed_is_not_shown_as_empty(
     vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any, expect_log: Any
 ) -> None:
