@@ -681,7 +681,7 @@ async def test_a_redirect_is_followed_for_bulk_too(tmp_path: Path) -> None:
     with origin_of() as origin, origin_of() as other:
         other._keys[:] = origin._keys
         target = other.link(SCENE)
-        async with opened(origin, tmp_path) as (contents, _):
+        async with opened(origin, tmp_path, max_connections=INITIAL_CONNECTIONS) as (contents, _):
             version = await contents.version(SCENE, ZIP, "r")
             origin.faults.add("redirect", "object", location=target, status=307)
             reader = await contents.open(SCENE, ZIP, version)
