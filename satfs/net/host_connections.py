@@ -95,6 +95,7 @@ class Permit:
         self.recall: Callable[[], None] | None = None
         self.rank: Callable[[], Rank] | None = None
         self.is_recalled = False
+        self.recalled_at_s = -math.inf  # for silence
         self.silent_since_s = self.began_s
         self._look_began_s: float | None = None
         self._looked_at_s = -math.inf  # when the holder last reported that there are no bytes
@@ -142,6 +143,7 @@ class Permit:
             self.scope.cancel()
         else:
             self.is_recalled = True
+            self.recalled_at_s = trio.current_time()
             self.recall()
 
     def check_connection(self) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from satfs.net.host_connections import Holder, HostConnections, Permit
+from satfs.net.host_connections import LOOKING_S, Holder, HostConnections, Permit
 from satfs.net.host_limit import MIN_ALLOWED, HostLimit
 from satfs.net.recalls import Rank, to_recall
 
@@ -236,8 +236,8 @@ class Permits:
         """
         now_s = trio.current_time()
         for permit in host.permits:
-            if permit.wait_s is not None:  # since the last look, and nothing was reported
-                permit.scope.cancel()
+            if permit.wait_s is not None and now_s - permit.recalled_at_s >= LOOKING_S:
+                permit.scope.cancel()  # nothing was reported
         silence_s = host.limit.silence_s()
         silent = [
             permit
