@@ -35,7 +35,8 @@ _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 class ItemPlace(Struct, frozen=True):
     """The place of an item, which decides its links; see `satfs.stac` for `root`.
 
-    The addresses are relative. `collection_id` is given if and only if `collection` is.
+    The addresses are relative. `collection_id` is given if and only if `collection` is. An item
+    without any link is valid as well.
     """
 
     root: str | None = None
@@ -43,22 +44,6 @@ class ItemPlace(Struct, frozen=True):
     collection: str | None = None
     collection_id: str | None = None
     task_id: str | None = None
-
-
-def in_task(task_id: str) -> ItemPlace:
-    """Return the place `tasks/<task>/<capture>/<scene>/`."""
-    collection = "../../collection.json"
-    return ItemPlace(collection, "../catalog.json", collection, collection_id(task_id), task_id)
-
-
-def in_capture() -> ItemPlace:
-    """Return the place `captures/<capture>/<scene>/`."""
-    return ItemPlace("../catalog.json", "../catalog.json")
-
-
-def alone() -> ItemPlace:
-    """Return the place `scenes/<scene>/`: an item there needs no links to be valid."""
-    return ItemPlace()
 
 
 def collection_id(task_id: str) -> str:

@@ -15,7 +15,7 @@ from satfs.facts.scene import SceneFacts
 from satfs.json_bytes import json_bytes
 from satfs.model import DELIVERY_ZIP
 from satfs.stac.assets import SceneFiles
-from satfs.stac.items import ItemPlace, alone, in_capture, in_task, item_of
+from satfs.stac.items import ItemPlace, collection_id, item_of
 from satfs.tree.archives import CONTENTS
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import DeliveryFactsReader
@@ -87,10 +87,8 @@ class ItemFile:
         if delivery is None:  # the record may announce one
             attachments.pop(DELIVERY_ZIP, None)
             return facts, SceneFiles(attachments, None, contents)
-        return (
-            combine(facts, delivery.facts),
-            SceneFiles(attachments, delivery.size_bytes, contents),
-        )
+        files = SceneFiles(attachments, delivery.size_bytes, contents)
+        return combine(facts, delivery.facts), files
 
 
 def place_of(scene: SceneDirectory) -> ItemPlace:
@@ -98,5 +96,9 @@ def place_of(scene: SceneDirectory) -> ItemPlace:
     capture = scene.parent
     task = None if capture is None else capture.parent
     if isinstance(task, TaskDirectory):
-        return in_task(task.task_id)
-    return in_capture() if isinstance(capture, CaptureDirectory) else alone()
+        collection = "../../collection.json"
+        id = collection_id(task.task_id)
+        return ItemPlace(collection, "../catalog.json", collection, id, task.task_id)
+    if isinstance(capture, CaptureDirectory):
+        return ItemPlace("../catalog.json", "../catalog.json")
+    return ItemPlace()
