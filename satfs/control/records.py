@@ -8,9 +8,17 @@ believed, or when the API cannot be reached; scenes are selected by conditions o
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 from msgspec import Struct, field
@@ -19,6 +27,7 @@ from satfs.api.client import Aleph, http_for
 from satfs.api.credential import account_key
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
+from satfs.api.record_list import RecordList
 from satfs.concurrent_map import concurrent_map
 from satfs.content.cache import maintenance
 from satfs.content.cache.index import CachedVersion
@@ -28,6 +37,7 @@ from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE
+from satfs.tree.listed import record_called
 from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 
 #: Returns what the cache on disk holds.
@@ -38,6 +48,8 @@ _CLOSING_S: Final = 2.0
 #: Listings at once.
 LISTINGS_AT_ONCE: Final = 8
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+R = TypeVar("R", Task, Capture, Scene)
 
 
 class Found(Struct, frozen=True):
@@ -97,8 +109,6 @@ async def _resolved(catalogue: Listings, path_names: Sequence[str]) -> Found:
             return await _task(catalogue, task)
         case ["tasks", task, name] if name in RESERVED_IN_TASK:
             return await _task(catalogue, task)
-        case ["tasks", task, capture]:
-            return await _capture_of(catalogue, await _task(catalogue, task), capture)
         case ["tasks", task, capture, *rest]:
             found = await _capture_of(catalogue, await _task(catalogue, task), capture)
             return await _in_capture(catalogue, found, rest)
@@ -245,26 +255,25 @@ async def _task(catalogue: Listings, name: str) -> Found:
     text = names.text_of(_bytes(name), RESERVED_BESIDE_TASKS)
     if text is not None:
         return Found("task", await catalogue.task(TaskId(text)))
-    for task in await catalogue.tasks():
-        if names.name_of(task.task_id, RESERVED_BESIDE_TASKS) == _bytes(name):
-            return Found("task", task)
-    raise NotThere(f"there is no task {name!r}")
+    return Found("task", _called(name, await catalogue.tasks(), RESERVED_BESIDE_TASKS))
 
 
 async def _capture_of(catalogue: Listings, task: Found, name: str) -> Found:
-    for capture in await catalogue.captures(TaskId(task.id)):
-        if names.name_of(capture.capture_id, RESERVED_IN_TASK) == _bytes(name):
-            return Found("capture", capture, _with_record(task))
-    raise NotThere(f"task {task.id} has no capture {name!r}")
+    captures = await catalogue.captures(TaskId(task.id))
+    return Found("capture", _called(name, captures, RESERVED_IN_TASK), _with_record(task))
 
 
 async def _in_capture(catalogue: Listings, capture: Found, rest: Sequence[str]) -> Found:
     if not rest or rest[0] in RESERVED_IN_CAPTURE:
         return capture
-    for scene in await catalogue.scenes(CaptureId(capture.id)):
-        if names.name_of(scene.scene_id, RESERVED_IN_CAPTURE) == _bytes(rest[0]):
-            return Found("scene", scene, _with_record(capture))
-    raise NotThere(f"capture {capture.id} has no scene {rest[0]!r}")
+    scenes = await catalogue.scenes(CaptureId(capture.id))
+    return Found("scene", _called(rest[0], scenes, RESERVED_IN_CAPTURE), _with_record(capture))
+
+
+def _called(name: str, records: RecordList[R], reserved: Collection[str]) -> R:
+    if (record := record_called(_bytes(name), records, reserved)) is None:
+        raise NotThere(f"nothing is called {name!r}")
+    return record
 
 
 def _with_record(found: Found) -> dict[str, Json]:

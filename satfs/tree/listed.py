@@ -77,6 +77,14 @@ def _entry_of(record: R, name: bytes, make: Callable[[bytes, R], Node]) -> Entry
     return Entry(name, Garbled(record.problem) if record.problem else make(name, record))
 
 
+def record_called(name: bytes, records: RecordList[R], reserved: Collection[str] = ()) -> R | None:
+    """Return the one of *records* that is called *name* in a directory; None: none is."""
+    id = names.text_of(name, reserved)
+    if id is None and names.is_cut(name):  # the name does not contain the id
+        id = next((each for each in records.ids() if names.name_of(each, reserved) == name), None)
+    return None if id is None else records.find(id)
+
+
 def find(
     directory: Directory, name: bytes, records: RecordList[R], reserved: Collection[str] = ()
 ) -> R:
@@ -86,10 +94,7 @@ def find(
         NotThere: none is.
         Garbled: its record could not be read.
     """
-    id = names.text_of(name, reserved)
-    if id is None and names.is_cut(name):  # the name does not contain the id
-        id = next((each for each in records.ids() if names.name_of(each, reserved) == name), None)
-    found = None if id is None else records.find(id)
+    found = record_called(name, records, reserved)
     if found is None:
         raise not_there(directory, name)
     if found.problem:
