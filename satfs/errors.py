@@ -17,7 +17,6 @@
     ├── Garbled          the vendor broke its own contract
     ├── Damaged          an archive that contradicts itself
     ├── Unsupported      satfs does not do this (a compression method, for example)
-    ├── ReadOnly         anything that would write
     ├── Unneeded         read ahead by the kernel, and not needed by a program
     ├── Misuse           we broke our own contract: a bug
     └── CannotMount      raised before anything is mounted: the user has to change something first
@@ -128,10 +127,6 @@ class Damaged(SatfsError):
 
 class Unsupported(SatfsError):
     """Something that satfs does not do: a compression method, an operation."""
-
-
-class ReadOnly(SatfsError):
-    """Anything that would write."""
 
 
 class Unneeded(SatfsError):

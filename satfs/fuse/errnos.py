@@ -31,7 +31,6 @@ ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.Unreachable: errno.EIO,
     errors.CannotMount: errno.EIO,
     errors.Unsupported: errno.EOPNOTSUPP,
-    errors.ReadOnly: errno.EROFS,
     errors.Unneeded: errno.ECANCELED,
     errors.NotThere: errno.ENOENT,
 }
@@ -59,7 +58,7 @@ def gravest_of(failure: BaseException) -> BaseException:
 
 def is_result(failure: BaseException) -> bool:
     """Return whether *failure* is an ordinary result, such as "no such name", and no fault."""
-    kinds = errors.NotThere | errors.ReadOnly | errors.Unsupported | errors.Unneeded
+    kinds = errors.NotThere | errors.Unsupported | errors.Unneeded
     return isinstance(failure, kinds)
 
 

@@ -39,7 +39,6 @@ def test_every_error_has_an_errno(error: type[errors.SatfsError]) -> None:
         (errors.Garbled("x"), errno.EIO),
         (errors.Damaged("x"), errno.EIO),
         (errors.Unsupported("x"), errno.EOPNOTSUPP),
-        (errors.ReadOnly("x"), errno.EROFS),
         (errors.Unneeded("x"), errno.ECANCELED),
         (errors.Misuse("x"), errno.EIO),
         (errors.BadSettings("x"), errno.EIO),
@@ -72,9 +71,8 @@ def test_a_group_is_the_gravest_of_its_members() -> None:
 
 
 def test_answers_are_nobodys_fault() -> None:
-    """That a name is not there, or that nothing is written, is no failure to log."""
+    """That a name is not there, or that nobody needs the bytes, is no failure to log."""
     assert is_result(errors.NotThere("x"))
-    assert is_result(errors.ReadOnly("x"))
     assert is_result(errors.Unneeded("x"))
     assert not is_result(errors.Unreachable("x"))
     assert not is_result(KeyError("x"))

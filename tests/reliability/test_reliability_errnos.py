@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import re
 import struct
 import zipfile
@@ -83,11 +82,6 @@ def garbled(stand: Stand) -> None:
     stand.stat(stand.root / "scenes" / "nobody-says-sense")
 
 
-def read_only(stand: Stand) -> None:
-    scene = stand.publish(KIB)
-    stand.calls.make("open", stand.path_call_s, os.open, stand.path(scene), os.O_RDWR)
-
-
 def a_zip(change: Callable[[bytearray, int, int], None]) -> bytes:
     """Return a zip with one stored member, its local and central headers changed."""
     buffer = io.BytesIO()
@@ -136,7 +130,6 @@ WAYS: dict[str, Callable[[Stand], None]] = {
     "Garbled": garbled,
     "Damaged": damaged,
     "Unsupported": unsupported,
-    "ReadOnly": read_only,
 }
 
 #: Those that are reached at a deadline.
@@ -163,6 +156,6 @@ def test_a_row_of_the_errno_table_is_what_a_program_gets(stand_for: StandFor, er
         line for line in stand.current.events()[n_lines:]
         if line["event"] in ("call failed", "refused") and line["error"] == error
     ]  # fmt: skip
-    # The kernel itself refuses to write, and nobody hears of it; so it caches what is not there.
-    if error not in ("ReadOnly", "NotThere"):
+    # The kernel caches what is not there, and nobody hears of it again.
+    if error != "NotThere":
         assert said, f"the log does not tell of {error}"
