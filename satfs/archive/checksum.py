@@ -8,13 +8,12 @@ the whole is checked as soon as everything has been seen once, however that came
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import cache
 from typing import Final
+
+from isal.isal_zlib import crc32_combine
 
 from satfs.model import ByteRange
 
-#: CRC-32's polynomial, reflected (APPNOTE 4.4.7).
-_POLYNOMIAL: Final = 0xEDB88320
 #: Pieces remembered; a random reader makes many. The shortest is forgotten first, so that a reader
 #: that goes from the beginning to the end always succeeds.
 _MAX_PIECES: Final = 256
@@ -72,46 +71,9 @@ class Checksum:
         """Make one piece of the one at *index* and the next, if they touch."""
         if index + 1 < len(self._starts) and self._stops[index] == self._starts[index + 1]:
             length = self._stops[index + 1] - self._starts[index + 1]
-            self._crcs[index] = combined(self._crcs[index], self._crcs[index + 1], length)
+            self._crcs[index] = crc32_combine(self._crcs[index], self._crcs[index + 1], length)
             self._stops[index] = self._stops[index + 1]
             self._forget(index + 1)
 
     def _forget(self, index: int) -> None:
         del self._starts[index], self._stops[index], self._crcs[index]
-
-
-def combined(first: int, second: int, second_bytes: int) -> int:
-    """Return the CRC of two pieces in a row from theirs, and the length of the second.
-
-    As zlib's crc32_combine: the first CRC is moved on by as many zero bytes, a multiplication by
-    x^(8n) modulo the polynomial, and the second is added.
-    """
-    exponent = 0
-    while second_bytes:
-        if second_bytes & 1:
-            first = _product(_zeros(exponent), first)
-        second_bytes >>= 1
-        exponent += 1
-    return first ^ second
-
-
-@cache
-def _zeros(exponent: int) -> int:
-    """Return x^(8 · 2^exponent) modulo the polynomial."""
-    if exponent == 0:
-        return 1 << (31 - 8)  # reflected: bit 31 is x^0
-    half = _zeros(exponent - 1)
-    return _product(half, half)
-
-
-def _product(a: int, b: int) -> int:
-    """Return a · b modulo the polynomial, all reflected."""
-    total = 0
-    bit = 1 << 31
-    while a:
-        if a & bit:
-            total ^= b
-            a ^= bit
-        bit >>= 1
-        b = (b >> 1) ^ _POLYNOMIAL if b & 1 else b >> 1
-    return total

@@ -6,30 +6,25 @@ from zlib import crc32
 
 from hypothesis import given
 from hypothesis import strategies as st
+from isal.isal_zlib import crc32_combine
 
-from satfs.archive.checksum import Checksum, combined
+from satfs.archive.checksum import Checksum
 from satfs.model import ByteRange
 
 SPANS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=60)
 
 
-@given(st.binary(max_size=300), st.binary(max_size=300))
-def test_two_crcs_make_the_crc_of_both(first: bytes, second: bytes) -> None:
-    """As if the bytes had been one piece."""
-    assert combined(crc32(first), crc32(second), len(second)) == crc32(first + second)
-
-
 def test_lengths_beyond_32_bits_are_combined() -> None:
-    """A gigabyte of zeros eight times is eight gigabytes of zeros."""
+    """In the library: a gigabyte of zeros eight times is eight gigabytes of zeros."""
     gigabyte = 0
     for _ in range(1024):
-        gigabyte = combined(gigabyte, crc32(bytes(1 << 20)), 1 << 20)
+        gigabyte = crc32_combine(gigabyte, crc32(bytes(1 << 20)), 1 << 20)
     eight = 0
     for _ in range(8):
-        eight = combined(eight, gigabyte, 1 << 30)
-    whole = combined(gigabyte, combined(gigabyte, gigabyte, 1 << 30), 2 << 30)
-    assert eight == combined(
-        whole, combined(whole, combined(gigabyte, gigabyte, 1 << 30), 2 << 30), 5 << 30
+        eight = crc32_combine(eight, gigabyte, 1 << 30)
+    whole = crc32_combine(gigabyte, crc32_combine(gigabyte, gigabyte, 1 << 30), 2 << 30)
+    assert eight == crc32_combine(
+        whole, crc32_combine(whole, crc32_combine(gigabyte, gigabyte, 1 << 30), 2 << 30), 5 << 30
     )
 
 
