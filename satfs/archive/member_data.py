@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from satfs.archive.checksum import Checksum
 from satfs.archive.members import LOCAL_HEADER_BYTES, Member
@@ -13,6 +13,10 @@ from satfs.content.fetch.raster_files import MAGIC_BYTES, RasterFile, is_tiff
 from satfs.content.fetch.raster_reads import RasterReads
 from satfs.errors import Damaged
 from satfs.model import ByteRange, Reader, RemoteReader
+
+if TYPE_CHECKING:
+    from satfs.archive.deflated import DeflatedMember
+    from satfs.archive.spooled import SpooledMember
 
 #: Reads a range inside of the zip. All that this package needs of `content`.
 ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
@@ -174,30 +178,6 @@ class MemberData:
         return Damaged(f"member {self.path!r}: {how}")
 
 
-class PackedMember(Protocol):
-    """A member that is unpacked to be read; it is shared by all its readers."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Return the size of the unpacked member."""
-        ...
-
-    def open(self, zip_reader: Reader) -> None:
-        """Count one reader more, which brings the open zip *zip_reader* with it."""
-        ...
-
-    async def read(self, span: ByteRange, wanted_stop: int | None = None) -> bytes | memoryview:
-        """Return the bytes of *span*.
-
-        *wanted_stop* is up to where a program is expected to read on; None where that is not known.
-        """
-        ...
-
-    def release(self) -> None:
-        """Count one reader less."""
-        ...
-
-
 class PackedReader:
     """One open handle of a packed member.
 
@@ -205,7 +185,11 @@ class PackedReader:
     """
 
     def __init__(
-        self, member: PackedMember, zip_reader: Reader, *, body: MemberData | None = None
+        self,
+        member: DeflatedMember | SpooledMember,
+        zip_reader: Reader,
+        *,
+        body: MemberData | None = None,
     ) -> None:
         self.size_bytes = member.size_bytes
         self._member = member
