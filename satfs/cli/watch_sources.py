@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import trio
 
@@ -25,30 +25,6 @@ from satfs.stac.items import ItemPlace, item_of
 Listing: TypeAlias = Mapping[str, Json]
 
 
-class Source(Protocol):
-    """Where listings and items come from: a mount, or the API."""
-
-    async def query(self, command: str, path_names: Sequence[str]) -> Listing:
-        """Return the result of *command* (`list` or `describe`)."""
-        ...
-
-    def path(self, path_names: Sequence[str]) -> str | None:
-        """Return where *path_names* are in the file system; None without a mount."""
-        ...
-
-    async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
-        """Return the STAC item of the scene at *path_names*; None while its delivery is not there.
-
-        Raises:
-            SatfsError: it cannot be made now.
-        """
-        ...
-
-    def forget(self) -> None:
-        """Believe no earlier response."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class OfMount:
     """A mount, through its socket; it believes its listings as long as for other programs."""
@@ -56,18 +32,24 @@ class OfMount:
     mounted: Mounted
 
     async def query(self, command: str, path_names: Sequence[str]) -> Listing:
-        """See `Source`."""
+        """Return the result of *command* (`list` or `describe`)."""
         given = {"paths": [list(path_names)]}
         return await trio.to_thread.run_sync(
             result_of, self.mounted, command, given, abandon_on_cancel=True
         )
 
     def path(self, path_names: Sequence[str]) -> str | None:
-        """See `Source`."""
+        """Return where *path_names* are in the file system; None without a mount."""
         return str(self.mounted.mountpoint.joinpath(*path_names))
 
     async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
-        """See `Source`: with absolute paths of the mount."""
+        """Return the STAC item of the scene at *path_names*, with absolute paths of the mount.
+
+        None while its delivery is not there.
+
+        Raises:
+            SatfsError: it cannot be made now.
+        """
         given = {"paths": [list(path_names)], "absolute": True}
         item = await trio.to_thread.run_sync(
             item_of_mount, self.mounted, given, abandon_on_cancel=True
@@ -77,7 +59,7 @@ class OfMount:
         return None if is_announced and "delivery" not in item["assets"] else item
 
     def forget(self) -> None:
-        """Do nothing: what a mount believes is its own business."""
+        """Believe no earlier response. What a mount believes is its own business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +69,28 @@ class OfApi:
     listings: Listings
 
     async def query(self, command: str, path_names: Sequence[str]) -> Listing:
-        """See `Source`."""
+        """See `OfMount`."""
         call = records.listed if command == "list" else records.described
         return await call(self.listings, path_names, _nothing_kept)
 
     def path(self, path_names: Sequence[str]) -> str | None:
-        """See `Source`."""
+        """See `OfMount`."""
         return None
 
     async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
-        """See `Source`: made of the record alone, without assets."""
+        """See `OfMount`: made of the record alone, without assets."""
         scene = readers.scene(dict(event.record))
         if scene is None:
             raise Garbled(f"the record of scene {event.scene_id} has no id")
         return item_of(facts_of_record(scene), SceneFiles(contents=None, record=None), ItemPlace())
 
     def forget(self) -> None:
-        """See `Source`."""
+        """See `OfMount`."""
         self.listings.forget()
+
+
+#: Where listings and items come from.
+Source: TypeAlias = OfMount | OfApi
 
 
 async def _nothing_kept() -> Sequence[CachedVersion]:

@@ -13,13 +13,15 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Protocol
+from typing import Final
 
+from satfs.demo.api import Api
 from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
 from satfs.demo.responses import Request, Response, http_date
 from satfs.demo.sending import send, set_to_reset
+from satfs.demo.store import Store
 from satfs.errors import Unsupported
 
 try:
@@ -45,21 +47,6 @@ _BEYOND: Final = Response(
 )
 
 
-class Service(Protocol):
-    """One of the two services."""
-
-    side: ClassVar[str]
-
-    def endpoint(self, request: Request) -> str:
-        """Return the name of the endpoint."""
-
-    def leak(self, request: Request) -> str | None:
-        """Return where the request carries a credential that must not be there, or None."""
-
-    def respond(self, request: Request, now_s: float, faults: Sequence[Fault]) -> Response:
-        """Return the response."""
-
-
 @dataclass
 class Line:
     """The line between client and service: delay before each response, and speed per connection."""
@@ -72,7 +59,7 @@ class Line:
 class ServicePort:
     """One service on one loopback port, which can stop listening and start again."""
 
-    service: Service
+    service: Api | Store
     faults: FaultTable
     journal: RequestLog
     now_s: Callable[[], float]
