@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import trio
-from msgspec import Struct
 
 from satfs.concurrent_map import concurrent_map
 from satfs.content.fetch.block_spans import MERGE_GAP_BYTES
@@ -81,46 +80,34 @@ async def prefetch_blocks(
     if not rasters:
         raise NotThere("there is no raster (.tif, .tiff) at these paths")
     plans, failures = await _plans(rasters, choice, jobs)
-    await progress.planned([plan.n_bytes for plan in plans.values()] + [0] * len(failures))
+    await progress.planned([plan.size_bytes for plan in plans.values()] + [0] * len(failures))
     for path, failure in failures.items():
         await progress.ended(path, 0, failure)
-    n_bytes = sum(plan.n_bytes for plan in plans.values())
+    n_bytes = sum(plan.size_bytes for plan in plans.values())
     room = await mount.pins.capacity_bytes(set())
     if n_bytes > room:
         raise BadCache(
             f"{format_bytes(n_bytes)} do not fit: the cache can keep {format_bytes(room)} at once."
             " Mount with a larger --cache-size, or choose less"
         )
-    wanted = [_Planned(plan.target.path, plan.target.node, plan.n_bytes) for plan in plans.values()]
 
     async def read(target: Target, node: File, take: Take) -> int:
         return await _read_blocks(plans[target.path], node, take)
 
-    await Fetching(progress, jobs, read).run(wanted)
+    await Fetching(progress, jobs, read).run(list(plans.values()))
     n_outside = len(rasters) - len(plans) - len(failures)
     return {**progress.result(), "outside": n_outside}
 
 
-class _Planned(Target, frozen=True):
-    """A raster of which chosen blocks are wanted, `n_bytes` in all."""
+class _Plan(Target, frozen=True):
+    """A raster of which *spans* are wanted. A packed raster is read from front to back."""
 
-    n_bytes: int = 0
+    spans: Sequence[ByteRange] = ()
+    is_packed: bool = False
 
     @property
     def size_bytes(self) -> int:
         """Return how many bytes of the file are wanted."""
-        return self.n_bytes
-
-
-class _Plan(Struct, frozen=True):
-    """The spans of a raster that are to be read. A packed raster is read from front to back."""
-
-    target: Target
-    spans: Sequence[ByteRange]
-    is_packed: bool
-
-    @property
-    def n_bytes(self) -> int:
         return sum(map(len, self.spans))
 
 
@@ -134,7 +121,7 @@ async def _plans(
         if isinstance(node, SatfsError):
             return node
         try:
-            return await _plan(target, node, choice)
+            return await _plan(target.path, node, choice)
         except SatfsError as failure:
             return failure
 
@@ -148,7 +135,7 @@ async def _plans(
     return plans, failures
 
 
-async def _plan(target: Target, node: File, choice: BlockChoice) -> _Plan | None:
+async def _plan(path: str, node: File, choice: BlockChoice) -> _Plan | None:
     """Return what to read of one raster; None when it has none of the chosen blocks.
 
     Raises:
@@ -171,7 +158,7 @@ async def _plan(target: Target, node: File, choice: BlockChoice) -> _Plan | None
     spans = block_spans(raster, blocks, MERGE_GAP_BYTES)
     size_bytes = raster.size_bytes
     whole = merge_spans((as_buffers(span, size_bytes) for span in spans), MERGE_GAP_BYTES)
-    return _Plan(target, whole, is_packed=not isinstance(reader, LimitsReadAhead))
+    return _Plan(path, node, whole, is_packed=not isinstance(reader, LimitsReadAhead))
 
 
 async def _read_blocks(plan: _Plan, node: File, take: Take) -> int:
