@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import StrEnum
 from io import TextIOWrapper
-from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 import structlog
@@ -100,17 +99,6 @@ def _leave_to_journal(
     return event
 
 
-#: The priorities of syslog(3) for the levels of `logging`, the most severe first.
-_PRIORITIES: Final = MappingProxyType(
-    {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
-)
-
-
-def priority(level: int) -> int:
-    """Return the priority of syslog(3) for a line of *level*, a number of `logging`."""
-    return next((number for at_least, number in _PRIORITIES.items() if level >= at_least), 7)
-
-
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
@@ -120,7 +108,9 @@ class _JournalFormatter(_Formatter):
     """Begins each line with its priority: the journal makes an entry of each (sd-daemon(3))."""
 
     def format(self, record: logging.LogRecord) -> str:
-        prefix = f"<{priority(record.levelno)}>"
+        syslog = logging.handlers.SysLogHandler
+        name = syslog.priority_map.get(record.levelname, "info")  # another library's own level
+        prefix = f"<{syslog.priority_names[name]}>"
         lines = super().format(record).split("\n")
         return "\n".join(prefix + line for line in lines if line)
 
