@@ -23,7 +23,7 @@ from typing import Final
 
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from satfs import mountpoints
 from satfs.components import Components, open_components, tree_over
@@ -177,7 +177,7 @@ async def _serve(
         operations = Operations(
             inodes,
             owner=_owner(options),
-            limits=_limits(settings),
+            limits=convert(settings, Limits, from_attributes=True),
             gate=gate,
             on_look=ready.look,
             on_list=parts.contents.note_listing,
@@ -335,14 +335,4 @@ def _owner(options: MountOptions) -> Owner:
         os.getgid() if options.gid is None else options.gid,
         options.umask,
         has_executables=options.is_exec,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        metadata_deadline_s=settings.metadata_deadline_s,
-        read_deadline_s=settings.read_deadline_s,
-        entry_timeout_s=settings.entry_timeout_s,
-        attr_timeout_s=settings.attr_timeout_s,
-        negative_ttl_s=settings.negative_ttl_s,
     )
