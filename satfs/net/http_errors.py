@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -84,5 +85,8 @@ def _why(causes: list[BaseException]) -> str:
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed ({getattr(cause, 'reason', None) or 'for no reason given'})"
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            # trio writes the address as Python has it before the system's words. A resolver's
+            # failures have negative numbers and words of their own.
+            number = cause.errno or 0
+            return os.strerror(number) if number > 0 else cause.strerror
     return next((str(cause) for cause in causes if str(cause)), "no reason given")

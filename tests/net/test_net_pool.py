@@ -237,7 +237,7 @@ async def test_refused_connections_are_told(serve: Serve) -> None:
     async with serve() as (http, origin):
         url = origin.url("/x?secret")
     async with serve() as (http, _):
-        with pytest.raises(Unreachable, match="Connection refused") as failure:
+        with pytest.raises(Unreachable, match="no connection: Connection refused") as failure:
             await get(http, url)
         assert "secret" not in str(failure.value)
         assert not failure.value.is_permanent
