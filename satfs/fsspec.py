@@ -112,10 +112,17 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
 
         Of the mount where paths lead to one, which `place` then names: all that use it are counted
         together. Else of this process, for this profile. Requests are those for bytes.
+
+        Raises:
+            PermissionError: the mount is another user's.
         """
         place = self._access.mountpoint()
         if place is not None:
-            status = json.loads((place / ".satfs/status.json").read_bytes())
+            try:
+                status = json.loads((place / ".satfs/status.json").read_bytes())
+            except PermissionError as failure:
+                words = "only the user who has mounted it may see what has been read there"
+                raise PermissionError(failure.errno, words, str(place)) from failure
             reading, requests = status["reading"], status["requests"]
             return {
                 "place": str(place),

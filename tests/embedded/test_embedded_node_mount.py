@@ -67,6 +67,24 @@ def test_paths_lead_to_the_mount_of_the_profile(
     assert alone.local_path(path_of()) is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_what_was_read_through_another_users_mount_is_for_that_user(
+    start_origin: StartOrigin, open_fs: OpenFs, mount_it: MountIt
+) -> None:
+    """With `allow_other` others read the tree; the refusal is a sentence, and names the mount."""
+    start_origin(ramp_catalogue(1, MIB))
+    mount = mount_it(allow_other=True)
+    fs = open_fs(mount="auto")
+    assert fs.local_path("") == str(mount.path)
+    os.seteuid(65_534)
+    try:
+        with pytest.raises(PermissionError, match="only the user who has mounted it") as failure:
+            fs.statistics()
+    finally:
+        os.seteuid(0)
+    assert failure.value.filename == str(mount.path)
+
+
 def test_no_path_leads_out_of_the_mount(
     start_origin: StartOrigin, open_fs: OpenFs, mount_it: MountIt, tmp_path: Path
 ) -> None:
