@@ -85,10 +85,21 @@ def outcome_of(result: Mapping[str, Json]) -> Exit:
 
 def _print_line(what: Mapping[str, Json], verb: str, *, is_quiet: bool) -> None:
     if what.get("event") == "ended":
-        if what.get("error") is not None:
-            print_remark(f"{what['path']}: {what['message']}")
-        elif not is_quiet:
+        if (remark := _remark_of(what)) is not None and not (is_quiet and what["error"] is None):
+            print_remark(remark)
+        if what["error"] is None and not is_quiet:
             print_sentence(f"{verb} {what['path']} ({format_bytes(what['bytes'])})")
+
+
+def _remark_of(what: Mapping[str, Json]) -> str | None:
+    """Return why a file has failed, or what of it could not be checked; None for neither."""
+    if what["error"] is not None:
+        return f"{what['path']}: {what['message']}"
+    first, *others = what.get("unchecked") or [None]
+    if first is None:
+        return None
+    more = f", and {len(others)} more" if others else ""
+    return f"{what['path']}: not checked: {first}{more}"
 
 
 class _Bars:
@@ -141,9 +152,8 @@ class _Bars:
         self._move(path, what["bytes"])
         if path in self._files:
             self.progress.remove_task(self._files.pop(path))
-        if what.get("error") is not None:
-            message = show(f" {path}: {what['message']}")
-            self.progress.console.print(Text.assemble(("Note:", "yellow"), message))
+        if (remark := _remark_of(what)) is not None:
+            self.progress.console.print(Text.assemble(("Note:", "yellow"), show(f" {remark}")))
 
     def _show_total(self, text: str, n_bytes: int | None) -> None:
         text = text or f"{self._n_ended:,} of {self._n_files:,} files"

@@ -97,3 +97,16 @@ def test_bytes_of_a_path_that_are_no_utf_8_are_printed_as_they_are() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == (b"/mnt/\xff\n", b"")
+
+
+def test_ctrl_c_during_the_first_imports_is_no_traceback(tmp_path: Path) -> None:
+    """They take some tenths of a second, more on a busy machine."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "satfs", "status"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -251,6 +251,25 @@ def test_a_member_whose_crc_is_wrong_is_named(aleph: Mounted) -> None:
     assert done.stdout == "Verified: 1 file, 78 B; 1 file failed.\n"
 
 
+def test_a_member_that_cannot_be_checked_is_named(aleph: Mounted) -> None:
+    """It is no failure: one that is encrypted, or packed in an unknown way, may be right."""
+    scene = first_scene(aleph)
+    content = aleph.origin.catalogue.content(scene.name)
+    data = bytearray(bytes(content.read(0, 10**9)))
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = data.index(signature) + place
+        data[at : at + 2] = (9).to_bytes(2, "little")  # deflate64
+    aleph.origin.catalogue.replace(scene.name, bytes(data))
+
+    done = aleph.program("verify", scene)
+    quiet = aleph.program("verify", "-q", scene)
+
+    assert done.returncode == 0
+    assert "not checked: " in done.stderr
+    assert "deflate64" in done.stderr
+    assert quiet.stderr == ""
+
+
 def test_what_is_no_zip_is_told(aleph: Mounted) -> None:
     scene = first_scene(aleph)
     aleph.origin.catalogue.replace(scene.name, b"this is no zip" * 100)
