@@ -19,6 +19,7 @@ from itertools import chain, islice, product
 from typing import Final
 
 from satfs.imagery.layout import Block, BlockPlace, Image
+from satfs.imagery.strides import Stride
 from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape, extent
 from satfs.model import ByteRange
 
@@ -76,6 +77,7 @@ class AccessPattern:
     def __init__(self, *, allowance_bytes: int = ALLOWANCE_BYTES) -> None:
         self._allowance_bytes = allowance_bytes
         self._window: ReadWindow | None = None
+        self._stride = Stride()
         self._last: tuple[Image, BlockPlace] | None = None
         self._shapes: dict[int, deque[WindowShape]] = {}
         self._recent: OrderedDict[Block, None] = OrderedDict()
@@ -183,6 +185,7 @@ class AccessPattern:
             return
         self._count(block, len(span))
         self._follow_run(image, block, span)
+        self._stride.note(block)
         window = self._window
         n_out_of_order = 0 if is_in_order else _OVERTAKING_BYTES // self._mean_bytes(image.number)
         if window is None or not window.takes(image, place, n_out_of_order):
@@ -211,11 +214,18 @@ class AccessPattern:
         if self._is_hit and not is_due and 2 * self._n_hits < self._n_made:
             return ()
         predictions: list[Block] = []
+        # A part that lies behind a block which is fetched now is no request more.
+        min_bytes = _MIN_PART_BYTES if self._is_hit or is_due else 0
+        if self._stride.goes_on(window.image):
+            ahead = [(block, 1.0) for block in self._stride.ahead(window.image)]
+            if 2 * sum(self.is_expected(block) for block, _ in ahead) > len(ahead):
+                return ()
+            self._take(ahead, self._free_bytes, span_of, predictions, min_bytes=min_bytes)
+            self._n_made, self._n_hits = len(predictions), 0
+            return tuple(predictions)
         shapes = self._shapes.get(window.image.number, ())
         following = NextBlocks(window, last[1], shapes, self._mean_bytes(window.image.number))
         is_strips = window.image.n_columns == 1
-        # A part that lies behind a block which is fetched now is no request more.
-        min_bytes = _MIN_PART_BYTES if self._is_hit or is_due else 0
         if is_strips:
             likely = list(islice(chain.from_iterable(following.likely()), _MAX_TRIES))
             self._take(likely, self._free_bytes, span_of, predictions, min_bytes=min_bytes)
@@ -235,6 +245,10 @@ class AccessPattern:
             self._take(strips, free, span_of, predictions, min_bytes=min_bytes)
         else:
             self._take_rows(chain([[]], below), span_of, predictions)
+        if not (predictions or self._is_hit) and self._stride.is_forward(window.image):
+            # A row that is longer than those of the windows before.
+            ahead = [(block, 1.0) for block in self._stride.ahead(window.image)]
+            self._take(ahead, self._free_bytes, span_of, predictions)
         if predictions or not is_due:
             self._n_made, self._n_hits = len(predictions), 0
         return tuple(predictions)
@@ -340,9 +354,16 @@ class AccessPattern:
     # -- windows ----------------------------------------------------------------------------------
 
     def _begin(self, image: Image, place: BlockPlace, first_left: int) -> ReadWindow:
-        """Return a new window; what was predicted for the last one was fetched in vain."""
+        """Return a new window, whose blocks were not predicted for the last one but at a stride."""
         if self._window is not None:
             self._remember(self._window)
+        if not (self._is_hit and self._stride.goes_on(image)):
+            self._give_up()
+        row, column = place.row, place.column
+        return ReadWindow(image, row, row + 1, column, column + 1, [], first_left)
+
+    def _give_up(self) -> None:
+        """Take what is predicted for fetched in vain, while it is not read."""
         for block, size in self._outstanding.items():
             self._unread[block] = size
             self.unread_bytes += size
@@ -351,8 +372,6 @@ class AccessPattern:
         due, last = self._unsettled
         self._unsettled = ([*due, *last], list(self._outstanding))
         self._outstanding.clear()
-        row, column = place.row, place.column
-        return ReadWindow(image, row, row + 1, column, column + 1, [], first_left)
 
     def _remember(self, window: ReadWindow) -> None:
         n_rows, n_columns = window.bottom - window.top, window.right - window.left

@@ -98,6 +98,12 @@ class Raster:
         """Return the block that holds a byte of the file; None for none, and when it is unknown."""
         return self._tables.block_at(position)
 
+    def located(self, position: int) -> tuple[Block, ByteRange] | None:
+        """Return the block that holds a byte of the file, and where it lies; None as `block_at`."""
+        block = self.block_at(position)
+        span = self.span_of(block) if block is not None else None
+        return (block, span) if block is not None and span is not None else None
+
     def following(self, position: int) -> Block | None:
         """Return the known block that starts first at or behind a position; None for none."""
         return self._tables.following(position)

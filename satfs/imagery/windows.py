@@ -59,10 +59,14 @@ class ReadWindow(Struct):
         if n_out_of_order and image.n_columns == 1:
             return self.top - n_out_of_order <= place.row <= self.bottom + n_out_of_order
         is_right, is_below = place.column == self.right, place.row == self.bottom
+        # A program that has read several rows and goes back to the first one reads what lies beside
+        # its window in the same way: gdalwarp, or a map that is moved.
+        is_beside = is_right and place.row == self.top and place.plane == self.planes[0]
         return (
             self.top <= place.row <= self.bottom
             and self.first_left <= place.column <= self.right
             and not (is_right and is_below)
+            and not (is_beside and self.bottom - self.top > 1)
         )
 
     def add(self, place: BlockPlace) -> None:
@@ -204,15 +208,21 @@ class NextBlocks:
     def _planes(self) -> list[tuple[int, float]]:
         """Return which planes are read, with confidence: the current one first.
 
-        Before the first window has ended all of them are expected: most programs read all bands.
+        Before the first window has ended, all that are as far apart as the last two are expected:
+        most programs read all bands.
         """
         window, shapes, current = self._window, self._shapes, self._last.plane
         n = window.image.n_planes
         if n > _MAX_PLANES:  # a program that reads a thousand planes of each tile reads everything
             return [(current, 1.0)]
-        order = sorted(range(n), key=lambda plane: (plane - current) % n)
+        step = window.planes[-1] - window.planes[-2] if len(window.planes) > 1 else 1
+        way = 1 if step > 0 else -1
+        order = sorted(range(n), key=lambda plane: way * (plane - current) % n)
         if not shapes:
-            return [(plane, 1.0) for plane in order]
+            # Bands 3, 2, 1 are a picture in true colour, and no fourth one follows.
+            coming = range(window.planes[-1], n if way > 0 else -1, step)
+            seen = {*window.planes, *coming}
+            return [(plane, 1.0 if plane in seen else 0.0) for plane in order]
         return [
             (
                 plane,

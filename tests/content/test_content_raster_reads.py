@@ -231,19 +231,25 @@ def test_a_late_request_behind_a_block_that_was_read_is_the_kernels() -> None:
     assert reads.pattern.read_bytes == 4 * TILE_BYTES
 
 
-def test_one_page_in_the_middle_of_a_block_shows_nothing_before_the_next_page_comes() -> None:
+@pytest.mark.parametrize("last", [8, 30], ids=["behind it", "in front of it"])
+@pytest.mark.parametrize("distance", [PAGE_BYTES, 5 * PAGE_BYTES], ids=["the next", "another one"])
+def test_one_page_in_the_middle_of_a_block_shows_nothing_before_a_second_one_comes(
+    last: int, distance: int
+) -> None:
     """The kernel reads ahead what is missing between pages that it has of a refused request."""
     reads = RasterReads(known())
-    reads.note(first_read(8), nothing)
+    reads.note(first_read(last), nothing)
     start = middle_of(21).start
-    pages = [ByteRange(at, at + PAGE_BYTES) for at in (start, start + PAGE_BYTES)]
+    pages = [ByteRange(at, at + PAGE_BYTES) for at in (start, start + distance)]
     assert reads.expected_part(pages[0], nothing) == pages[0]
     plan = reads.note(pages[0], nothing)
     assert plan is not None
     assert plan.now == pages[0]
     assert not reads.pattern.has_read(Block(0, 21))
-    reads.note(pages[1], nothing)
+    plan = reads.note(pages[1], nothing)
     assert reads.pattern.has_read(Block(0, 21))
+    assert plan is not None
+    assert plan.now.stop >= tile(21).stop
 
 
 def test_the_end_of_an_expected_block_does_not_show_that_the_block_behind_it_is_read() -> None:

@@ -87,9 +87,9 @@ def test_the_shape_of_chips_is_learnt_from_those_that_are_seen_as_a_whole(name: 
 @every_image
 def test_nothing_is_predicted_for_points(image: Image) -> None:
     """Random points of pixel interleave; in band interleave the other bands of each point."""
-    # Points whose blocks touch neither side by side nor one below the other.
+    # Points whose blocks touch neither side by side nor one below the other, nor lie at a stride.
     rows, columns = image.n_rows, image.n_columns
-    places = [(7 * k % rows, 11 * k % columns) for k in range(40)]
+    places = [(7 * k * k % rows, 11 * k % columns) for k in range(40)]
     where = spans(image)
     pattern = AccessPattern()
     n_predicted = 0
@@ -145,6 +145,34 @@ def test_bands_that_are_not_read_are_soon_not_predicted(bands: list[int]) -> Non
     outcome.predicted -= before.predicted
     planes = {image.place(block.number).plane for block in outcome.predicted}
     assert planes <= set(bands)
+
+
+@pytest.mark.parametrize("step", [9, -1, -7])
+def test_strips_at_equal_distances_are_expected(step: int) -> None:
+    """A picture of a few rows is made of some strips, and a program may begin with the last one."""
+    image = IMAGES["strips of 1"]
+    numbers = range(*((0, 2700, step) if step > 0 else (3000, 300, step)))
+    blocks = [Block(0, number) for number in numbers]
+    outcome = follow(AccessPattern(), image, iter(blocks))
+    assert outcome.n_waits <= 20
+    assert len(outcome.unread) <= len(blocks) / 4
+
+
+def test_tiles_are_expected_from_the_last_one_on_as_well() -> None:
+    image = IMAGES["256 tiles"]
+    blocks = [Block(0, number) for number in reversed(range(image.n_blocks))]
+    outcome = follow(AccessPattern(), image, iter(blocks))
+    assert outcome.n_waits <= len(blocks) / 4
+    assert not outcome.unread
+
+
+def test_no_fourth_band_is_expected_behind_a_picture_in_true_colour() -> None:
+    """Bands 3, 2, 1 of four, in the first window of a handle."""
+    image = IMAGES["512 tiles, band"]
+    reads = list(window_reads(image, Window(300, 1300, 300, 1300), [2, 1, 0]))
+    order = sorted(reads, key=lambda block: -image.place(block.number).plane)
+    outcome = follow(AccessPattern(), image, iter(order))
+    assert {image.place(block.number).plane for block in outcome.predicted} <= {0, 1, 2}
 
 
 def test_a_row_of_blocks_is_followed_by_its_window() -> None:

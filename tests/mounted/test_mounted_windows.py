@@ -382,6 +382,33 @@ def test_a_second_window_fetches_what_is_new_of_it(
     assert fetched <= 1.25 * n_bytes + 512 * KIB
 
 
+@pytest.mark.parametrize("sample", ["strips, LZW"], indirect=True)
+@pytest.mark.parametrize("is_back", [False, True], ids=["each eighth row", "from the last row on"])
+def test_strips_at_equal_distances_are_fetched_side_by_side(
+    sample: Sample, *, is_back: bool, start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """A small picture is made of some of the strips, and a program may begin with the last one."""
+    origin = start_origin(_catalogue(sample.zipped, "scene"), store_latency_s=0.04)
+    path = mount_it(origin).path / "scenes/scene/contents" / MEMBER
+    os.stat(path)
+    origin.journal.clear()
+    if is_back:
+        rows = [(0, row, N, 1) for row in reversed(range(600))]
+        digests = [_program.digest(each, rows) for each in (path, sample.path)]
+    else:
+        all_pixels, out = [(0, 0, N, N)], (4, N // 8, N // 8)
+        digests = [_program.digest(each, all_pixels, out) for each in (path, sample.path)]
+    assert digests[0] == digests[1]
+    asked = sorted(origin.journal.of("object"), key=lambda each: each.started_s)
+    ended_s, n_alone = 0.0, 0
+    for each in asked:
+        n_alone += each.started_s >= ended_s
+        ended_s = max(ended_s, each.ended_s or each.started_s)
+    assert n_alone <= 40  # of 600 rows, and of 288
+    if is_back:
+        assert len(asked) <= 60
+
+
 @pytest.mark.parametrize("n_rasters", [1, 4])
 def test_many_readers_fetch_each_block_once(
     n_rasters: int,

@@ -74,11 +74,23 @@ class BlockSpans:
             yield block, min(where.stop, span.stop) - max(where.start, span.start)
             block = raster.following(max(where.stop, where.start + 1))
 
+    def few_touched_by(self, span: ByteRange) -> list[tuple[Block, int]]:
+        """Return the same as a list; an empty one of so many that they are read as bytes."""
+        blocks = list(self.touched_by(span))
+        return blocks if len(blocks) < MAX_BLOCKS_PER_REQUEST else []
+
     def spans_of(self, blocks: Iterable[Block]) -> Iterator[ByteRange]:
         """Yield what is to be fetched of the object for blocks, as far as it is known."""
         for block in blocks:
             if where := self._raster.fetch_span_of(block):
                 yield self.buffered(where)
+
+    def is_held(self, block: Block, holds: Callable[[ByteRange], bool], start: int = 0) -> bool:
+        """Return whether the bytes of a block are in the cache, those before *start* aside."""
+        where = self._raster.fetch_span_of(block)
+        if where is None:
+            return False
+        return holds(ByteRange(max(start, where.start) + self.base, where.stop + self.base))
 
     def n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
         """Return how many blocks directly to the left of one are cached, of a few."""

@@ -94,8 +94,4 @@ class PageRun:
 
     def _is_at_hand(self, block: Block, start: int, holds: Callable[[ByteRange], bool]) -> bool:
         """Return whether a block is predicted, and held from *start* on."""
-        where = self._raster.fetch_span_of(block)
-        if where is None or not self._pattern.is_expected(block):
-            return False
-        base = self._blocks.base
-        return holds(ByteRange(start + base, where.stop + base))
+        return self._pattern.is_expected(block) and self._blocks.is_held(block, holds, start)

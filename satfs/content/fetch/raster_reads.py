@@ -8,44 +8,32 @@ The kernel reads ahead by offsets, half a megabyte at a time, also beyond the bl
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
-(mm/filemap.c). How much it is given then: `content.fetch.page_run`.
-
-Longer than 400 lines, since what the requests of one handle show is known in one place.
+(mm/filemap.c). What that shows: `content.fetch.refusals`. How much it is given then:
+`content.fetch.page_run`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.block_spans import (
-    BUFFER_BYTES,
-    MAX_BLOCKS_PER_REQUEST,
-    MERGE_GAP_BYTES,
-    BlockSpans,
-)
+from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES, BlockSpans
 from satfs.content.fetch.page_run import MAX_REST_BYTES, PAGE_BYTES, PageRun
 from satfs.content.fetch.raster_files import RasterFile
 from satfs.content.fetch.readahead import Pattern, Plan
+from satfs.content.fetch.refusals import SHORT_BYTES, Refusals
 from satfs.imagery.layout import Block
 from satfs.imagery.pattern import AccessPattern
 from satfs.imagery.spans import merge_spans
 from satfs.model import KIB, MIB, ByteRange
 
-#: A request up to this length shows where a program is: it is stdio's buffer, or a page.
-SHORT_BYTES: Final = 16 * KIB
 #: A handle whose first request is at the beginning and this long is read from end to end. A program
 #: that looks at a header of 8 KiB gets 32 from the kernel, sha256sum 64, cp 256.
 COPY_BYTES: Final = 64 * KIB
 #: When this much ahead is justified by what was read, read-ahead is limited no more.
 FREE_BULK_BYTES: Final = 4 * MIB
-#: Blocks for which requests in their middle were refused and needed after all: from then on such
-#: requests are answered, since a program begins to read anywhere.
-MAX_NEEDED_STRAYS: Final = 2
-#: Requests that were refused and may come again, page by page.
-_MAX_REFUSED: Final = 64
 #: Places where the kernel may go on to read ahead, also after reads at other places.
 _MAX_FRONTS: Final = 64
 #: Pieces of what was read that are remembered: a program's place, the kernel's two read-aheads, and
@@ -53,9 +41,6 @@ _MAX_FRONTS: Final = 64
 _MAX_PIECES: Final = 4
 #: Spans that were fetched for a handle and are remembered.
 _MAX_PLANNED: Final = 16
-#: Requests of one run that were refused and needed after all: from then on the run is served as it
-#: is requested, since a program reads on.
-MAX_WRONG_REFUSALS: Final = 32
 
 
 class RasterReads:
@@ -80,14 +65,7 @@ class RasterReads:
         #: The last long request of this run, which the kernel may have made ahead of a program.
         self._ahead: ByteRange | None = None
         self._is_copy = False
-        self._refused: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
-        #: Requests that were taken for strays of the kernel, and how many a program needed.
-        self._strays: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
-        self._n_needed_strays = 0
-        #: Blocks for which a request was refused, the last ones, each with that request.
-        self._doubted: OrderedDict[Block, ByteRange] = OrderedDict()
-        #: Requests of this run that were refused although their blocks were needed.
-        self._wrong: set[ByteRange] = set()
+        self._refusals = Refusals(file.raster, self.pattern)
         self._current: tuple[Block, ...] = ()
         #: Whether the last block was cached before anything was fetched for this handle. Then
         #: nothing is predicted: predictions save round trips, and cached blocks take none.
@@ -101,10 +79,8 @@ class RasterReads:
     @property
     def bulk_bytes(self) -> int | None:
         """Return how far to read ahead by offsets: 0 for not at all, None for without a limit."""
-        if self._is_copy:
-            return None
         ahead = self.pattern.bulk_ahead_bytes
-        return None if ahead >= FREE_BULK_BYTES else ahead
+        return None if self._is_copy or ahead >= FREE_BULK_BYTES else ahead
 
     @property
     def bulk_stop(self) -> int | None:
@@ -127,14 +103,12 @@ class RasterReads:
         """
         if self.bulk_bytes != 0:
             return None
-        stops = [
-            span.stop for span in self._blocks.spans_of((*self._current, *self.pattern.outstanding))
-        ]
-        return max(stops, default=None)
+        spans = self._blocks.spans_of((*self._current, *self.pattern.outstanding))
+        return max((span.stop for span in spans), default=None)
 
     def unread_bytes(self, holds: Callable[[ByteRange], bool]) -> int:
         """Return how many bytes of blocks were fetched for this handle, and not read so far."""
-        return self.pattern.fetched_unread_bytes(lambda block: self._holds_block(block, holds))
+        return self.pattern.fetched_unread_bytes(lambda block: self._blocks.is_held(block, holds))
 
     def begin(self, span: ByteRange) -> None:
         """Note the read that the layout was learnt from: the handle's first."""
@@ -157,17 +131,17 @@ class RasterReads:
         if not span or self._raster.layout is None:
             return None
         if len(span) <= PAGE_BYTES:
-            stop = self._page_run.given_stop(span, holds, is_refused=self._is_come_to(span))
+            is_refused = self._refusals.begins_with(span)
+            stop = self._page_run.given_stop(span, holds, is_refused=is_refused)
             return ByteRange(whole.start, max(whole.stop, stop + self._blocks.base))
         self._page_run.end()
-        is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
+        is_known_end = self.bulk_bytes != 0 or self._refusals.are_wrong
         is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
-        is_stray = not is_ahead and self._is_stray(span)
-        is_ahead = is_ahead or is_stray
-        if is_known_end or not is_ahead or self._was_refused(span):
+        is_stray = not is_ahead and self._refusals.is_stray(span)
+        if is_known_end or not (is_ahead or is_stray) or self._refusals.overlap(span):
             return whole
-        blocks = list(self._blocks.touched_by(span))
-        if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
+        blocks = self._blocks.few_touched_by(span)
+        if not blocks:
             return None
         doubted = self._unseen(blocks)
         if (
@@ -179,18 +153,12 @@ class RasterReads:
             doubted = self._unseen(blocks)
         if not doubted:
             return whole
-        self._refused.append(span)
-        if is_stray:
-            self._strays.append(span)
-            return ByteRange(whole.start, whole.start)
-        if self._is_in_run(span):
-            # The kernel's next request of the run shows that a program has come to this one.
-            self._ahead = span
-        self._front = max(self._front, span.stop)
-        for block in doubted:
-            self._doubted[block] = span
-            if len(self._doubted) > MAX_BLOCKS_PER_REQUEST:
-                self._doubted.popitem(last=False)
+        self._refusals.add(span, doubted, is_stray=is_stray)
+        if not is_stray:
+            if self._is_in_run(span):
+                # The kernel's next request of the run shows that a program has come to this one.
+                self._ahead = span
+            self._front = max(self._front, span.stop)
         return ByteRange(whole.start, whole.start)
 
     # -- reads -----------------------------------------------------------------------------------
@@ -207,7 +175,7 @@ class RasterReads:
             self._front = max(self._front, inside.stop)
             inside = ByteRange(inside.start, inside.start + PAGE_BYTES)
         if len(inside) <= PAGE_BYTES:
-            self._note_needed_stray(inside)
+            self._refusals.note_page(inside)
             if self._is_rest(inside):
                 self._front = max(self._front, inside.stop)
                 return None
@@ -219,9 +187,8 @@ class RasterReads:
             self._fronts.append(self._front)
             self._run_start, self._front = inside.start, inside.stop
             self._ahead = None
-            self._wrong.clear()
-        self._front = max(self._front, inside.stop)
-        is_short = len(inside) <= SHORT_BYTES
+            self._refusals.begin_run()
+        self._front, is_short = max(self._front, inside.stop), len(inside) <= SHORT_BYTES
         if is_short and not is_next:
             self._ahead = None  # a program has sought on
         if is_kernels:
@@ -231,6 +198,8 @@ class RasterReads:
             touched = self._come_to(inside.start)
         else:
             touched = self._touched(inside, is_jump=is_jump, is_held=is_held)
+            if is_jump and not touched:
+                self._current = ()  # what goes on there does not go on from the last block
         is_new = not set(touched) <= set(self._current)
         if is_new:
             is_fetched = all(self.pattern.is_expected(block) for block in touched)
@@ -246,16 +215,13 @@ class RasterReads:
         if is_fetched and not self._is_plan_due:
             return None
         self._is_plan_due = False
-        spans = [span]
-        spans.extend(self._blocks.spans_of(touched))
+        blocks = [*touched, *self.pattern.outstanding]
         if is_next:
             # A block is fetched as a whole, also while it is not certain that it is read; but not
             # the one in which a request of the kernel ends.
             here = [block for block, _ in self._blocks.touched_by(inside)]
-            whole = [block for block in here if is_short or self.pattern.has_seen(block)]
-            spans.extend(self._blocks.spans_of(whole))
-        spans.extend(self._blocks.spans_of(self.pattern.outstanding))
-        merged = merge_spans(spans, MERGE_GAP_BYTES)
+            blocks += [block for block in here if is_short or self.pattern.has_seen(block)]
+        merged = merge_spans([span, *self._blocks.spans_of(blocks)], MERGE_GAP_BYTES)
         self._planned.extend(each for each in merged if not holds(each))
         now = next(each for each in merged if each.start <= span.start < each.stop)
         return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
@@ -265,30 +231,22 @@ class RasterReads:
     ) -> None:
         layout = self._raster.layout
         for block in touched:
-            if (refused := self._doubted.pop(block, None)) is not None:
-                self._wrong.add(refused)
+            self._refusals.note_block(block)
             where = self._raster.span_of(block)
-            if where and layout is not None:
-                image = layout.images[block.image]
-                n_before = (
-                    0
-                    if self.pattern.has_seen(block)
-                    else self._blocks.n_cached_before(block, holds)
-                )
-                self.pattern.settle(lambda each: self._holds_block(each, holds))
-                self.pattern.read(
-                    image,
-                    block.number,
-                    where,
-                    is_in_order=not is_long,
-                    n_cached_before=n_before,
-                )
+            if not where or layout is None:
+                continue
+            is_seen = self.pattern.has_seen(block)
+            n_before = 0 if is_seen else self._blocks.n_cached_before(block, holds)
+            self.pattern.settle(lambda each: self._blocks.is_held(each, holds))
+            self.pattern.read(
+                layout.images[block.image],
+                block.number,
+                where,
+                is_in_order=not is_long,
+                n_cached_before=n_before,
+            )
         if not self._is_cached and self.pattern.predict(self._raster.span_of):
             self._is_plan_due = True
-
-    def _holds_block(self, block: Block, holds: Callable[[ByteRange], bool]) -> bool:
-        where, base = self._raster.span_of(block), self._blocks.base
-        return where is not None and holds(ByteRange(where.start + base, where.stop + base))
 
     def _is_rest(self, page: ByteRange) -> bool:
         """Return whether a page goes on with the present block, which shows nothing new.
@@ -299,38 +257,6 @@ class RasterReads:
         is_inside = where is not None and where.start <= page.start and page.stop <= where.stop
         return is_inside and self._is_in_run(page) and not self._is_plan_due
 
-    def _is_stray(self, span: ByteRange) -> bool:
-        """Return whether the kernel reads ahead behind pages that an earlier handle has read.
-
-        It does when a program comes to them, and the program's own reads of them are not seen here.
-        Such a request begins where an earlier one ended; a program reads a block from its start.
-        One that begins in a block that was read is always the kernel's: on a busy machine it may
-        come when the program is elsewhere already. It may be one page, between pages of a request
-        that was refused: these stay in the kernel without their bytes.
-        """
-        block = self._raster.block_at(span.start)
-        where = self._raster.span_of(block) if block is not None else None
-        if block is None or where is None or span.start <= where.start:
-            return False
-        if len(span) <= PAGE_BYTES:
-            is_middle = where.start + BUFFER_BYTES <= span.start <= where.stop - BUFFER_BYTES
-            return is_middle and not (self.pattern.has_seen(block) or self._is_come_to(span))
-        if len(span) <= SHORT_BYTES:
-            return False
-        return self._n_needed_strays < MAX_NEEDED_STRAYS or self.pattern.has_read(block)
-
-    def _note_needed_stray(self, page: ByteRange) -> None:
-        """Note that a program needs a page of what was taken for a stray request."""
-        if not any(page.overlaps(stray) for stray in self._strays):
-            return
-        self._n_needed_strays += 1
-        # The kernel reads a block ahead in several requests: they count once.
-        block = self._raster.block_at(page.start)
-        where = self._raster.span_of(block) if block is not None else None
-        needed = where or page
-        for stray in [each for each in self._strays if each.overlaps(needed)]:
-            self._strays.remove(stray)
-
     def _unseen(self, blocks: Iterable[tuple[Block, int]]) -> list[Block]:
         return [block for block, part in blocks if part and not self.pattern.has_seen(block)]
 
@@ -339,8 +265,8 @@ class RasterReads:
         # Where a program goes it reads a block from its start, and buffers begin before that. Of a
         # buffer it may be one page that is requested.
         looked_at = ByteRange(span.start, max(span.stop, span.start + BUFFER_BYTES))
-        layout, blocks = self._raster.layout, list(self._blocks.touched_by(looked_at))
-        if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
+        layout, blocks = self._raster.layout, self._blocks.few_touched_by(looked_at)
+        if not blocks:
             return ()
         is_short = len(span) <= SHORT_BYTES
         where = self._raster.span_of(blocks[0][0])
@@ -357,9 +283,9 @@ class RasterReads:
             del blocks[1 if is_short and is_kernels else 0]
         elif is_begun and is_jump and is_short and where is not None and where.stop < span.stop:
             return ()  # a directory or a table behind the last block
-        if is_jump and self._is_stray(span):
+        if is_jump and self._refusals.is_stray(span):
             return ()
-        is_ahead = not is_short and (is_held or self._was_refused(span))
+        is_ahead = not is_short and (is_held or self._refusals.overlap(span))
         is_seen = self.pattern.has_seen(blocks[0][0])
         if not is_jump and not is_short and (is_seen or (self._ahead and self._current)):
             # The kernel sends it when a program has come to where the last one began.
@@ -373,8 +299,7 @@ class RasterReads:
         if is_short:
             # Of several strips that begin in one buffer, the last one reaches into the next buffer.
             # A program that reads that one alone would seem to read a window of several.
-            image = layout.images[blocks[-1][0].image] if layout is not None else None
-            is_striped = image is not None and image.n_columns == 1
+            is_striped = layout is not None and layout.images[blocks[0][0].image].n_columns == 1
             return (blocks[-1 if is_striped else 0][0],)
         if len(blocks) > 1 and blocks[-1][1] < PAGE_BYTES:
             del blocks[-1]
@@ -455,11 +380,11 @@ class RasterReads:
         """
         if len(span) <= SHORT_BYTES or not 0 < span.start - self._front <= 2 * MAX_REST_BYTES:
             return False
-        block = self._raster.block_at(span.start)
-        where = self._raster.span_of(block) if block is not None else None
-        if block is None or where is None or span.start <= where.start:
+        located = self._raster.located(span.start)
+        if located is None:
             return False
-        return self.pattern.is_expected(block)
+        block, where = located
+        return where.start < span.start and self.pattern.is_expected(block)
 
     def _was_planned(self, span: ByteRange) -> bool:
         """Return whether a span of the object was fetched for this handle, or beside that.
@@ -470,13 +395,6 @@ class RasterReads:
             planned.start - BLOCK_BYTES < span.start and span.stop < planned.stop + BLOCK_BYTES
             for planned in self._planned
         )
-
-    def _is_come_to(self, page: ByteRange) -> bool:
-        """Return whether a page shows that a program has come to a request that was refused."""
-        return any(page.start == refused.start for refused in self._refused)
-
-    def _was_refused(self, span: ByteRange) -> bool:
-        return any(span.overlaps(refused) for refused in self._refused)
 
     def _is_in_run(self, span: ByteRange) -> bool:
         return self._run_start <= span.start <= self._front
