@@ -43,6 +43,11 @@ _OPENING_S = 0.01
 #: Calls in a row that may find the file in use. A process that was stopped while it wrote keeps it
 #: so for good, and each call would wait.
 _MAX_BUSY_CALLS = 3
+#: Another connection has the file in use.
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+#: A file of this size, in bytes, is made smaller when most of it is not used: writing the rest
+#: again takes a fifth of a second at most.
+_SHRUNK_BYTES = 16 * 1024 * 1024
 
 #: The number of the layout below, in `PRAGMA user_version`. Version 1 had one row for a listing.
 _VERSION = 2
@@ -185,9 +190,12 @@ class ListingStore:
                 self._db = _open(self._directory)
             result = work(self._db) if work is _close else _in_transaction(self._db, work)
         except (sqlite3.Error, OSError, ValueError) as failure:
+            code = _primary_code(failure)
+            if code == sqlite3.SQLITE_FULL:  # for a moment; what was kept is found in any case
+                return None
             self._n_busy_calls += 1
             # Another mount writes: that costs this call, not all later ones.
-            if not _is_busy(failure) or self._n_busy_calls == _MAX_BUSY_CALLS:
+            if code not in _BUSY or self._n_busy_calls == _MAX_BUSY_CALLS:
                 self._give_up(type(failure).__name__, str(failure))
             return None
         finally:
@@ -249,15 +257,14 @@ def _connect_in_turn(path: Path) -> sqlite3.Connection:
         try:
             return _connect(path)
         except sqlite3.OperationalError as failure:
-            if not _is_busy(failure) or time.monotonic() > until_s:
+            if _primary_code(failure) not in _BUSY or time.monotonic() > until_s:
                 raise
             time.sleep(_OPENING_S)
 
 
-def _is_busy(failure: Exception) -> bool:
-    """Return whether another connection has the file in use; the low byte is the primary code."""
-    code = failure.sqlite_errorcode if isinstance(failure, sqlite3.OperationalError) else 0
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+def _primary_code(failure: Exception) -> int:
+    """Return why SQLite failed, without details: the low byte of its code; 0 for other failures."""
+    return failure.sqlite_errorcode & 0xFF if isinstance(failure, sqlite3.OperationalError) else 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -272,10 +279,23 @@ def _connect(path: Path) -> sqlite3.Connection:
             db.executescript(_SCHEMA)
         for statement in _OLD:
             db.execute(statement, (time.time() - KEPT_FOR_S,))
+        _shrink(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _shrink(db: sqlite3.Connection) -> None:
+    """Give back the space of listings that are gone, where it is most of a large file."""
+    n_pages, n_free, page_bytes = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    if n_pages * page_bytes >= _SHRUNK_BYTES and 2 * n_free > n_pages:
+        # Another mount may have the file in use, or the disk have no room for the copy.
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute("VACUUM")
 
 
 def _close(db: sqlite3.Connection) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fakes.record_lists import list_of
 
 from satfs.api import listing_store, readers
 from satfs.api.listing_store import FILE_NAME, ListingStore
-from satfs.api.record_list import page_bytes
+from satfs.api.record_list import RecordPage, page_bytes
 
 RECORDS = list_of(
     [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}], readers.scene
@@ -132,6 +133,45 @@ async def test_a_file_that_stays_in_use_is_given_up(
     assert await store.load("tasks", "") is None
     assert open_files(tmp_path) == []
     await store.aclose()
+
+
+async def test_a_disk_that_is_full_for_a_moment_costs_the_calls_of_that_time(
+    tmp_path: Path,
+) -> None:
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    assert store._db is not None
+    store._db.execute("PRAGMA max_page_count = 1")  # the least is what the file has
+    for number in range(9):
+        await store.save("scenes", str(number), large_pages())
+        assert await store.load("scenes", str(number)) is None
+        assert await store.load("tasks", "") is not None
+    store._db.execute("PRAGMA max_page_count = 100000")
+    await store.save("scenes", "later", large_pages())
+    assert [one.id for one in await store.load_all(1)] == ["later"]
+    await store.aclose()
+
+
+async def test_space_of_old_listings_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_store, "_SHRUNK_BYTES", 100_000)
+    store, file = ListingStore(tmp_path / "a"), tmp_path / "a" / FILE_NAME
+    await store.save("scenes", "old", large_pages(), time.time() - listing_store.KEPT_FOR_S - 1)
+    await store.save("tasks", "", RECORDS)
+    await store.aclose()
+    assert file.stat().st_size > 100_000
+
+    store = ListingStore(tmp_path / "a")
+    assert [one.kind for one in await store.load_all(9)] == ["tasks"]
+    await store.aclose()
+    assert file.stat().st_size < 100_000
+
+
+def large_pages() -> Sequence[RecordPage]:
+    """Return records of 200 kB, however well they are packed."""
+    records = [{"scene_id": str(n), "name": os.urandom(1000).hex()} for n in range(200)]
+    return list_of(records, readers.scene).pages
 
 
 def open_files(directory: Path) -> list[str]:
