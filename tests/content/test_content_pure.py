@@ -536,7 +536,7 @@ class TestMessages:
         assert messages.read_report(packet) == ProgressReport(move, front, hashes, 0.25)
 
     @given(st.builds(OutcomeReport, st.integers(0, 2**40), st.none() | verdicts, st.none() | texts,
-                     st.booleans(), st.none() | texts))  # fmt: skip
+                     st.booleans(), st.booleans()))  # fmt: skip
     def test_outcomes(self, outcome: OutcomeReport) -> None:
         assert messages.read_report(messages.pack_outcome(outcome)) == outcome
 

@@ -115,16 +115,6 @@ class ReadAhead:
         """Return what plans are limited to."""
         return self._bounds
 
-    @property
-    def pattern(self) -> Pattern:
-        """Return how the handle is being read."""
-        return self._pattern
-
-    @property
-    def front(self) -> int:
-        """Return the offset up to which the present run has read."""
-        return self._front
-
     def note(self, span: ByteRange, window_limit_bytes: int) -> Plan:
         """Note one read; return what to have, with at most *window_limit_bytes* ahead."""
         now = self._clip(span)

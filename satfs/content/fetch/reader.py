@@ -32,7 +32,7 @@ class ObjectReader:
     def __init__(
         self,
         fetcher: Fetcher,
-        on_close: object = None,
+        on_close: Callable[[], None] = lambda: None,
         *,
         bounds: ByteRange | None = None,
         on_first_read: Callable[[int], None] | None = None,
@@ -237,5 +237,4 @@ class ObjectReader:
             self._forget_raster()
             self._fetcher.leave(self._directories)
             self._fetcher.leave(self)
-            if callable(self._on_close):
-                self._on_close()
+            self._on_close()

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.json import Decoder, encode
 from msgspec.structs import asdict
 
-from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
+from satfs.content.transfer.store_responses import ResponseClass
 
 #: Longer than any message: a report holds the checksums of at most 1024 blocks.
 MAX_BYTES: Final = 64 * 1024
@@ -92,6 +93,9 @@ class OutcomeReport(Struct, frozen=True):
     is_taken_back: bool = False
 
 
+_OUTCOMES: Final = Decoder(OutcomeReport)
+
+
 class LookReport(Struct, frozen=True):
     """Whether the response to *move* has begun to come; all that has come is received.
 
@@ -150,22 +154,7 @@ def pack_progress(progress: ProgressReport) -> bytes:
 
 def pack_outcome(outcome: OutcomeReport) -> bytes:
     """Return the report of an ending."""
-    response_class = outcome.response_class
-    record = {
-        "meaning": response_class.kind.value if response_class else None,
-        "code": response_class.code if response_class else "",
-        "is_over": response_class is not None and response_class.is_over,
-        "broken": outcome.broken,
-        "is_timeout": outcome.is_timeout,
-        "is_file_failure": outcome.is_file_failure,
-        "is_permanent": outcome.is_permanent,
-        "is_refused": outcome.is_refused,
-        "is_kept": outcome.is_kept,
-        "passed_to": outcome.passed_to,
-        "is_taken_back": outcome.is_taken_back,
-        "retry_after_s": outcome.retry_after_s,
-    }
-    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(record).encode()
+    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + encode(outcome)
 
 
 def pack_connections(connections: Connections) -> bytes:
@@ -203,25 +192,4 @@ def read_report(packet: bytes) -> Report:
             raise ValueError("a report that lacks something") from problem
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
-    record = json.loads(rest)
-    try:
-        response_class = None
-        if record["meaning"] is not None:
-            response_class = ResponseClass(
-                ResponseKind(record["meaning"]), record["code"], is_over=record["is_over"]
-            )
-        return OutcomeReport(
-            move,
-            response_class,
-            record["broken"],
-            record["is_timeout"],
-            record["is_file_failure"],
-            record["retry_after_s"],
-            record["is_permanent"],
-            record["is_refused"],
-            record["is_kept"],
-            record["passed_to"],
-            record["is_taken_back"],
-        )
-    except (KeyError, TypeError) as problem:
-        raise ValueError("a report that lacks something") from problem
+    return _OUTCOMES.decode(rest)

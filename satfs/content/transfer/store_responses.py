@@ -74,15 +74,13 @@ class ResponseKind(StrEnum):
 class ResponseClass:
     """A meaning, with what else is needed to act on it.
 
-    `skip_bytes` come before the requested ones. `seen` is the response's version, if it
-    shows one. `code` is the store's own word for an error, or the status. `is_over`: the response
-    means that the time of the link, or of what signed it, is over.
+    `skip_bytes` come before the requested ones. `code` is the store's own word for an error, or the
+    status. `is_over`: the response means that the time of the link, or of what signed it, is over.
     """
 
     kind: ResponseKind
     code: str = ""
     skip_bytes: int = 0
-    seen: Version | None = None
     is_over: bool = field(default=False, compare=False)
 
 
@@ -186,14 +184,14 @@ def classify_success(
         total = version.size_bytes
     seen = version_of(headers, total)
     if version is not None and not _is_same(seen, version, headers):
-        return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
+        return ResponseClass(ResponseKind.CHANGED, "ETag")
     if not _is_label_alone(headers, length, last + 1 - first, total):
-        return ResponseClass(ResponseKind.GARBLED, "Content-Encoding", seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
     if first != requested.start or not first <= last < min(requested.stop, total):
-        return ResponseClass(ResponseKind.GARBLED, "Content-Range", seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "Content-Range")
     if length is not None and length > last + 1 - first:
-        return ResponseClass(ResponseKind.GARBLED, "Content-Length", seen=seen)
-    return ResponseClass(ResponseKind.BYTES, seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "Content-Length")
+    return ResponseClass(ResponseKind.BYTES)
 
 
 def _classify_whole(
@@ -211,10 +209,10 @@ def _classify_whole(
             return ResponseClass(ResponseKind.GARBLED, "200 for a range")
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
-        return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
+        return ResponseClass(ResponseKind.CHANGED, "ETag")
     if requested.start > MAX_SKIPPED_BYTES or requested.stop > length:
-        return ResponseClass(ResponseKind.GARBLED, "200 for a range", seen=seen)
-    return ResponseClass(ResponseKind.BYTES, skip_bytes=requested.start, seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "200 for a range")
+    return ResponseClass(ResponseKind.BYTES, skip_bytes=requested.start)
 
 
 def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> bool:
