@@ -16,6 +16,7 @@ import pytest
 import xxhash
 from content.fakestore import run
 
+from satfs.content.cache import index as index_module
 from satfs.content.cache import maintenance
 from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, Segment
 from satfs.content.cache.blocks import BlockCache
@@ -23,7 +24,7 @@ from satfs.content.cache.directory import object_name, open_index, path_of, prep
 from satfs.content.cache.index import Index, KnownVersion
 from satfs.content.cache.objects import CachedObject
 from satfs.demo.contents import RampContent
-from satfs.errors import CannotMount
+from satfs.errors import BadCache, CannotMount
 from satfs.model import ByteRange
 
 HASHES = bytes(8 * BLOCKS_PER_SEGMENT)
@@ -374,3 +375,21 @@ class TestUpkeep:
         (kept,) = index.kept()
         assert (kept.name, kept.is_pinned, kept.held_bytes) == (name, True, 0)
         index.close()
+
+    @pytest.mark.parametrize("work", [maintenance.info, maintenance.clear, maintenance.verify])
+    def test_a_cache_that_a_stopped_mount_has_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Any
+    ) -> None:
+        """Writing waits for it, for a while; looking does not."""
+        monkeypatch.setattr(index_module, "_BUSY_TIMEOUT_S", 0.0)
+        index = open_index(tmp_path)
+        index.open_object("ab" * 20, "", 1 << 20, is_new=False)
+        index.close()
+        stopped = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)
+        stopped.execute("BEGIN IMMEDIATE")
+        if work is maintenance.info:
+            assert len(maintenance.info(tmp_path).objects) == 1
+        else:
+            with pytest.raises(BadCache, match="cannot be used"):
+                list(work(tmp_path))
+        stopped.close()

@@ -15,7 +15,6 @@ from satfs.cli.output import new_table, print_json, print_remark, print_table, s
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.targets import missing_explained, on_mounts, where_flag
 from satfs.content.cache import maintenance
-from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin
 from satfs.control.client import result_of
 from satfs.errors import NotThere, SatfsError
@@ -168,9 +167,6 @@ def _unpin_all() -> list[Json]:
     for cache in pinned_anywhere():
         if not cache["pinned"]:
             continue
-        index = open_index(Path(str(cache["cache_dir"])))
-        try:
+        with maintenance.index_of(Path(str(cache["cache_dir"]))) as index:
             found += maintenance.records_of(unpin(index, None))
-        finally:
-            index.close()
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -40,31 +41,24 @@ class Checked(Struct, frozen=True):
 def info(directory: Path) -> CacheInfo:
     """Return what *directory* holds.
 
-    Raises:
-        NotThere: there is no cache.
-        BadCache: it is not ours, or not a cache.
+    Raises: as `index_of`.
     """
-    index = _existing(directory)
-    try:
+    with index_of(directory) as index:
         kept = index.kept()
-    finally:
-        index.close()
     disk_bytes = 0
     for each in kept:
-        path = path_of(directory, each.name)
-        if path.exists():
-            disk_bytes += path.stat().st_blocks * 512
+        with suppress(FileNotFoundError):  # pinned and not fetched so far, or evicted meanwhile
+            disk_bytes += path_of(directory, each.name).stat().st_blocks * 512
     return CacheInfo(directory, kept, sum(each.held_bytes for each in kept), disk_bytes)
 
 
 def clear(directory: Path, *, with_pinned: bool = False) -> int:
     """Remove all objects from *directory*, or those not pinned; return the bytes they held.
 
-    Raises: as `info`.
+    Raises: as `index_of`.
     """
-    index = _existing(directory)
     freed_bytes = 0
-    try:
+    with index_of(directory) as index:
         for each in index.kept():
             if each.is_pinned and not with_pinned:
                 continue
@@ -72,22 +66,35 @@ def clear(directory: Path, *, with_pinned: bool = False) -> int:
             index.remove_object(each.name)
             path_of(directory, each.name).unlink(missing_ok=True)
             freed_bytes += each.held_bytes
-    finally:
-        index.close()
     return freed_bytes
 
 
 def verify(directory: Path) -> Iterator[Checked]:
     """Check every block of every object against its checksum, yielding each object's result.
 
-    Raises: as `info`.
+    Raises: as `index_of`.
     """
-    index = _existing(directory)
-    try:
+    with index_of(directory) as index:
         for each in index.kept():
             yield _verify(directory, index, each)
-    finally:
-        index.close()
+
+
+@contextmanager
+def index_of(directory: Path) -> Iterator[Index]:
+    """Yield the index of the cache in *directory*, for work that waits for the disk.
+
+    Raises:
+        NotThere: there is no cache.
+        BadCache: it is not ours, or not a cache; or its disk fails, or a mount that was stopped
+            in the middle of a commit has it.
+    """
+    if not (directory / "index.sqlite").exists():
+        raise NotThere(f"there is no cache in {directory}")
+    try:
+        with closing(open_index(directory)) as index:
+            yield index
+    except (OSError, sqlite3.Error) as problem:
+        raise BadCache(f"cache_dir: {directory} cannot be used as a cache") from problem
 
 
 def _verify(directory: Path, index: Index, kept: CachedVersion) -> Checked:
@@ -123,15 +130,6 @@ def _verify(directory: Path, index: Index, kept: CachedVersion) -> Checked:
     finally:
         file.close()
     return Checked(kept, good, damaged)
-
-
-def _existing(directory: Path) -> Index:
-    if not (directory / "index.sqlite").exists():
-        raise NotThere(f"there is no cache in {directory}")
-    try:
-        return open_index(directory)
-    except (OSError, sqlite3.Error) as problem:
-        raise BadCache(f"cache_dir: {directory} cannot be used as a cache") from problem
 
 
 def records_of(kept: Iterable[CachedVersion]) -> list[Json]:
