@@ -83,6 +83,7 @@ class NodeLocks:
             self._call(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, start, stop - start)
         except OSError as problem:
             if problem.errno in (errno.EAGAIN, errno.EACCES):
+                self._is_shared = True  # since the last look: a caller looks for the other process
                 return False
             # The filesystem has no locks (ENOLCK, on a network): as if there were no other process.
         return True

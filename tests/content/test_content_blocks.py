@@ -284,6 +284,42 @@ class TestEviction:
 
         run(main)
 
+    @pytest.mark.parametrize("is_open", [True, False])
+    def test_a_commit_under_way_promises_nothing_that_goes(
+        self, tmp_path: Path, is_open: bool
+    ) -> None:
+        """What was to be entered before the eviction is forgotten after it was entered."""
+
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=50 * MIB) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                two = await cache.acquire(name_of(2), "", SIZE)
+                half = MIB // 2
+                for n, cached, start in ((1, one, 0), (2, two, 0), (2, two, MIB)):
+                    await fetch(cache, cached, n, ByteRange(start, start + half))
+                    await cache.commit()
+                in_thread = trio.to_thread.run_sync
+
+                async def slow(work: Any, *args: Any, **how: Any) -> Any:
+                    pauses_s = {"punch": 3, "write": 5}
+                    await trio.sleep(pauses_s.get(getattr(work, "__name__", ""), 0))
+                    return await in_thread(work, *args, **how)
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(trio.to_thread, "run_sync", slow)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(evict, cache, 0)  # 2 % of the limit: two segments
+                        await trio.sleep(1)  # it is at the first one
+                        await fetch(cache, two, 2, ByteRange(half, MIB))
+                        await trio.sleep(COMMIT_INTERVAL_S + 0.1)
+                        if not is_open:
+                            two.release()
+                assert cache.index is not None
+                assert two.object_id is not None
+                assert [each.number for each in cache.index.segments(two.object_id)] == [1]
+
+        run(main)
+
     def test_what_lands_while_room_is_made_needs_room_too(self, tmp_path: Path) -> None:
         """Eviction takes time, in which a fast line brings more than it gave back."""
 

@@ -185,6 +185,20 @@ def locks_on(directory: Path) -> NodeLocks:
     return locks
 
 
+def test_a_lock_that_is_held_shows_the_process_that_came(tmp_path: Path) -> None:
+    """Presence is looked for twice a second; a caller that did not wait would try all the time."""
+    one = locks_on(tmp_path)
+    assert not one.is_shared(0.0)
+    other = locks_on(tmp_path)
+    try:
+        assert other.try_lock(1, 2)
+        assert not one.try_lock(1, 2)
+        assert one.is_shared(0.1)
+    finally:
+        one.close()
+        other.close()
+
+
 def test_two_hold_no_number_together(tmp_path: Path) -> None:
     one, other = locks_on(tmp_path), locks_on(tmp_path)
     try:

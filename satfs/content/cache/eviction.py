@@ -97,9 +97,10 @@ class Eviction:
             cached = self._objects.get(name)
             try:
                 if cached is None:
+                    await self._index_sync.wait()  # it is closed before it is entered
                     return await trio.to_thread.run_sync(_evict_closed, index, directory, group)
                 with cached.in_use():  # its file must not be closed while a thread works on it
-                    return await _evict_open(cached, index, group)
+                    return await _evict_open(cached, index, self._index_sync, group)
             except (OSError, sqlite3.Error) as problem:
                 self._index_sync.warn("eviction failed", problem)
                 return 0
@@ -113,7 +114,9 @@ def _by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
     yield from groups.items()
 
 
-async def _evict_open(cached: CachedObject, index: Index, group: Sequence[Victim]) -> int:
+async def _evict_open(
+    cached: CachedObject, index: Index, index_sync: IndexSync, group: Sequence[Victim]
+) -> int:
     """Evict from an object that is open here, unless another mount has it open too.
 
     *group* are segments of this object. Returns the bytes given back; those of segments that more
@@ -123,8 +126,8 @@ async def _evict_open(cached: CachedObject, index: Index, group: Sequence[Victim
         OSError, sqlite3.Error: the disk failed; nothing is promised of these segments any more.
     """
     layer = cached.layers[0]
-    # No checkpoint between the look at what is landing, the map, and the order to punch: views of
-    # these blocks have ended, and a task that wants to write here from now on sees `leaving`.
+    # No checkpoint between the look at what is landing, the map, and `leaving`, which a task sees
+    # that wants to write here from now on. At the next one, views of these blocks have ended.
     going = [victim for victim in group if not cached.landing[victim.number]]
     if not going or layer.file.in_memory or not layer.file.try_alone():
         return 0  # another mount's views must stay true
@@ -142,7 +145,8 @@ async def _evict_open(cached: CachedObject, index: Index, group: Sequence[Victim
             layer.file.punch(span)
 
     try:
-        await trio.to_thread.run_sync(punch)
+        # After what is being entered of these segments.
+        await index_sync.demand(punch)
     finally:
         cached.leaving.difference_update(numbers)
         layer.file.share()

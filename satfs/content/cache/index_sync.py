@@ -50,6 +50,11 @@ class IndexSync:
         async with self._lock:
             return await trio.to_thread.run_sync(call)
 
+    async def wait(self) -> None:
+        """Wait until the calls that were begun before have ended."""
+        async with self._lock:
+            pass
+
     def warn(self, event: str, problem: BaseException | None = None) -> None:
         """Log that the disk fails: once, for what fails afterwards fails for the same reason."""
         if not self._is_warned:
