@@ -55,7 +55,7 @@ def test_a_costly_page_is_an_error_of_its_own_directory(
 ) -> None:
     """Nobody waits for it, its memory is bounded, and its listing ends in time."""
     origin = start_origin(many_tasks(3))
-    mount = mount_it(origin, may_be_forked=False, metadata_deadline_s=DEADLINE_S)
+    mount = mount_it(origin, may_be_forked=False)
     known = mount.path / "tasks" / "100000"
     known.stat()
     before = resident_bytes(mount)
@@ -69,9 +69,8 @@ def test_a_costly_page_is_an_error_of_its_own_directory(
             assert os.stat(known)
             waits_s.append(time.monotonic() - began_s)
             time.sleep(0.05)
-        error, took_s = listing.result()
-    assert error == errno.EIO
-    assert took_s < DEADLINE_S + 1
+        error, _ = listing.result()
+    assert error == errno.EIO  # not ETIMEDOUT: the page is refused before any deadline
     assert max(waits_s) < PATIENCE_S
     assert resident_bytes(mount) < before + MAX_GROWTH_BYTES
     assert not mount.events("call failed by a bug in satfs")
@@ -105,6 +104,6 @@ def test_many_costly_pages_cost_no_more_than_a_few(
     assert costly.hits > 1
     assert max(waits_s) < PATIENCE_S
     assert error in (errno.EIO, errno.ETIMEDOUT)
-    assert took_s < DEADLINE_S + 1
+    assert took_s < DEADLINE_S + PATIENCE_S  # it ends at the deadline, delayed as others are
     assert resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES
     assert not mount.events("call failed by a bug in satfs")
