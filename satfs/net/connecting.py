@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -15,6 +16,14 @@ from satfs.net.happy_eyeballs import Race, SlowAddresses
 CheckPeer: TypeAlias = Callable[[str, str], None]
 
 
+#: Look-ups of names at once. One takes up to half a minute where no resolver responds
+#: (resolv.conf(5): three of them, 5 s each, twice), and its thread goes on when the request has
+#: given up: without a limit of their own these threads would take the places of those that read the
+#: cache.
+MAX_LOOKUPS: Final = 16
+_lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups of names")
+
+
 async def resolved_addresses(host: str, port: int, check_peer: CheckPeer | None) -> list[str]:
     """Return the addresses of *host* that may be connected to.
 
@@ -22,7 +31,7 @@ async def resolved_addresses(host: str, port: int, check_peer: CheckPeer | None)
         OSError: the name has no address.
         NotAllowed: *check_peer* refuses all of them.
     """
-    found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    found = await _resolved(host, port)
     allowed: list[str] = []
     refused: NotAllowed | None = None
     for address in dict.fromkeys(str(each[4][0]) for each in found):
@@ -38,12 +47,32 @@ async def resolved_addresses(host: str, port: int, check_peer: CheckPeer | None)
     return allowed
 
 
+async def _resolved(host: str, port: int) -> list[tuple[Any, ...]]:
+    """Return what the resolver of the system has for *host*; raises `socket.gaierror`."""
+    try:
+        limiter = _lookups.get()
+    except LookupError:
+        _lookups.set(limiter := trio.CapacityLimiter(MAX_LOOKUPS))
+    try:
+        # An address needs no thread.
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await trio.to_thread.run_sync(
+            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+            abandon_on_cancel=True,
+            limiter=limiter,
+        )
+
+
 async def first_connected(
-    addresses: Sequence[str], port: int, slow: SlowAddresses
+    addresses: Sequence[str],
+    port: int,
+    slow: SlowAddresses,
+    on_attempt: Callable[[], None] = lambda: None,
 ) -> trio.SocketStream:
     """Return a connection to the first of *addresses* that responds, tried as RFC 8305 has it.
 
-    Notes in *slow* which addresses lost.
+    Notes in *slow* which addresses lost. *on_attempt* is called when one is tried.
 
     Raises:
         OSError: none does.
@@ -61,20 +90,25 @@ async def first_connected(
             race.failed(address)
         changed.set()
 
-    async with trio.open_nursery() as nursery:
-        while not streams and not race.is_lost:
-            if (address := race.due(trio.current_time())) is not None:
-                nursery.start_soon(attempt, address)
-                continue
-            wait_s = race.wait_s(trio.current_time())
-            with trio.move_on_after(math.inf if wait_s is None else wait_s):
-                await changed.wait()
-            changed = trio.Event()
-        nursery.cancel_scope.cancel()
-    if not streams:
-        raise failures[0] if failures else OSError("the name has no address")
-    winner, stream = streams[0]
-    slow.connected(winner, race.losers(winner), trio.current_time())
-    for _, late in streams[1:]:
-        late.socket.close()
-    return stream
+    winner: trio.SocketStream | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            while not streams and not race.is_lost:
+                if (address := race.due(trio.current_time())) is not None:
+                    nursery.start_soon(attempt, address)
+                    on_attempt()
+                    continue
+                wait_s = race.wait_s(trio.current_time())
+                with trio.move_on_after(math.inf if wait_s is None else wait_s):
+                    await changed.wait()
+                changed = trio.Event()
+            nursery.cancel_scope.cancel()
+        if not streams:
+            raise failures[0] if failures else OSError("the name has no address")
+        address, winner = streams[0]
+        slow.connected(address, race.losers(address), trio.current_time())
+        return winner
+    finally:
+        for _, stream in streams:
+            if stream is not winner:  # late, or the caller has been cancelled meanwhile
+                stream.socket.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -247,3 +248,49 @@ async def test_a_name_that_cannot_be_resolved_is_no_limit_of_its_host(
                     await http.request("GET", url, headers={})
                 assert http.permits.known(origin_of(url)).limit is None
                 assert b"".join([chunk async for chunk in response.chunks()]) == ramp(0, 1000)
+
+
+async def test_names_that_are_not_resolved_take_no_place_of_other_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No resolver responds: the threads go on when the requests have given up."""
+    may_end, real = threading.Event(), socket.getaddrinfo
+
+    def hang(host: Any, port: Any, *_: Any, flags: int = 0, **__: Any) -> Any:
+        if not flags & socket.AI_NUMERICHOST:
+            may_end.wait(10)
+        return real(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        async with Http(connect_timeout_s=0.2, progress_timeout_s=5, max_connections=99) as http:
+            async with trio.open_nursery() as nursery:
+
+                async def request(number: int) -> None:
+                    with pytest.raises(Unreachable):
+                        await http.request("GET", f"http://{number}.example/", headers={})
+
+                for number in range(60):
+                    nursery.start_soon(request, number)
+            with trio.fail_after(2):
+                assert await trio.to_thread.run_sync(int) == 0
+    finally:
+        may_end.set()
+
+
+async def test_a_connection_that_comes_with_the_cancellation_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else knows of it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, trio.CancelScope() as scope:
+        real, streams = trio.open_tcp_stream, []
+
+        async def connect(address: str, port: int) -> trio.SocketStream:
+            streams.append(await real(address, port))
+            scope.cancel()
+            return streams[-1]
+
+        monkeypatch.setattr(trio, "open_tcp_stream", connect)
+        await connecting.first_connected(["127.0.0.1"], server.getsockname()[1], SlowAddresses())
+    assert scope.cancelled_caught
+    assert streams[0].socket.fileno() == -1
