@@ -41,6 +41,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._opened: list[TcpStream] = []
         self._ahead: httpcore.AsyncNetworkStream | None = None
         self._report_body: Callable[[], None] = ignore
+        self._attempted_s = -math.inf  # when an address was tried last
 
     def expect_head(self) -> None:
         """Note that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
@@ -83,9 +84,18 @@ class Dialer(httpcore.AsyncNetworkBackend):
         """Return whether the other side has closed a connection made here, or it broke."""
         return any(stream.has_ended() for stream in self._opened)
 
-    def has_bytes(self) -> bool:
-        """Return whether bytes wait to be received on a connection made here."""
-        return any(stream.has_bytes() for stream in self._opened)
+    def waited_s(self) -> float:
+        """Return for how long the other side has been waited for, in seconds, at most.
+
+        0.0 where bytes wait to be received on a connection made here. An address that was tried
+        before the last one may be dead, which is no silence of the host.
+        """
+        if any(stream.has_bytes() for stream in self._opened):
+            return 0.0
+        return trio.current_time() - self._attempted_s
+
+    def _note_attempt(self) -> None:
+        self._attempted_s = trio.current_time()
 
     async def connect_tcp(
         self,
@@ -102,11 +112,12 @@ class Dialer(httpcore.AsyncNetworkBackend):
         if (ahead := self._ahead) is not None:
             self._ahead = None
             return ahead
-        began = trio.current_time()
+        self._note_attempt()
+        began = self._attempted_s
         with limited(timeout):
             try:
                 addresses = await resolved_addresses(host, port, self._check_peer)
-                raw = await first_connected(addresses, port, self._slow)
+                raw = await first_connected(addresses, port, self._slow, self._note_attempt)
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             connect_by = began + (math.inf if timeout is None else timeout)

@@ -88,7 +88,7 @@ class Permit:
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
         #: Makes the holder look whether bytes wait on the connection. The holder then calls
-        #: `note_no_bytes`, `note_bytes` or `responded`, at once or later.
+        #: `note_waited` or `responded`, at once or later.
         self.look: Callable[[], None] | None = None
         #: Takes the request back, unless it was sent. The holder then calls `taken_back` or
         #: `not_taken_back`.
@@ -162,22 +162,17 @@ class Permit:
             self.silent_since_s = self._host.recalls.left_openings_s.pop(0)
         self._look_began_s, self._looked_at_s = None, -math.inf
 
-    def note_no_bytes(self, waited_s: float = math.inf) -> None:
-        """Note that the holder has looked, and no bytes wait on the connection.
+    def note_waited(self, waited_s: float = math.inf) -> None:
+        """Note that the holder has looked, and the host has had its turn for *waited_s* seconds.
 
-        *waited_s*: how long it has waited for the host, in seconds. Where that is much less than
-        the silence, the holder itself was late: silence begins when it was not.
+        0.0 where bytes wait to be received. Where that is much less than the silence, the holder
+        itself was late, or has tried another address: silence begins then.
         """
         since_s = trio.current_time() - waited_s
-        if since_s - self.silent_since_s > HOLDER_SHARE * self._host.limit.silence_s():
+        if since_s - self.silent_since_s >= HOLDER_SHARE * self._host.limit.silence_s():
             self.silent_since_s, self._look_began_s = since_s, None
         else:
             self._looked_at_s = trio.current_time()
-
-    def note_bytes(self) -> None:
-        """Note that bytes wait on the connection: its silence begins now, if it is one."""
-        self.silent_since_s = trio.current_time()
-        self._look_began_s = None
 
     def is_looked_at(self, now_s: float) -> bool:
         """Return whether the holder has found no bytes; makes it look where it has not.
@@ -206,16 +201,15 @@ class Permit:
         *,
         is_new: bool,
         is_ahead: bool = False,
-        has_bytes: Callable[[], bool] = lambda: False,
+        waited_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
         """Note which connection the request has: a new one, or one that has responded before.
 
-        Not always the one that the permit was given for: requests that begin at the same time may
-        exchange theirs. *is_ahead*: it was opened before the request. *has_bytes* returns whether
-        bytes wait to be received there.
+        Not always the one that the permit was given for: requests that begin together may exchange
+        theirs. *is_ahead*: it was opened before. *waited_s* is as for `note_waited`.
         """
         self.is_new, self.is_ahead = is_new, is_ahead
-        self.look = lambda: self.note_bytes() if has_bytes() else self.note_no_bytes()
+        self.look = lambda: self.note_waited(waited_s())
 
     def responded(self) -> None:
         """Note that the host has responded on this connection."""

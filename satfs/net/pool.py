@@ -144,7 +144,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         note(
             is_new=not connection.has_responded,
             is_ahead=connection.is_ahead,
-            has_bytes=connection.dialer.has_bytes,
+            waited_s=connection.dialer.waited_s,
         )
         with translating():
             try:
@@ -159,7 +159,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 pass  # nothing was sent
             connection = self._open(wanted.url.origin)
             connection.dialer.on_body(on_body)
-            note(is_new=True, has_bytes=connection.dialer.has_bytes)
+            note(is_new=True, waited_s=connection.dialer.waited_s)
             return await self._request(connection, wanted)
 
     async def aclose(self) -> None:
@@ -378,7 +378,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return is_unused and is_early and any(each.has_responded for each in others)
 
 
-def _ignore(*, is_new: bool, has_bytes: Callable[[], bool], is_ahead: bool = False) -> None:
+def _ignore(*, is_new: bool, waited_s: Callable[[], float], is_ahead: bool = False) -> None:
     """Do nothing about a connection."""
 
 

@@ -156,6 +156,33 @@ async def test_a_refusal_carries_the_vendors_words(
             await aleph.tasks()
 
 
+LIFETIMES: list[Any] = ["3600", 3600.5, 0, -1, None, 1e300, "soon", [], 1e-9]
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {},
+        *({"expires_in": lifetime} for lifetime in LIFETIMES),
+        {"expires_in": 3600, "token_type": "bearer"},
+        {"expires_in": 3600, "token_type": "BEARER", "scope": None},
+        {"token_type": 7},
+    ],
+    ids=str,
+)
+async def test_a_token_is_used_whatever_is_stated_beside_it(
+    vendor: Vendor, connect: Any, autojump_clock: Any, stated: dict[str, Any]
+) -> None:
+    """Its lifetime as text, as a fraction, none or nonsense, and its type in any case."""
+    vendor.accept_token("odd-token")
+    odd = httpx.Response(200, json={"access_token": "odd-token", **stated})
+    vendor.fail_next(odd, path="/oauth", times=99)
+    async with connect() as aleph:
+        for _ in range(3):
+            await aleph.tasks()
+    assert vendor.n_requests("/oauth/token") <= 4
+
+
 PAGE = httpx.Response(403, html="<html><title>Request blocked</title></html>")
 
 

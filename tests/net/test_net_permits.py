@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -326,24 +327,17 @@ async def test_where_responses_are_slow_no_connection_counts_as_silent(
 
 
 @pytest.mark.parametrize(
-    ("what_is_found", "until_s"),
+    ("waited_s", "until_s"),
     [
-        ("note_no_bytes", 1.0),
-        ("responded", None),
-        ("note_bytes", None),
-        ("late", None),
-        (None, LOOKING_S + 1.0),
-    ],
-    ids=[
-        "nothing has come",
-        "a response has begun",
-        "bytes wait there",
-        "it has just sent its part",
-        "it does not look",
+        pytest.param(math.inf, 1.0, id="nothing has come"),
+        pytest.param(None, None, id="a response has begun"),
+        pytest.param(0.0, None, id="bytes wait there"),
+        pytest.param(0.01, None, id="it has just sent its part, or tried another address"),
+        pytest.param(-1, LOOKING_S + 1.0, id="it does not look"),
     ],
 )
 async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(
-    autojump_clock: trio.testing.MockClock, what_is_found: str | None, until_s: float | None
+    autojump_clock: trio.testing.MockClock, waited_s: float | None, until_s: float | None
 ) -> None:
     """A process without a processor has not read what has come: that is no silence of the host."""
     holder = FakeHolder()
@@ -353,12 +347,12 @@ async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(
         carrying.begin()
         other = await permits.take(HOST, [holder])
         other.begin()
-        if what_is_found is None:
+        if waited_s is None:
+            other.look = other.responded
+        elif waited_s < 0:
             other.look = lambda: None
-        elif what_is_found == "late":
-            other.look = lambda: other.note_no_bytes(0.01)
         else:
-            other.look = getattr(other, what_is_found)
+            other.note_connection(is_new=True, waited_s=lambda: waited_s)
 
         async def carry() -> None:
             for _ in range(100):
@@ -613,11 +607,11 @@ async def test_a_look_of_before_does_not_count(autojump_clock: trio.testing.Mock
         permit.begin()
         permit.look = look
         assert not permit.is_looked_at(trio.current_time())
-        permit.note_no_bytes()
+        permit.note_waited()
         await trio.sleep(2 * MAX_LOOK_AGE_S)
         assert not permit.is_looked_at(trio.current_time())
         assert n_looks == 2
-        permit.note_no_bytes()
+        permit.note_waited()
         await trio.sleep(MAX_LOOK_AGE_S / 2)
         assert permit.is_looked_at(trio.current_time())
         permit.end()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import ssl
+import time
+from pathlib import Path
 
 import pytest
+import trustme
 from reliability.conftest import MakeStand
-from reliability.stand import MIB
+from reliability.stand import KIB, MIB
+
+from satfs.demo.catalogue import Catalogue, make_task
+from satfs.demo.server import DemoOrigin
 
 LONG = {"read_deadline_s": 20, "metadata_deadline_s": 10, "progress_timeout_s": 5}
 
@@ -37,3 +45,39 @@ def test_a_file_is_read_over_the_connections_there_are(
     assert limit.hits <= 3 * n_let_through
     assert not stand.current.events("host counts as offline")
     assert os.stat(stand.path(scene)).st_size == content.size_bytes
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_connections_that_end_as_the_next_request_is_sent(
+    make_stand: MakeStand, workers: int
+) -> None:
+    """A store that keeps idle ones for a tenth of a second: right bytes, whoever is first."""
+    origin = DemoOrigin(Catalogue([make_task(1)]), keepalive_s=0.1)
+    stand = make_stand(origin=origin, workers=workers, range_bytes="256KiB")
+    scene = stand.publish(24 * MIB)
+    content = stand.content(scene)
+    pauses_s = itertools.cycle([0.098, 0.1, 0.102, 0.0, 0.096, 0.104])
+    with stand.opened(scene) as file:
+        for start in range(0, content.size_bytes, MIB):
+            stand.compare(file, content, start=start, stop=start + 300 * KIB)
+            time.sleep(next(pauses_s))
+    assert not stand.current.events("host counts as offline")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_store_and_an_api_of_tls_1_2(make_stand: MakeStand, tmp_path: Path, workers: int) -> None:
+    """Sessions are resumed, connections end without TLS's farewell, and the bytes are right."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    origin = DemoOrigin(Catalogue([make_task(1)]), tls=server, ca_file=tmp_path / "ca.pem")
+    stand = make_stand(origin=origin, workers=workers)
+    scene = stand.publish(12 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as file:
+        stand.compare(file, content, stop=4 * MIB)
+        stand.origin.drop_connections("store")
+        stand.origin.faults.add("cut", "object", at_byte=100_000, count=3)
+        stand.compare(file, content, start=4 * MIB)

@@ -312,7 +312,7 @@ class WorkerPool:
                 if report.has_begun:
                     permit.responded()
                 else:
-                    permit.note_no_bytes(report.waited_s)
+                    permit.note_waited(report.waited_s)
                 permit.not_taken_back()
             return
         if isinstance(report, OutcomeReport):
