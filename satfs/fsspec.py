@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -38,6 +37,7 @@ from satfs.embedded.fsspec_objects import (
     described,
     raise_failure,
 )
+from satfs.embedded.node_mount import statistics_of
 
 if TYPE_CHECKING:
     from satfs.components import Components
@@ -118,18 +118,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         """
         place = self._access.mountpoint()
         if place is not None:
-            try:
-                status = json.loads((place / ".satfs/status.json").read_bytes())
-            except PermissionError as failure:
-                words = "only the user who has mounted it may see what has been read there"
-                raise PermissionError(failure.errno, words, str(place)) from failure
-            reading, requests = status["reading"], status["requests"]
-            return {
-                "place": str(place),
-                "fetched_bytes": requests["received_bytes"],
-                "served_bytes": reading["served_bytes"],
-                "requests": requests["store"].get("bytes", 0),
-            }
+            return {"place": str(place), **statistics_of(place)}
         return {"place": f"process {os.getpid()}", **self._access.wait("", _statistics)}
 
     @property

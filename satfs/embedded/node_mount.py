@@ -7,6 +7,7 @@ this process may enter it, no other mount covers it, and it responds.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import time
@@ -94,6 +95,25 @@ class NodeMount:
             n_threads = min(_MAX_READERS, len(spans))
             with ThreadPoolExecutor(n_threads, thread_name_prefix="satfs-ranges") as readers:
                 return list(readers.map(partial(_range_or_reason, descriptor), spans))
+
+
+def statistics_of(mountpoint: Path) -> dict[str, int]:
+    """Return what has been read through a mount so far.
+
+    Raises:
+        PermissionError: it is another user's.
+    """
+    try:
+        status = json.loads((mountpoint / ".satfs/status.json").read_bytes())
+    except PermissionError as failure:
+        words = "only the user who has mounted it may see what has been read there"
+        raise PermissionError(failure.errno, words, str(mountpoint)) from failure
+    reading, requests = status["reading"], status["requests"]
+    return {
+        "fetched_bytes": requests["received_bytes"],
+        "served_bytes": reading["served_bytes"],
+        "requests": requests["store"].get("bytes", 0),
+    }
 
 
 def _range_or_reason(descriptor: int, span: ByteRange) -> bytes | Exception:
