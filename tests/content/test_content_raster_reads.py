@@ -252,6 +252,19 @@ def test_one_page_in_the_middle_of_a_block_shows_nothing_before_a_second_one_com
     assert plan.now.stop >= tile(21).stop
 
 
+def test_behind_what_unzips_buffer_took_in_the_first_page_of_a_block_shows_that_it_is_read() -> (
+    None
+):
+    """A program that looks into the zip has the block's beginning with the block before it."""
+    start = tile(21).start + 56 * KIB
+    page = pages(ByteRange(start, start + 1))
+    for is_unzipped in (True, False):
+        reads = RasterReads(known(), is_unzipped=is_unzipped)
+        reads.note(first_read(8), nothing)
+        reads.note(page, nothing)
+        assert reads.pattern.has_read(Block(0, 21)) == is_unzipped
+
+
 def test_the_end_of_an_expected_block_does_not_show_that_the_block_behind_it_is_read() -> None:
     """The kernel may read ahead to there before the program has come to the block."""
     reads = RasterReads(known())

@@ -65,7 +65,7 @@ class RasterReads:
         #: The last long request of this run, which the kernel may have made ahead of a program.
         self._ahead: ByteRange | None = None
         self._is_copy = False
-        self._refusals = Refusals(file.raster, self.pattern)
+        self._refusals = Refusals(file.raster, self.pattern, self._blocks.behind_bytes)
         self._current: tuple[Block, ...] = ()
         #: Whether the last block was cached before anything was fetched for this handle. Then
         #: nothing is predicted: predictions save round trips, and cached blocks take none.

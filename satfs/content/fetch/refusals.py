@@ -34,11 +34,14 @@ MAX_WRONG_REFUSALS: Final = 32
 class Refusals:
     """The refused requests of one handle. Offsets are those of the raster.
 
-    A *stray* is a request that the kernel makes ahead of a program in the middle of a block.
+    A *stray* is a request that the kernel makes ahead of a program in the middle of a block. The
+    first *behind_bytes* of a block may be taken in with the last ones of the block before it: then
+    a program's first request lies behind them.
     """
 
-    def __init__(self, raster: Raster, pattern: AccessPattern) -> None:
+    def __init__(self, raster: Raster, pattern: AccessPattern, behind_bytes: int) -> None:
         self._raster = raster
+        self._behind_bytes = behind_bytes
         self._pattern = pattern
         self._refused: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
         #: Requests that were taken for strays, and for how many blocks a program needed them.
@@ -101,7 +104,8 @@ class Refusals:
         if span.start <= where.start:
             return False
         if len(span) <= PAGE_BYTES:
-            is_middle = where.start + BUFFER_BYTES <= span.start <= where.stop - BUFFER_BYTES
+            start, stop = where.start + self._behind_bytes, where.stop - BUFFER_BYTES
+            is_middle = start <= span.start <= stop
             is_first = self._first_pages.get(block, span.start) == span.start
             is_seen = self._pattern.has_seen(block) or self.begins_with(span)
             return is_middle and is_first and not is_seen
