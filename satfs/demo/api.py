@@ -326,7 +326,7 @@ class Api:
                 case "relative-next" if envelope["next"]:
                     envelope["next"] = envelope["next"].removeprefix(request.base_url)
                 case "wrong-count":
-                    envelope["count"] = fault["told"]
+                    envelope["count"] = fault["value"]
         return json_response(envelope)
 
 

@@ -135,7 +135,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"base": "http://127.0.0.2:9", "path": ""},
     ),
     "relative-next": FaultKind("`next` is relative."),
-    "wrong-count": FaultKind("`count` is this instead.", {"told": None}),
+    "wrong-count": FaultKind("`count` is this instead.", {"value": None}),
     "listing-grows": FaultKind("From the second page on, entries are inserted in front.",
                           {"entries": 1}),
     "listing-shrinks": FaultKind("From the second page on, entries in front are gone.",

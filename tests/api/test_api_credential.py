@@ -43,7 +43,7 @@ async def test_many_who_need_a_token_cause_one_request(vendor: Vendor, autojump_
 
 
 @pytest.mark.parametrize(
-    ("told", "used_s"),
+    ("stated", "used_s"),
     [
         (86400, 86340),
         ("3600", 3540),
@@ -59,10 +59,10 @@ async def test_many_who_need_a_token_cause_one_request(vendor: Vendor, autojump_
     ],
 )
 async def test_a_token_is_used_until_shortly_before_its_end(
-    vendor: Vendor, autojump_clock: Any, told: Any, used_s: float
+    vendor: Vendor, autojump_clock: Any, stated: Any, used_s: float
 ) -> None:
     """A minute before, or half its life when that is short; early when no lifetime is stated."""
-    vendor.token_lifetime_s = told
+    vendor.token_lifetime_s = stated
     async with credential_for(vendor) as credential:
         await credential.headers()
         await trio.sleep(used_s - 0.1)

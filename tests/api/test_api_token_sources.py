@@ -106,11 +106,11 @@ def late_clock(autojump_clock: Any) -> Any:
 def test_a_token_stands_alone_or_in_an_answer(
     text: str, token: str, lifetime_s: float | None
 ) -> None:
-    told = tokens.parse(text, now_s=1000.0)
+    received = tokens.parse(text, now_s=1000.0)
 
-    assert told is not None
-    assert (told.token, told.lifetime_s) == (token, lifetime_s)
-    assert token not in repr(told)
+    assert received is not None
+    assert (received.token, received.lifetime_s) == (token, lifetime_s)
+    assert token not in repr(received)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +130,17 @@ def test_a_token_stands_alone_or_in_an_answer(
     ],
 )
 def test_what_no_header_could_carry_is_no_token(text: str) -> None:
-    told = tokens.parse(text, now_s=0)
+    received = tokens.parse(text, now_s=0)
 
-    assert told is None or tokens.is_header_text(told.token)
-    assert told is None or text == "Bearer"
+    assert received is None or tokens.is_header_text(received.token)
+    assert received is None or text == "Bearer"
 
 
 @given(st.text())
 def test_any_text_is_a_token_or_none(text: str) -> None:
     """And never an error: it was written by others."""
-    told = tokens.parse(text, now_s=0)
-    assert told is None or (told.token in text and tokens.is_header_text(told.token))
+    received = tokens.parse(text, now_s=0)
+    assert received is None or (received.token in text and tokens.is_header_text(received.token))
     assert isinstance(tokens.claims(text), dict)
 
 

@@ -509,7 +509,7 @@ def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str])
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ("2026-01-28T15:57:48Z", datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
         ("2026-01-28T15:57:48.311000+00:00", datetime(2026, 1, 28, 15, 57, 48, 311000, UTC)),
@@ -520,9 +520,9 @@ def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str])
         (1769615868000, datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
     ],
 )
-def test_moments_are_told_in_many_ways(value: Any, told: datetime) -> None:
+def test_moments_are_told_in_many_ways(value: Any, expected: datetime) -> None:
     """With and without zone, fraction and time of day; also in seconds and milliseconds."""
-    assert readers.moment(value) == told
+    assert readers.moment(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -545,5 +545,5 @@ def test_silly_moments_are_none(value: Any) -> None:
 @given(st.text() | st.integers() | st.floats() | st.datetimes().map(str))
 def test_any_moment_fits_a_files_time(value: Any) -> None:
     """A time is one that nanoseconds in 64 bits can hold."""
-    told = readers.moment(value)
-    assert told is None or 0 <= told.timestamp() < 2**63 / 1e9
+    moment = readers.moment(value)
+    assert moment is None or 0 <= moment.timestamp() < 2**63 / 1e9

@@ -445,7 +445,7 @@ def test_relative_next(origin: DemoOrigin, customer: Customer) -> None:
 
 def test_wrong_count(origin: DemoOrigin, customer: Customer) -> None:
     """`count` is what the fault says."""
-    origin.faults.add("wrong-count", "tasks", told=-1)
+    origin.faults.add("wrong-count", "tasks", value=-1)
     assert customer.get("/tasking/tasks/").json()["count"] == -1
 
 
