@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.maintenance import records_of
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect
 from satfs.control.progress import CommandProgress
 from satfs.control.server import Given, Result, SendNotice
-from satfs.control.walk import Target, find, paths_of, scene_of
+from satfs.control.walk import Target, find, paths_of
 from satfs.errors import NotThere
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
@@ -31,13 +30,11 @@ async def unpin(mount: MountComponents, given: Given, send: SendNotice) -> Resul
             node = await find(mount.root, path_names)
         except NotThere:
             node = None
-        if node is not None and scene_of(node) is None:
-            continue
         # Also objects that the store has no longer, or whose version is not known now.
-        scene = path_names[-1] if node is None else _scene_id(scene_of(node))
-        kept = await mount.pins.kept()
         if node is None or isinstance(node, SceneDirectory):
-            labels.update(each.label for each in kept.values() if _is_of(each, scene))
+            scene_id = path_names[-1] if node is None else node.scene_id
+            kept = (await mount.pins.kept()).values()
+            labels.update(each.label for each in kept if each.label.rpartition("/")[0] == scene_id)
     return {"unpinned": records_of(await mount.pins.unpin(labels))}
 
 
@@ -54,11 +51,3 @@ def _label(target: Target) -> str | None:
     if isinstance(target.node, AttachmentFile) and isinstance(target.node.parent, SceneDirectory):
         return f"{target.node.parent.scene_id}/{target.node.attachment.name}"
     return None
-
-
-def _scene_id(scene: SceneDirectory | None) -> str:
-    return "" if scene is None else scene.scene_id
-
-
-def _is_of(kept: CachedVersion, scene: str) -> bool:
-    return kept.label.rpartition("/")[0] == scene
