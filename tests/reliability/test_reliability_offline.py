@@ -84,7 +84,7 @@ def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeS
 
 def test_while_the_api_sends_garbage_what_is_listed_stays(make_stand: MakeStand) -> None:
     """For any time: logged once as stale, and renewed when the responses make sense again."""
-    stand = make_stand(workers=0, contents="off", **QUICK_DEADLINES)
+    stand = make_stand(workers=0, contents="off", metadata_deadline_s=4)
     scene, tasks = stand.publish(KIB), stand.root / "tasks"
 
     def look() -> list[list[str]]:
