@@ -37,7 +37,6 @@ from satfs.embedded.fsspec_objects import (
     described,
     raise_failure,
 )
-from satfs.embedded.node_mount import statistics_of
 
 if TYPE_CHECKING:
     from satfs.components import Components
@@ -118,6 +117,8 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         """
         place = self._access.mountpoint()
         if place is not None:
+            from satfs.embedded.node_mount import statistics_of
+
             return {"place": str(place), **statistics_of(place)}
         return {"place": f"process {os.getpid()}", **self._access.wait("", _statistics)}
 

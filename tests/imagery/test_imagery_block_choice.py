@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from imagery.rasters import EPSG, LAYOUTS, TRANSFORM, learn, plain_image
+from msgspec.structs import replace
 from rasterio.warp import transform_bounds
 
 from satfs.errors import Unsupported
