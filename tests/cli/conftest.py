@@ -152,11 +152,14 @@ def require_fuse_for_others() -> None:
 
 
 def kill(pids: list[int]) -> None:
-    """End processes of this test that did not end by themselves; print what they wait for."""
+    """End processes of this test that did not end by themselves; print what they do."""
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").glob("*"):
             with contextlib.suppress(OSError):
-                sys.stderr.write(f"{pid} {thread.name} {(thread / 'wchan').read_text()}\n")
+                # Behind the name: state, and processor time of user and system in 10 ms.
+                fields = (thread / "stat").read_text().rpartition(")")[2].split()
+                waits_in = (thread / "wchan").read_text()
+                sys.stderr.write(f"{pid} {thread.name} {waits_in} {fields[0]} {fields[11:13]}\n")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
