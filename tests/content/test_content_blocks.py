@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 import trio
+import trio.testing
 from content.fakestore import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -291,32 +292,39 @@ class TestEviction:
         """What was to be entered before the eviction is forgotten after it was entered."""
 
         async def main() -> None:
-            async with opened(tmp_path, limit_bytes=50 * MIB) as cache:
+            async with opened(tmp_path, limit_bytes=10 * MIB) as cache:
                 one = await cache.acquire(name_of(1), "", SIZE)
-                two = await cache.acquire(name_of(2), "", SIZE)
-                half = MIB // 2
-                for n, cached, start in ((1, one, 0), (2, two, 0), (2, two, MIB)):
-                    await fetch(cache, cached, n, ByteRange(start, start + half))
+                for start in (0, MIB):
+                    await fetch(cache, one, 1, ByteRange(start, start + MIB // 2))
                     await cache.commit()
                 in_thread = trio.to_thread.run_sync
+                may_write = trio.Event()
 
-                async def slow(work: Any, *args: Any, **how: Any) -> Any:
-                    pauses_s = {"punch": 3, "write": 5}
-                    await trio.sleep(pauses_s.get(getattr(work, "__name__", ""), 0))
+                async def gated(work: Any, *args: Any, **how: Any) -> Any:
+                    if getattr(work, "__name__", "") == "write":
+                        await may_write.wait()
                     return await in_thread(work, *args, **how)
 
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(trio.to_thread, "run_sync", slow)
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(evict, cache, 0)  # 2 % of the limit: two segments
-                        await trio.sleep(1)  # it is at the first one
-                        await fetch(cache, two, 2, ByteRange(half, MIB))
-                        await trio.sleep(COMMIT_INTERVAL_S + 0.1)
-                        if not is_open:
-                            two.release()
+                        async with cache.objects.alone_with(name_of(1)):
+                            nursery.start_soon(evict, cache, 1)  # one segment is enough
+                            await trio.testing.wait_all_tasks_blocked()
+                            # The eviction has chosen, and waits for the object.
+                            await fetch(cache, one, 1, ByteRange(MIB // 2, MIB))
+                            patch.setattr(trio.to_thread, "run_sync", gated)
+                            nursery.start_soon(cache.commit)
+                            await trio.testing.wait_all_tasks_blocked()
+                            # The commit has taken what it enters.
+                            assert not one.dirty
+                            if not is_open:
+                                one.release()
+                                assert cache.objects.get(name_of(1)) is None
+                        await trio.testing.wait_all_tasks_blocked()
+                        may_write.set()
                 assert cache.index is not None
-                assert two.object_id is not None
-                assert [each.number for each in cache.index.segments(two.object_id)] == [1]
+                assert one.object_id is not None
+                assert [each.number for each in cache.index.segments(one.object_id)] == [1]
 
         run(main)
 
