@@ -86,6 +86,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
     reach: dict[str, Any] = {
         "connect_timeout_s": settings.connect_timeout_s,
         "progress_timeout_s": settings.progress_timeout_s,
+        "body_timeout_s": settings.body_timeout_s,
         "tls": tls_context(settings.ca_file, is_strict=settings.tls_strict),
         "permits": Permits(),
     }

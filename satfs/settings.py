@@ -186,6 +186,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     unpack_bytes: Annotated[Bytes, Meta(ge=0)] = 4 * GB
     """Largest member that is unpacked as a whole into the cache (bzip2, LZMA, xz, zstandard)."""
 
+    @property
+    def body_timeout_s(self) -> float:
+        """Return the longest silence in a body that the event loop receives.
+
+        A call has time for two more tries then: a listing, or the directory of a zip.
+        """
+        return min(self.progress_timeout_s, self.metadata_deadline_s / 3)
+
 
 def _unencrypted(settings: Settings) -> list[str]:
     """Return a sentence on each address to which credentials would go unencrypted."""

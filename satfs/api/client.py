@@ -308,6 +308,7 @@ def http_for(
     return Http(
         connect_timeout_s=settings.connect_timeout_s,
         progress_timeout_s=settings.progress_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
         max_connections=max_connections or settings.api_concurrency,
         ca_file=settings.ca_file,
         tls_strict=settings.tls_strict,

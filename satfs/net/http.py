@@ -72,14 +72,14 @@ class Http:
     """Requests over an own pool of connections. Use as an async context manager.
 
     *connect_timeout_s* bounds opening a connection, TLS included; *progress_timeout_s* the silence
-    of one in use. At most *max_connections* requests run at once; others wait their turn, which no
-    timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's, and
-    *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`); *tls* is
-    a context that was made of both, for several clients: the system's authorities take a while.
-    *check_peer* raises for an address of a host that must not be connected to (`net/backend.py`).
-    *transport* replaces the network (tests). Every response is noted in *reachability*. Each
-    request waits for a permit of *permits*, which are to be shared by everything that opens
-    connections to the same hosts.
+    of one in use, and *body_timeout_s* that in a body (default: the same). At most
+    *max_connections* requests run at once; others wait their turn, which no timeout counts.
+    *ca_file* is a PEM file of authorities to trust besides the system's, and *tls_strict* whether
+    certificates must keep to the letter of RFC 5280 (`net/trust.py`); *tls* is a context that was
+    made of both, for several clients: the system's authorities take a while. *check_peer* raises
+    for an address of a host that must not be connected to (`net/backend.py`). *transport* replaces
+    the network (tests). Every response is noted in *reachability*. Each request waits for a permit
+    of *permits*, which are to be shared by everything that opens connections to the same hosts.
 
     Credentials are the caller's business: nothing is sent but the headers given.
     """
@@ -90,6 +90,7 @@ class Http:
         connect_timeout_s: float,
         progress_timeout_s: float,
         max_connections: int,
+        body_timeout_s: float | None = None,
         ca_file: Path | None = None,
         tls_strict: bool = True,
         tls: ssl.SSLContext | None = None,
@@ -100,6 +101,7 @@ class Http:
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._progress_timeout_s = progress_timeout_s
+        self._body_timeout_s = progress_timeout_s if body_timeout_s is None else body_timeout_s
         self._slots = trio.Semaphore(max_connections)
         self._pool: ConnectionPool | None = None
         self.permits = permits or Permits()
@@ -272,7 +274,7 @@ class Http:
                 response, permit = await self._send_when_permitted(origin, request, where)
             try:
                 self.reachability.responded(origin, trio.current_time())
-                chunks = BodyChunks(response, self._progress_timeout_s, where, permit)
+                chunks = BodyChunks(response, self._body_timeout_s, where, permit)
                 try:
                     yield response, chunks
                 finally:

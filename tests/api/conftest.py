@@ -59,6 +59,7 @@ def connect(vendor: Vendor) -> Connect:
         async with Http(
             connect_timeout_s=settings.connect_timeout_s,
             progress_timeout_s=settings.progress_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
             max_connections=settings.max_connections,
             transport=vendor.transport(),
         ) as http:

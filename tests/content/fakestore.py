@@ -291,6 +291,7 @@ async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIter
         Http(
             connect_timeout_s=settings.connect_timeout_s,
             progress_timeout_s=settings.progress_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
             max_connections=settings.max_connections,
             transport=httpx.MockTransport(store.handle),
         ) as http,

@@ -26,6 +26,7 @@ from satfs.errors import (
     Unreachable,
 )
 from satfs.model import ByteRange, RemoteReader
+from satfs.settings import load_settings
 
 MIB = 1024 * 1024
 
@@ -49,6 +50,22 @@ class TestFaults:
                 reader.close()
                 await trio.sleep(1)
                 assert_at_rest(contents)
+
+        run(main)
+
+    def test_a_stall_leaves_a_call_the_time_for_another_try(self, tmp_path: Path) -> None:
+        """`ls contents` and `stat` read too, and have less time than a read."""
+        store = FakeStore()
+        content = store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with("stall", count=2)
+                tail = ByteRange(content.size_bytes - MIB, content.size_bytes)
+                with trio.fail_after(load_settings({}).metadata_deadline_s):
+                    assert await reader.read(tail) == content.read(tail.start, tail.stop)
+                reader.close()
 
         run(main)
 

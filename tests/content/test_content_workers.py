@@ -83,6 +83,7 @@ async def opened(
         Http(
             connect_timeout_s=5.0,
             progress_timeout_s=settings.progress_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
             max_connections=64,
             ca_file=settings.ca_file,
         ) as http,

@@ -157,6 +157,18 @@ async def test_silence_within_the_body_ends_and_a_drip_does_not(autojump_clock: 
     assert stall.is_closed
 
 
+async def test_silence_within_the_body_may_have_a_limit_of_its_own(autojump_clock: Any) -> None:
+    """A response may take long to begin; a connection that was alive is given up sooner."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(14)
+        return httpx.Response(200, stream=Slow((4.0, b"x"), (6.0, b"y")))
+
+    async with http_for(handler, body_timeout_s=5) as http:
+        with pytest.raises(DeadlineReached, match="sent nothing for 5 s"):
+            await ask(http)
+
+
 async def test_a_body_is_bounded(autojump_clock: Any) -> None:
     """An endless answer is given up at the limit."""
     endless = Slow(*[(0.0, b"x" * 1000)] * 10_000)
