@@ -8,12 +8,13 @@ as whole buffers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import trio
 
 from satfs.concurrent_map import concurrent_map
-from satfs.content.fetch.block_spans import MERGE_GAP_BYTES
+from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
 from satfs.control.progress import CommandProgress
@@ -28,17 +29,22 @@ from satfs.imagery.block_choice import (
     Box,
     block_spans,
     chosen_blocks,
+    table_groups,
     table_needs,
 )
 from satfs.imagery.geotiff import Facts
+from satfs.imagery.layout import Block
+from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
-from satfs.model import ByteRange, Json, LimitsReadAhead
+from satfs.model import ByteRange, Json, LimitsReadAhead, Reader
 from satfs.tree.nodes import File
 
 #: The longest range that is read at once, in bytes, and ranges of one raster that are read at once:
 #: with four rasters they fill a line of 100 ms and 1 GB/s.
 _MAX_RANGE_BYTES: Final = 8 * 1024 * 1024
 _RANGES_AT_ONCE: Final = 8
+#: Tables of one group of blocks are read again where they were forgotten for those of another.
+_TABLE_TRIES: Final = 2
 
 
 def block_choice_of(given: Given) -> BlockChoice | None:
@@ -150,15 +156,34 @@ async def _plan(path: str, node: File, choice: BlockChoice) -> _Plan | None:
         blocks = chosen_blocks(layout, raster.facts() or Facts(), choice)
         if not blocks:
             return None
-        await feed(raster, reader, lambda: table_needs(raster, blocks))
+        spans = await places_of(raster, reader, blocks)
     except Damaged as failure:
         raise Unsupported(f"its layout is not known: {failure}") from failure
     finally:
         reader.close()
-    spans = block_spans(raster, blocks, MERGE_GAP_BYTES)
     size_bytes = raster.size_bytes
     whole = merge_spans((as_buffers(span, size_bytes) for span in spans), MERGE_GAP_BYTES)
     return _Plan(path, node, whole, is_packed=not isinstance(reader, LimitsReadAhead))
+
+
+async def places_of(raster: Raster, reader: Reader, blocks: Sequence[Block]) -> list[ByteRange]:
+    """Return where *blocks* lie, as spans in the order of the blocks.
+
+    Raises:
+        Unsupported: the place of a block is not known, though the tables were read.
+        SatfsError: the tables cannot be read.
+    """
+    spans: list[ByteRange] = []
+    for group in table_groups(raster, blocks, BUFFER_BYTES):
+        await trio.lowlevel.checkpoint()
+        for _ in range(_TABLE_TRIES):
+            await feed(raster, reader, partial(table_needs, raster, group))
+            if all(raster.span_of(block) is not None for block in group):
+                break
+        else:
+            raise Unsupported("the places of its blocks are not known")
+        spans += block_spans(raster, group, MERGE_GAP_BYTES)
+    return spans
 
 
 async def _read_blocks(plan: _Plan, node: File, take: Take) -> int:

@@ -29,6 +29,11 @@ MAX_BLOCKS: Final = 250_000
 #: Points along each side of a box, or of a raster, that are projected. A side of 100 km is curved
 #: by some 100 m in UTM; between two neighbouring points that is less than a pixel.
 _N_POINTS: Final = 65
+#: What a byte of a table takes in memory, as a limit: four bytes of an offset have twelve more in
+#: the way back (`imagery/tables.py`), and a piece has its overhead. As much again may be there yet.
+_KEPT_PER_BYTE: Final = 8
+#: Blocks of a group at most: to look up which tables these need takes 60 ms.
+_MAX_GROUP: Final = 32_768
 
 
 class BlockChoice(Struct, frozen=True):
@@ -123,6 +128,32 @@ def _window(image: Image, corners: Sequence[tuple[float, float]]) -> Window | No
 def table_needs(raster: Raster, blocks: Sequence[Block]) -> list[ByteRange]:
     """Return the spans of the file's tables without which the places of *blocks* are not known."""
     return merge_spans(span for block in blocks for span in raster.needs_of(block))
+
+
+def table_groups(
+    raster: Raster, blocks: Sequence[Block], buffer_bytes: int
+) -> Iterator[Sequence[Block]]:
+    """Yield *blocks* in groups, of which each is looked up soon, in tables that are kept at once.
+
+    The tables are read in buffers of *buffer_bytes*, which have the places of other blocks, too.
+    """
+    max_bytes = raster.max_kept_bytes // _KEPT_PER_BYTE
+    group: list[Block] = []
+    buffers: set[int] = set()
+    for block in blocks:
+        needed = {
+            number
+            for span in raster.needs_of(block)
+            for number in range(span.start // buffer_bytes, -(-span.stop // buffer_bytes))
+        }
+        is_full = len(buffers | needed) * buffer_bytes > max_bytes
+        if group and (is_full or len(group) == _MAX_GROUP):
+            yield group
+            group, buffers = [], set()
+        group.append(block)
+        buffers |= needed
+    if group:
+        yield group
 
 
 def block_spans(raster: Raster, blocks: Sequence[Block], gap_bytes: int) -> list[ByteRange]:

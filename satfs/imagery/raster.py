@@ -26,6 +26,7 @@ class Raster:
 
     def __init__(self, size_bytes: int, *, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
         self.size_bytes = size_bytes
+        self.max_kept_bytes = max_kept_bytes
         self._parser = LayoutParser(size_bytes)
         self._tables = BlockTables(size_bytes, max_kept_bytes=max_kept_bytes)
         self._n_images = 0

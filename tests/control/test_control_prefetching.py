@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from imagery.rasters import directory, learn, tiff, tiled_fields
 from story.shelves import (
     FakeCatalogue,
     FakeObjects,
@@ -23,8 +24,13 @@ from satfs.content.cache.pins import StoredObject
 from satfs.control import prefetching
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import prefetch
+from satfs.control.raster_prefetch import places_of
 from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable
-from satfs.model import AttachmentName, SceneId, Version
+from satfs.imagery.block_choice import BlockChoice, block_spans, chosen_blocks
+from satfs.imagery.geotiff import Facts
+from satfs.imagery.raster import Raster
+from satfs.imagery.spans import merge_spans
+from satfs.model import AttachmentName, ByteRange, MadeReader, SceneId, Version
 from satfs.tree.root import Root
 
 SIZE = 3 * prefetching.PIECE_BYTES + 7
@@ -231,3 +237,34 @@ async def test_a_pin_comes_before_the_bytes() -> None:
     await house.prefetch("tasks", "1", pin=True, is_for_later=True)
     assert len(house.pins.pinned) == 2
     assert house.objects.calls["open"] == 0
+
+
+class FakeReader(MadeReader):
+    """Reads from bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size_bytes = len(data)
+
+    async def read(self, span: ByteRange) -> bytes:
+        return self.data[span.start : span.stop]
+
+
+async def test_the_places_of_all_blocks_are_found_in_tables_of_any_size(
+    autojump_clock: Any,
+) -> None:
+    """A column of a large raster is in every row of its tables, which are not kept at once."""
+    n = 256
+    offsets = [1_000_000 + 100 * i for i in range(n * n)]
+    fields = tiled_fields(n, offsets=(4, offsets), sizes=(3, [100] * n * n))
+    data = tiff(directory(fields), size_bytes=offsets[-1] + 100)
+    whole = learn(data, whole=True)
+    assert whole.layout is not None
+    blocks = chosen_blocks(whole.layout, Facts(), BlockChoice(window=(0, 0, 16, 16 * n)))
+    small = Raster(len(data), max_kept_bytes=256 * 1024)
+    small.feed(0, data[:4096])
+
+    spans = await places_of(small, FakeReader(data), blocks)
+
+    assert merge_spans(spans) == block_spans(whole, blocks, 0)
+    assert len(spans) == n
