@@ -116,7 +116,7 @@ async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: 
         async for member in members:
             name = "/".join(member.path[len(contents.path) :])
             if isinstance(member, ContentFile):  # UNREADABLE.txt: what is not shown, and why
-                facts.unchecked.append(name)
+                facts.unchecked.append(f"the members that contents/{name} names")
                 continue
             facts.members += 1
             try:

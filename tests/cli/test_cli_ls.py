@@ -166,3 +166,16 @@ def test_refused_credentials_are_told_without_them(aleph: Mounted) -> None:
     assert done.returncode == 3
     assert "5eedfeed" not in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_an_empty_listing_is_no_silence(aleph: Mounted) -> None:
+    """A mistaken field in a condition, for one: nothing has it."""
+    none = aleph.program("ls", "--where", "status=completed")
+    machine = aleph.program("ls", "--json", "--where", "status=completed")
+    empty = aleph.program("ls", "341290")
+
+    assert (none.returncode, none.stdout) == (0, "")
+    assert none.stderr.endswith("Note: No scene fulfils the conditions.\n")
+    assert "Note" not in machine.stderr
+    assert empty.stdout == ""
+    assert empty.stderr.endswith("Note: The vendor lists no captures here.\n")

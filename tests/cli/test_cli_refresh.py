@@ -270,6 +270,21 @@ def test_a_member_that_cannot_be_checked_is_named(aleph: Mounted) -> None:
     assert quiet.stderr == ""
 
 
+def test_members_that_are_not_shown_are_not_called_good(aleph: Mounted) -> None:
+    """`contents/` does not have them: they are in the zip alone."""
+    scene = first_scene(aleph)
+    with (data := io.BytesIO()), zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("a.txt", "a")
+        archive.writestr("../b.txt", "b")
+        archive.close()
+        aleph.origin.catalogue.replace(scene.name, data.getvalue())
+
+    done = aleph.program("verify", scene)
+
+    assert done.returncode == 0
+    assert "not checked: the members that contents/UNREADABLE.txt names" in done.stderr
+
+
 def test_what_is_no_zip_is_told(aleph: Mounted) -> None:
     scene = first_scene(aleph)
     aleph.origin.catalogue.replace(scene.name, b"this is no zip" * 100)

@@ -57,6 +57,12 @@ def ls(
         print_json(dict(listing))
     else:
         _show(listing)
+        if not listing["entries"]:
+            print_remark(
+                "No scene fulfils the conditions."
+                if where
+                else f"The vendor lists no {listing['kind']} here."
+            )
     if listing.get("is_stale"):
         requested = listing.get("asked_at_s")
         since = (
