@@ -17,7 +17,7 @@ from satfs.control.refreshing import refresh
 from satfs.control.server import Command, Given, Result, SendNotice
 from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify
-from satfs.control.walk import paths_of
+from satfs.control.walk import paths_of, record_path
 from satfs.errors import BadSettings
 from satfs.log_level import set_level
 
@@ -40,7 +40,8 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
 
 
 async def _list(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
-    (path_names,) = paths_of(given.get("paths"))
+    (given_names,) = paths_of(given.get("paths"))
+    path_names = await record_path(mount.root, given_names)
     where = given.get("where")
     if isinstance(where, list) and where:
         return await selected(mount.listings, path_names, [str(each) for each in where])
@@ -48,7 +49,8 @@ async def _list(mount: MountComponents, given: Given, _send: SendNotice) -> Resu
 
 
 async def _describe(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
-    (path_names,) = paths_of(given.get("paths"))
+    (given_names,) = paths_of(given.get("paths"))
+    path_names = await record_path(mount.root, given_names)
     found = await records.described(mount.listings, path_names, partial(_cached_versions, mount))
     return {**found, **await described_rasters(mount, path_names)}
 

@@ -59,7 +59,8 @@ async def prefetch(mount: MountComponents, given: Given, send: SendNotice) -> Re
     """
     progress, jobs = CommandProgress(send), jobs_of(given)
     found = await collect(mount, given, progress)
-    if any(path_names[:1] == ("tasks",) for path_names in paths_of(given.get("paths"))):
+    paths = [*paths_of(given.get("paths")), *(tuple(each.path.split("/")) for each in found)]
+    if any(path_names[:1] == ("tasks",) for path_names in paths):
         # `ls tasks` without network needs the list; looking up one task does not fetch it.
         try:
             await mount.listings.tasks()

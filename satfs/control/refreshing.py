@@ -40,10 +40,10 @@ async def _refresh(mount: MountComponents, path_names: Sequence[str]) -> Result:
     now: list[bytes] | None = None
     if isinstance(node, Directory):
         now = [entry.name for entry in await node.children()]
-    n_names = await mount.kernel.forget_below(tuple(path_names), now)
+    n_names = await mount.kernel.forget_below(node.path, now)
     known = None if state is None else mount.listings.state(*state)
     return {
-        "path": "/".join(path_names),
+        "path": "/".join(node.path),
         "entries": None if now is None else len(now),
         "forgotten": n_names,
         "is_stale": known is not None and known.is_stale,

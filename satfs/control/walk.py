@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import Struct, field
@@ -18,7 +18,7 @@ from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import raster_paths
-from satfs.tree.nodes import ContentFile, Directory, File, Node
+from satfs.tree.nodes import ContentFile, Directory, File, Node, Symlink
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
 from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
@@ -26,6 +26,10 @@ from satfs.tree.tasks import TaskDirectory
 
 if TYPE_CHECKING:
     from satfs.api.listings import Listings
+
+
+#: The directories of the root in which everything has a record of the vendor's.
+_RECORD_DIRECTORIES: Final = ("tasks", "captures", "scenes")
 
 
 class Target(Struct, frozen=True):
@@ -89,7 +93,7 @@ def conditions_of(given: Mapping[str, Json]) -> list[AnyCondition]:
 
 
 async def find(root: Directory, path_names: Sequence[str]) -> Node:
-    """Return the node that *path_names* lead to from *root*.
+    """Return the node that *path_names* lead to from *root*; links in `views/` are followed.
 
     Raises:
         NotThere: nothing is there.
@@ -104,7 +108,41 @@ async def find(root: Directory, path_names: Sequence[str]) -> Node:
         except NotThere as absence:
             here = "/".join((*node.path, part))
             raise NotThere(f"there is no {here}") from absence
+        if isinstance(node, Symlink):
+            node = await _followed(root, node)
     return node
+
+
+async def _followed(root: Directory, link: Symlink) -> Node:
+    """Return the node that a link leads to, which is no link. Raises as `find`."""
+    path_names = list(link.path[:-1])
+    for part in os.fsdecode(link.target).split("/"):
+        if part == "..":
+            path_names.pop()
+        else:
+            path_names.append(part)
+    return await find(root, path_names)
+
+
+async def record_path(root: Directory, path_names: Sequence[str]) -> Sequence[str]:
+    """Return the path among the vendor's records that *path_names* lead to, or the same lone id.
+
+    Raises:
+        NotThere: satfs makes what is there: there is no record of it.
+        SatfsError: what a link leads to is not known now.
+    """
+    if not path_names or path_names[0] in _RECORD_DIRECTORIES:
+        return path_names
+    try:
+        node = await find(root, path_names)
+    except NotThere:
+        return path_names
+    if node.path[0] not in _RECORD_DIRECTORIES:
+        raise NotThere(
+            f"{'/'.join(path_names)} is made by satfs: the vendor has records of tasks, of captures"
+            " and of scenes"
+        )
+    return node.path
 
 
 async def starts(
@@ -149,10 +187,13 @@ async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]
         ):
             yield Target(_path(node), node)
         return
-    if not isinstance(node, Directory):
-        return
     try:
-        here = await _with_record(node, wanted)
+        if isinstance(node, Symlink):
+            node, here = await _behind(node, wanted)
+        elif isinstance(node, Directory):
+            here = await _with_record(node, wanted)
+        else:
+            return
         if here is None or (
             isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
         ):
@@ -181,10 +222,13 @@ async def scenes(
 
     A directory that cannot be listed is yielded as its path and the error; the walk goes on.
     """
-    if not isinstance(node, Directory):
-        return
     try:
-        here = await _with_record(node, wanted)
+        if isinstance(node, Symlink):
+            node, here = await _behind(node, wanted)
+        elif isinstance(node, Directory):
+            here = await _with_record(node, wanted)
+        else:
+            return
         if here is None:
             return
         if isinstance(node, SceneDirectory):
@@ -202,6 +246,18 @@ async def scenes(
             async with aclosing(scenes(child, here)) as below:
                 async for each in below:
                     yield each
+
+
+async def _behind(link: Symlink, wanted: Selection) -> tuple[Directory, Selection | None]:
+    """Return the directory that a link leads to, and *wanted* with the records down to it."""
+    root: Node = link
+    while root.parent is not None:
+        root = root.parent
+    node = await _followed(root, link) if isinstance(root, Directory) else None
+    if not isinstance(node, Directory):
+        raise NotThere(f"{_path(link)} leads to no directory")
+    above = await _known_above(node, wanted)
+    return node, None if above is None else await _with_record(node, above)
 
 
 async def _children(node: Directory) -> list[tuple[str, Node | SatfsError]]:

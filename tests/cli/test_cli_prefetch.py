@@ -108,6 +108,36 @@ def test_only_scenes_that_fulfil_all_conditions_are_fetched(aleph: Mounted) -> N
     assert requested == {Path(path).name for path in paths}, "of no other scene"
 
 
+def test_links_in_views_lead_each_command_to_what_they_name(aleph: Mounted) -> None:
+    """A view that is prefetched is there offline; "0 files" would read as if it were."""
+    views = aleph.place / "views"
+    (link,) = (each for each in (views / "by-name").iterdir() if f"({TASK})" in each.name)
+    task = aleph.place / "tasks" / TASK
+
+    below = aleph.lines("prefetch", "--json", link)[-1]
+    conditions = ("--where", "productname=L1D", "--where", "task.status=completed")
+    chosen = aleph.lines("prefetch", "--json", *conditions, views / "by-name")[-1]
+    listing = aleph.query("ls", "--json", link)
+    refreshed = aleph.program("refresh", link)
+    verified = aleph.program("verify", link)
+
+    assert below["files"] == 10
+    assert chosen == aleph.lines("prefetch", "--json", *conditions, aleph.place / "tasks")[-1]
+    assert chosen["files"] > 0
+    assert listing["entries"] == aleph.query("ls", "--json", task)["entries"]
+    assert refreshed.stdout.startswith(f"{task}: up to date")
+    assert verified.stdout.startswith("Verified: 10 files")
+
+
+def test_what_satfs_makes_is_no_id_of_the_vendors(aleph: Mounted) -> None:
+    aleph.origin.journal.clear()
+    for name in ("README.txt", "views", "views/by-name"):
+        done = aleph.program("info", aleph.place / name)
+        assert done.returncode == 1
+        assert f"{name} is made by satfs" in done.stderr
+    assert not [each for each in aleph.origin.journal.of() if "README" in each.path]
+
+
 def test_members_of_a_zip_alone_can_be_fetched(aleph: Mounted) -> None:
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
     rasters = scene / "contents" / "rasters"
