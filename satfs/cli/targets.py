@@ -22,6 +22,7 @@ from satfs.facts.selection import MAX_AREA_BYTES, plain_condition
 from satfs.model import Json
 from satfs.mountpoints import Mounted, locate, satfs_mounts
 from satfs.settings import Settings, load_settings
+from satfs.tree.names import RECORD_DIRECTORIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ def anywhere(text: str | None, profile: str | None) -> Target:
                 "--profile is for an id or a path of the tree; a mount has its own"
             )
         return target
-    if text is not None and text.startswith(("/", ".", "~")):
-        raise _not_on_a_mount(text)
     words = tuple(word for word in (text or "").split("/") if word)
+    if text is not None and (text.startswith(("/", ".", "~")) or _is_file_path(words)):
+        raise _not_on_a_mount(text)
     return InApi(load_settings(profile=profile), ("tasks",) if text is None else words)
 
 
@@ -138,6 +139,14 @@ def _located(text: str) -> OnMount | None:
     except OSError:  # the working directory is gone
         return None
     return None if found is None else OnMount(*found)
+
+
+def _is_file_path(words: Sequence[str]) -> bool:
+    """Return whether *words* are a path of the file system, such as `aleph/tasks`, unmounted.
+
+    A word alone is an id: a copy of a task is called like the task.
+    """
+    return len(words) > 1 and words[0] not in RECORD_DIRECTORIES and os.path.lexists(words[0])
 
 
 def _not_on_a_mount(path: str) -> BadMountpoint:

@@ -18,6 +18,7 @@ from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
 from satfs.model import DELIVERY_ZIP, ByteRange, Json, LimitsReadAhead, Reader
 from satfs.tree.archives import ContentsDirectory
+from satfs.tree.names import RECORD_DIRECTORIES
 from satfs.tree.nodes import ContentFile, File, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.scenes import AttachmentFile
@@ -95,7 +96,7 @@ async def described_rasters(mount: MountComponents, path_names: Sequence[str]) -
     Raises:
         SatfsError: it cannot be read now.
     """
-    if len(path_names) < 2 or path_names[0] not in ("tasks", "captures", "scenes"):
+    if len(path_names) < 2 or path_names[0] not in RECORD_DIRECTORIES:
         return {}
     try:
         node = await find(mount.root, path_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct, field
@@ -18,6 +18,7 @@ from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import raster_paths
+from satfs.tree.names import RECORD_DIRECTORIES
 from satfs.tree.nodes import ContentFile, Directory, File, Node, Symlink
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
@@ -26,10 +27,6 @@ from satfs.tree.tasks import TaskDirectory
 
 if TYPE_CHECKING:
     from satfs.api.listings import Listings
-
-
-#: The directories of the root in which everything has a record of the vendor's.
-_RECORD_DIRECTORIES: Final = ("tasks", "captures", "scenes")
 
 
 class Target(Struct, frozen=True):
@@ -131,13 +128,13 @@ async def record_path(root: Directory, path_names: Sequence[str]) -> Sequence[st
         NotThere: satfs makes what is there: there is no record of it.
         SatfsError: what a link leads to is not known now.
     """
-    if not path_names or path_names[0] in _RECORD_DIRECTORIES:
+    if not path_names or path_names[0] in RECORD_DIRECTORIES:
         return path_names
     try:
         node = await find(root, path_names)
     except NotThere:
         return path_names
-    if node.path[0] not in _RECORD_DIRECTORIES:
+    if node.path[0] not in RECORD_DIRECTORIES:
         raise NotThere(
             f"{'/'.join(path_names)} is made by satfs: the vendor has records of tasks, of captures"
             " and of scenes"

@@ -31,6 +31,8 @@ import xxhash
 
 from satfs.humanize import CONTROLS, SURROGATES
 
+#: The directories at the top of a mount in which everything has a record of the vendor's.
+RECORD_DIRECTORIES: Final = ("tasks", "captures", "scenes")
 #: Names that desktops, shells and tools probe for in every directory; answered from memory. A file
 #: manager that opens a directory looks up a handful of names that a delivery never holds, and
 #: repeats itself every few seconds; a shell prompt probes each directory for a repository. Requests

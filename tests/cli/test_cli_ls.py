@@ -159,6 +159,12 @@ def test_a_path_that_is_no_mount_is_not_taken_for_an_id(aleph: Mounted) -> None:
     assert done.returncode == 5
     assert "not on a satfs mount" in done.stderr
 
+    (aleph.program.directory / "aleph").mkdir()
+    below = aleph.program("ls", "aleph/tasks/341271")
+
+    assert below.returncode == 5
+    assert "aleph/tasks/341271 is not on a satfs mount" in below.stderr
+
 
 def test_refused_credentials_are_told_without_them(aleph: Mounted) -> None:
     done = aleph.program("ls", SATFS_CLIENT_SECRET="5eedfeed-never-shown")
