@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, islice, product
 from typing import Final
 
+from satfs.imagery.bulk_run import BulkRun
 from satfs.imagery.layout import Block, BlockPlace, Image
 from satfs.imagery.strides import Stride
 from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape, extent
@@ -46,23 +47,14 @@ _MAX_PERHAPS_BYTES: Final = 2 * 1024 * 1024
 #: Strips are predicted in parts of at least this number of bytes, unless they are the last ones:
 #: where little more may be fetched in vain, each strip would be a request.
 _MIN_PART_BYTES: Final = 512 * 1024
+#: While more bytes of strips than this are predicted and not read, none are added: a line of 30 ms
+#: and 50 MB/s carries as many in a round trip. With fewer left the next ones would come late.
+_MAX_STRIPS_AHEAD_BYTES: Final = 1536 * 1024
 #: Blocks of a window, and of the past, that are remembered. Beyond it a window is continued as a
 #: new one of the same columns, and the oldest blocks are forgotten.
 _MAX_REMEMBERED_BLOCKS: Final = 8192
 #: How far requests of the kernel may overtake each other: two of its longest, in bytes.
 _OVERTAKING_BYTES: Final = 1024 * 1024
-#: A read of everything has begun when this number of bytes was read in the order of the file, over
-#: at least two whole rows of blocks: from an image's first block on, and from anywhere else. The
-#: second is more than a window of 512 rows takes in strips (16 bytes a pixel, 1000 pixels).
-BULK_BYTES: Final = 2 * 1024 * 1024
-BULK_BYTES_ELSEWHERE: Final = 8 * 1024 * 1024
-#: The same in strips: a window of 1024 rows of them takes 40 MB and more.
-_BULK_BYTES_OF_STRIPS: Final = 64 * 1024 * 1024
-_BULK_ROWS: Final = 2
-#: How far apart two blocks may be that still count as one behind the other: what lies between a
-#: COG's blocks is 8 bytes, or the block of a mask.
-_BULK_GAP_BYTES: Final = 64 * 1024
-
 #: Where a block lies, if it is known: see `raster.Raster.span_of`.
 SpanOf = Callable[[Block], ByteRange | None]
 
@@ -92,10 +84,7 @@ class AccessPattern:
         #: and whether the last block was one.
         self._n_made = self._n_hits = 0
         self._is_hit = self._is_new_plane = False
-        self._run_start = 0
-        self._run_stop = -1
-        self._run_blocks = 0
-        self._is_run_from_first = False
+        self._bulk_run = BulkRun()
         #: Bytes of blocks that were read, and of those among them that had been predicted.
         self.read_bytes = 0
         self.hit_bytes = 0
@@ -145,24 +134,12 @@ class AccessPattern:
 
     @property
     def bulk_ahead_bytes(self) -> int:
-        """Return how far to read ahead of a program that reads everything; 0 for any other.
-
-        That is as much again as was read in one piece from an image's first block on, and a sixth
-        of what was read in one piece from anywhere else. It is 0 while the window is no higher than
-        one of those before it.
-        """
+        """Return how far to read ahead of a program that reads everything; 0 for any other."""
         window = self._window
-        if window is None or self._run_blocks < _BULK_ROWS * window.image.n_columns:
+        if window is None:
             return 0
         shapes = self._shapes.get(window.image.number, ())
-        if any(shape.n_rows >= window.bottom - window.top for shape in shapes):
-            return 0
-        n_bytes = self._run_stop - self._run_start
-        if self._is_run_from_first:
-            return n_bytes if n_bytes >= BULK_BYTES else 0
-        is_strips = window.image.n_columns == 1
-        least_bytes = _BULK_BYTES_OF_STRIPS if is_strips else BULK_BYTES_ELSEWHERE
-        return n_bytes // (READ_PER_UNREAD + 1) if n_bytes >= least_bytes else 0
+        return self._bulk_run.ahead_bytes(window, shapes, READ_PER_UNREAD + 1)
 
     def read(
         self,
@@ -184,7 +161,7 @@ class AccessPattern:
         if self._last is not None and self._last == (image, place):
             return
         self._count(block, len(span))
-        self._follow_run(image, block, span)
+        self._bulk_run.note(image, block, span)
         self._stride.note(block)
         window = self._window
         n_out_of_order = 0 if is_in_order else _OVERTAKING_BYTES // self._mean_bytes(image.number)
@@ -205,13 +182,17 @@ class AccessPattern:
         sparse blocks, which are not predicted.
 
         While a program reads predicted blocks, none are added before it has read half of them,
-        unless *is_due*: thus small blocks are fetched in one range, and not one by one.
+        unless *is_due*: thus small blocks are fetched in one range, and not one by one. Of strips,
+        no more are added than are to be there in time.
         """
         window, last = self._window, self._last
         if window is None or last is None:
             return ()
         is_due = is_due or self._is_new_plane
-        if self._is_hit and not is_due and 2 * self._n_hits < self._n_made:
+        is_strips = window.image.n_columns == 1
+        has_many = 2 * self._n_hits < self._n_made
+        is_ahead = is_strips and self.outstanding_bytes > _MAX_STRIPS_AHEAD_BYTES
+        if self._is_hit and not is_due and (has_many or is_ahead):
             return ()
         predictions: list[Block] = []
         # A part that lies behind a block which is fetched now is no request more.
@@ -225,7 +206,6 @@ class AccessPattern:
             return tuple(predictions)
         shapes = self._shapes.get(window.image.number, ())
         following = NextBlocks(window, last[1], shapes, self._mean_bytes(window.image.number))
-        is_strips = window.image.n_columns == 1
         if is_strips:
             likely = list(islice(chain.from_iterable(following.likely()), _MAX_TRIES))
             self._take(likely, self._free_bytes, span_of, predictions, min_bytes=min_bytes)
@@ -341,15 +321,6 @@ class AccessPattern:
     def _mean_bytes(self, image: int) -> int:
         n, total = self._mean.get(image, (0, 0))
         return max(1, total // n) if n else 1
-
-    def _follow_run(self, image: Image, block: Block, span: ByteRange) -> None:
-        if not span:
-            return
-        if not 0 <= span.start - self._run_stop <= _BULK_GAP_BYTES or self._run_stop < 0:
-            self._run_start, self._run_blocks = span.start, 0
-            self._is_run_from_first = block.number == 0
-        self._run_stop = span.stop
-        self._run_blocks += 1
 
     # -- windows ----------------------------------------------------------------------------------
 

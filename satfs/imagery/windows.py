@@ -167,11 +167,10 @@ class NextBlocks:
     def perhaps_beside(self) -> Sequence[Block]:
         """Return the blocks beside the first one that windows had often, though not always.
 
-        Not in band interleave: the other planes, which are more certain, need what may be fetched
-        in vain.
+        In band interleave they are those of the first plane, whose width the others have as well.
         """
         window, shapes = self._window, self._shapes
-        if len(window.read) != 1 or window.image.n_planes > 1 or not self._has_shape:
+        if len(window.read) != 1 or not self._has_shape:
             return ()
         n_columns, _ = extent([shape.n_columns for shape in shapes], MIN_BESIDE_CONFIDENCE)
         return self._to_the_right(window.left + n_columns)

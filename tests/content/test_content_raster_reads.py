@@ -59,6 +59,25 @@ def known(data: bytes = RASTER, base: int = 0) -> RasterFile:
     return file
 
 
+def with_overview() -> RasterFile:
+    """Return a raster whose overview, of half as many tiles a side, lies behind its tiles."""
+    n_tiles = [SIDE * SIDE, SIDE * SIDE // 4]
+    starts = [FIRST, FIRST + n_tiles[0] * TILE_BYTES]
+    fields = [
+        tiled_fields(
+            side,
+            offsets=(4, [start + number * TILE_BYTES for number in range(n)]),
+            sizes=(4, [TILE_BYTES] * n),
+        )
+        for side, start, n in zip((SIDE, SIDE // 2), starts, n_tiles, strict=True)
+    ]
+    fields[1].insert(0, (254, 4, [1]))  # a smaller picture of the image before it
+    at = 8 + len(directory(fields[0]))
+    head = tiff(directory(fields[0], at), directory(fields[1], at=at))
+    assert len(head) <= FIRST
+    return known(head + bytes(FIRST + sum(n_tiles) * TILE_BYTES - len(head)))
+
+
 def tile(number: int) -> ByteRange:
     start = FIRST + number * TILE_BYTES
     return ByteRange(start, start + TILE_BYTES)
@@ -390,6 +409,17 @@ def test_a_bulk_read_of_one_image_ends_with_it() -> None:
     copied = RasterReads(known())
     copied.note(ByteRange(0, 128 * KIB), nothing)
     assert copied.bulk_stop is None
+
+
+def test_what_the_kernel_reads_ahead_behind_an_image_that_is_read_as_a_whole_is_refused() -> None:
+    """An overview that lies there is not what the program reads."""
+    reads = RasterReads(with_overview())
+    for number in range(SIDE * SIDE):
+        reads.note(first_read(number), nothing)
+    assert reads.bulk_bytes != 0
+    start = -(-tile(SIDE * SIDE - 1).stop // BUFFER_BYTES) * BUFFER_BYTES
+    assert not is_refused(reads, ByteRange(start - AHEAD, start))
+    assert is_refused(reads, ByteRange(start, start + AHEAD))
 
 
 def test_only_the_last_rasters_of_an_object_are_remembered() -> None:

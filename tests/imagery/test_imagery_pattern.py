@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from imagery.rasters import plain_image
 from imagery.traces import Outcome, chips, follow, in_file_order, spans, window_reads
 
+from satfs.imagery.bulk_run import BULK_BYTES
 from satfs.imagery.layout import Block, BlockPlace, Image, Window
 from satfs.imagery.pattern import (
     ALLOWANCE_BYTES,
-    BULK_BYTES,
     MAX_OUTSTANDING,
     AccessPattern,
 )
@@ -203,6 +203,20 @@ def test_a_read_of_everything_is_bulk_within_megabytes(image: Image) -> None:
     assert pattern.bulk_ahead_bytes >= BULK_BYTES
     outcome = follow(AccessPattern(), image, in_file_order(image))
     assert not outcome.unread
+
+
+@every_image
+def test_a_read_of_everything_ends_with_its_image(image: Image) -> None:
+    """The kernel may read ahead into the overview behind it, which no program has come for."""
+    pattern = AccessPattern()
+    where = spans(image)
+    for number in range(image.n_blocks):
+        pattern.read(image, number, where[number])
+    assert pattern.bulk_ahead_bytes
+    overview = plain_image(SIDE // 2, SIDE // 2, image.block_width, image.block_height, number=1)
+    last = where[-1]
+    pattern.read(overview, 0, ByteRange(last.stop, last.stop + len(last)))
+    assert pattern.bulk_ahead_bytes == 0
 
 
 @every_image
@@ -456,6 +470,51 @@ def test_a_block_beside_the_first_leaves_most_of_the_allowance() -> None:
             n_bytes = pattern.unread_bytes + pattern.outstanding_bytes
             assert n_bytes <= pattern.read_bytes / 5 + ALLOWANCE_BYTES / 4
     assert len(made) > 2
+
+
+def test_a_band_may_have_the_block_beside_the_first_one_too() -> None:
+    """Where chips had it often, the first band is read with a request less."""
+    image, pattern = IMAGES["512 tiles, band"], AccessPattern()
+    where, n_blocks = spans(image), image.n_rows * image.n_columns
+    made: list[list[int]] = []
+    for n, (row, column) in enumerate(product((0, 2, 4, 6), (0, 3, 6))):
+        first = row * image.n_columns + column
+        made.append([])
+        for plane, number in product(range(image.n_planes), (first, first + 1)[: 1 + n % 2]):
+            number += plane * n_blocks
+            pattern.read(image, number, where[number])
+            found = [p.number for p in pattern.predict(lambda block: where[block.number])]
+            if number == first:
+                made[-1] = [each - first for each in found if each < n_blocks]
+    assert made[-6:] == [[1]] * 6
+
+
+def test_strips_are_added_when_few_are_left() -> None:
+    """Each part of a window is a request: a part that is requested later is a larger one."""
+    image, pattern = IMAGES["strips of 1"], AccessPattern()
+    where = spans(image)
+    n_parts = 0
+    for number in range(1000, 2024):
+        pattern.read(image, number, where[number])
+        n_before = pattern.outstanding_bytes
+        if pattern.predict(lambda block: where[block.number]):
+            n_parts += 1
+            assert n_before <= 1536 * 1024
+    assert n_parts <= 14
+
+
+def test_a_picture_of_each_eighth_strip_takes_few_requests_in_a_row() -> None:
+    """Half as many strips are expected as were read, while little of them is fetched in vain."""
+    image, pattern = plain_image(2304, 2304, 2304, 1, n_bands=4), AccessPattern()
+    where = spans(image)
+    n_times = 0
+    for number in range(0, 2304, 8):
+        n_times += not pattern.is_expected(Block(0, number))
+        pattern.read(image, number, where[number])
+        n_times += bool(pattern.predict(lambda block: where[block.number]))
+        n_bytes = pattern.unread_bytes + pattern.outstanding_bytes
+        assert n_bytes <= pattern.read_bytes / 5 + ALLOWANCE_BYTES
+    assert n_times <= 26
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 256), (128, 512), (256, 256), (512, 512)])

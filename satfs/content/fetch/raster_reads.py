@@ -8,8 +8,7 @@ The kernel reads ahead by offsets, half a megabyte at a time, also beyond the bl
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
-(mm/filemap.c). What that shows: `content.fetch.refusals`. How much it is given then:
-`content.fetch.page_run`.
+(mm/filemap.c): see `content.fetch.refusals` and `content.fetch.page_run`.
 """
 
 from __future__ import annotations
@@ -135,9 +134,10 @@ class RasterReads:
             stop = self._page_run.given_stop(span, holds, is_refused=is_refused)
             return ByteRange(whole.start, max(whole.stop, stop + self._blocks.base))
         self._page_run.end()
-        is_known_end = self.bulk_bytes != 0 or self._refusals.are_wrong
+        is_bulk = self.bulk_bytes != 0 and whole.start < (self.bulk_stop or whole.stop)
         is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
         is_stray = not is_ahead and self._refusals.is_stray(span)
+        is_known_end = is_bulk or self._refusals.are_wrong
         if is_known_end or not (is_ahead or is_stray) or self._refusals.overlap(span):
             return whole
         blocks = self._blocks.few_touched_by(span)
