@@ -154,7 +154,7 @@ class AccessPattern:
 
         *is_in_order* is False where requests may have overtaken each other, as those of the
         kernel's read-ahead do. *n_cached_before* is how many blocks directly to the left are
-        cached: a program may have read these unseen.
+        cached, or strips directly above: a program may have read these unseen.
         """
         block = Block(image.number, number)
         place = image.place(number)
@@ -166,7 +166,7 @@ class AccessPattern:
         window = self._window
         n_out_of_order = 0 if is_in_order else _OVERTAKING_BYTES // self._mean_bytes(image.number)
         if window is None or not window.takes(image, place, n_out_of_order):
-            window = self._begin(image, place, max(0, place.column - n_cached_before))
+            window = self._begin(image, place, n_cached_before)
         elif len(window.read) >= _MAX_REMEMBERED_BLOCKS:
             left, right = window.left, window.right
             window = ReadWindow(image, place.row, place.row + 1, left, right, [], left)
@@ -324,14 +324,18 @@ class AccessPattern:
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _begin(self, image: Image, place: BlockPlace, first_left: int) -> ReadWindow:
+    def _begin(self, image: Image, place: BlockPlace, n_cached_before: int) -> ReadWindow:
         """Return a new window, whose blocks were not predicted for the last one but at a stride."""
         if self._window is not None:
             self._remember(self._window)
         if not (self._is_hit and self._stride.goes_on(image)):
             self._give_up()
         row, column = place.row, place.column
-        return ReadWindow(image, row, row + 1, column, column + 1, [], first_left)
+        first_left = max(0, column - n_cached_before)
+        window = ReadWindow(image, row, row + 1, column, column + 1, [], first_left)
+        if image.n_columns == 1:
+            window.n_cached_above = n_cached_before
+        return window
 
     def _give_up(self) -> None:
         """Take what is predicted for fetched in vain, while it is not read."""

@@ -48,6 +48,9 @@ class ReadWindow(Struct):
     #: read them from the kernel's pages, without a request.
     first_left: int
     read: set[int] = field(default_factory=set)
+    #: Strips directly above the first one that were cached: the window may have begun with any of
+    #: them, as one does that overlaps a window before it.
+    n_cached_above: int = 0
 
     def takes(self, image: Image, place: BlockPlace, n_out_of_order: int) -> bool:
         """Return whether a block continues the window: inside, to the right of it, or below it.
@@ -253,9 +256,12 @@ class NextBlocks:
         expected = n_rows + n_rows // _ROWS_PER_VAIN
         if image.n_columns == 1:
             n_group = _MIN_GROUP_BYTES // self._mean_bytes
-            usual = (_n_touched(height, image.block_height) for height in _USUAL_HEIGHTS)
-            limit = next((n for n in usual if n >= n_rows), expected)
-            expected = min(max(_GROWTH * n_rows, n_group), limit)
+            usual = [_n_touched(height, image.block_height) for height in _USUAL_HEIGHTS]
+            limits = [
+                next((n - n_above for n in usual if n - n_above >= n_rows), expected)
+                for n_above in {0, window.n_cached_above}
+            ]
+            expected = min(max(_GROWTH * n_rows, n_group), *limits)
         elif not self._has_shape:
             # It touches a column more than it is wide, and a row more than it is high.
             width = (window.right - window.left - 1) * image.block_width

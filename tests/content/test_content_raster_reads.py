@@ -15,7 +15,7 @@ from imagery.rasters import directory, tiff, tiled_fields, write
 from rasterio.enums import Resampling
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.block_spans import BUFFER_BYTES, UNZIP_BUFFER_BYTES
+from satfs.content.fetch.block_spans import BUFFER_BYTES, UNZIP_BUFFER_BYTES, BlockSpans
 from satfs.content.fetch.page_run import PAGE_BYTES
 from satfs.content.fetch.raster_files import (
     MAX_DIRECTORIES_AHEAD,
@@ -369,6 +369,33 @@ def test_blocks_of_which_a_buffer_holds_several_are_all_read(is_unzipped: bool) 
     n_behind = (BUFFER_BYTES + UNZIP_BUFFER_BYTES * is_unzipped) // tile_bytes + 6
     assert all(reads.pattern.has_read(Block(0, n)) for n in range(n_tiles - n_behind))
     assert not reads.pattern.has_read(Block(0, n_tiles - 1))
+
+
+@pytest.mark.parametrize("base", [0, 12_345])
+def test_strips_that_are_cached_above_a_window_are_counted(base: int) -> None:
+    """A program may have read them from the kernel's pages, as those of a window before."""
+    strip_bytes, first, n = 20 * KIB, 8 * KIB, 400
+    offsets = [first + number * strip_bytes for number in range(n)]
+    fields = [
+        (256, 4, [16]),
+        (257, 4, [n]),
+        (273, 4, offsets),
+        (277, 3, [1]),
+        (278, 4, [1]),
+        (279, 4, [strip_bytes] * n),
+    ]
+    head = tiff(directory(fields))
+    file = known(head + bytes(first + n * strip_bytes - len(head)), base)
+    blocks = BlockSpans(file, is_unzipped=False)
+    cached = ByteRange(base + offsets[90], base + offsets[200])
+
+    def holds(span: ByteRange) -> bool:
+        return cached.start <= span.start and span.stop <= cached.stop
+
+    assert blocks.n_cached_before(Block(0, 200), holds) == 110
+    assert blocks.n_cached_before(Block(0, 201), holds) == 0
+    assert blocks.n_cached_before(Block(0, 0), holds) == 0
+    assert blocks.n_cached_before(Block(0, 300), everything) == 300
 
 
 def test_what_is_cached_is_read_without_predictions() -> None:

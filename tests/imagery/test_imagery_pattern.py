@@ -503,6 +503,22 @@ def test_strips_are_added_when_few_are_left() -> None:
     assert n_parts <= 14
 
 
+def test_a_window_of_strips_may_begin_where_strips_are_cached() -> None:
+    """Of 512 rows 212 were read with a window before: the others are 300, and few are in vain."""
+    image = plain_image(2304, 2304, 2304, 1, n_bands=4)
+    where = spans(image)
+    n_unread = {}
+    for n_cached_before in (0, 212):
+        pattern = AccessPattern()
+        for number in range(812, 1112):
+            n_before = n_cached_before if number == 812 else 0
+            pattern.read(image, number, where[number], n_cached_before=n_before)
+            pattern.predict(lambda block: where[block.number])
+        n_unread[n_cached_before] = len(pattern.outstanding)
+    assert n_unread[212] == 0
+    assert n_unread[0] > 100
+
+
 def test_a_picture_of_each_eighth_strip_takes_few_requests_in_a_row() -> None:
     """Half as many strips are expected as were read, while little of them is fetched in vain."""
     image, pattern = plain_image(2304, 2304, 2304, 1, n_bands=4), AccessPattern()

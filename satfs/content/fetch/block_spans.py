@@ -6,6 +6,7 @@ first byte, and requests from the object's.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -27,6 +28,8 @@ MERGE_GAP_BYTES: Final = 16 * KIB
 MAX_BLOCKS_PER_REQUEST: Final = 256
 #: Blocks to the left of a window's first one that are looked for in the cache.
 _MAX_LOOKS_LEFT: Final = 8
+#: Strips above a window's first one that are looked for there: those of a window of 1024 rows.
+_MAX_STRIPS_ABOVE: Final = 1024
 
 
 class BlockSpans:
@@ -93,14 +96,36 @@ class BlockSpans:
         return holds(ByteRange(max(start, where.start) + self.base, where.stop + self.base))
 
     def n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
-        """Return how many blocks directly to the left of one are cached, of a few."""
+        """Return how many blocks directly to the left of one are cached, of a few.
+
+        Of a strip it is how many directly above it are.
+        """
         layout = self._raster.layout
-        column = layout.block_coordinates(block).column if layout is not None else 0
-        for n in range(min(column, _MAX_LOOKS_LEFT)):
+        if layout is None:
+            return 0
+        image, place = layout.images[block.image], layout.block_coordinates(block)
+        if image.n_columns == 1:
+            return self._n_cached_above(block, place.row, holds)
+        for n in range(min(place.column, _MAX_LOOKS_LEFT)):
             spans = list(self.spans_of([Block(block.image, block.number - n - 1)]))
             if not spans or not all(map(holds, spans)):
                 return n
-        return min(column, _MAX_LOOKS_LEFT)
+        return min(place.column, _MAX_LOOKS_LEFT)
+
+    def _n_cached_above(self, strip: Block, row: int, holds: Callable[[ByteRange], bool]) -> int:
+        """Return how many strips directly above one are cached, where they lie in order."""
+        here = self._raster.fetch_span_of(strip)
+
+        def is_cached(n: int) -> bool:
+            first = self._raster.fetch_span_of(Block(strip.image, strip.number - n))
+            if not here or not first or first.start >= here.start:
+                return False
+            return holds(ByteRange(first.start + self.base, here.start + self.base))
+
+        # The more strips, the longer the span: the first number of them that is not cached.
+        return bisect(
+            range(1, min(row, _MAX_STRIPS_ABOVE) + 1), False, key=lambda n: not is_cached(n)
+        )
 
     def holds_directory(self, span: ByteRange) -> bool:
         """Return whether a directory begins in *span*, which is what a program looks for there."""
