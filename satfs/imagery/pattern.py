@@ -97,6 +97,11 @@ class AccessPattern:
         """Return the blocks that are predicted and may still be read."""
         return self._outstanding.keys()
 
+    @property
+    def image(self) -> Image | None:
+        """Return the image of the block that was read last."""
+        return self._last[0] if self._last is not None else None
+
     def has_seen(self, block: Block) -> bool:
         """Return whether a block was read of late, or predicted."""
         return block in self._recent or block in self._outstanding or block in self._unread

@@ -433,6 +433,10 @@ def test_a_bulk_read_of_one_image_ends_with_it() -> None:
     for number in range(20):
         reads.note(first_read(number), nothing)
     assert reads.bulk_stop == -(-tile(SIDE * SIDE - 1).stop // BUFFER_BYTES) * BUFFER_BYTES
+    stop = reads.bulk_stop
+    reads.note(ByteRange(0, PAGE_BYTES), nothing)  # the program looks at the header in between
+    assert reads.bulk_bytes != 0
+    assert reads.bulk_stop == stop
     copied = RasterReads(known())
     copied.note(ByteRange(0, 128 * KIB), nothing)
     assert copied.bulk_stop is None

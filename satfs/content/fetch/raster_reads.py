@@ -87,10 +87,9 @@ class RasterReads:
 
         None: at the end of the file, since that is copied, or the end of the image is not known.
         """
-        layout = self._raster.layout
-        if self._is_copy or layout is None or not self._current:
+        image = self.pattern.image
+        if self._is_copy or self._raster.layout is None or image is None:
             return None
-        image = layout.images[self._current[-1].image]
         last = self._raster.span_of(Block(image.number, image.n_blocks - 1))
         return self._blocks.buffered(last).stop if last else None
 
