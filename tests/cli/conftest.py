@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 from fakes import forking
 from fakes.processes import is_running, wait_until
 
+from satfs.demo.scratch import default_directory, home_of, is_drawn
 from satfs.demo.server import DemoOrigin
 from satfs.mountpoints import satfs_mounts
 
@@ -116,10 +118,23 @@ def aleph(satfs: Program, origin: DemoOrigin, tmp_path: Path) -> Program:
     return Program({**satfs.environment, **settings}, satfs.directory)
 
 
+#: Draws the default imagery of a demo, unless that is done.
+_DRAW = """
+import pathlib, sys
+from satfs.demo.showcase import built
+built(pathlib.Path(sys.argv[1]), seed=1, large_mb=64)
+"""
+
+
 @pytest.fixture
 def demo(satfs: Program) -> Program:
     """Return the program with the imagery that other tests have drawn."""
     drawn = os.environ["TESTS_DRAWN_IMAGERY"]
+    kept = Path(drawn) / default_directory().name
+    if importlib.util.find_spec("numpy") and not is_drawn(home_of(kept, seed=1, large_mb=64)):
+        # Not by a command of a test, which may take `TIMEOUT_S`: on a busy machine it takes longer.
+        words = [sys.executable, "-c", _DRAW, str(kept)]
+        subprocess.run(words, env=satfs.environ(), check=True)
     return Program({**satfs.environment, "XDG_CACHE_HOME": drawn}, satfs.directory)
 
 

@@ -1,0 +1,44 @@
+"""How long a call took, without the time in which the machine had no processor for it.
+
+On a busy machine a thread waits for a processor for seconds: that is no delay of the program. The
+kernel counts it for each thread (/proc/PID/task/TID/schedstat, the second number: nanoseconds spent
+ready to run).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Stopwatch:
+    """Measures calls that the process *pid* answers, for the sake of this process' threads."""
+
+    def __init__(self, pid: int) -> None:
+        self._pids = (pid, os.getpid())
+        #: Of each call, in seconds.
+        self.took_s: list[float] = []
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Measure the body, and enter its time in `took_s`."""
+        before, began_s = [_waits_s(pid) for pid in self._pids], time.monotonic()
+        yield
+        took_s = time.monotonic() - began_s
+        for pid, waited_s in zip(self._pids, before, strict=True):
+            # Threads wait at the same time: of a process that of the longest wait counts, alone.
+            grown_s = [now_s - waited_s.get(thread, 0.0) for thread, now_s in _waits_s(pid).items()]
+            took_s -= max(grown_s, default=0.0)
+        self.took_s.append(max(0.0, took_s))
+
+
+def _waits_s(pid: int) -> dict[str, float]:
+    """Return for each thread of a process how long it has waited for a processor so far."""
+    waits_s: dict[str, float] = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            waits_s[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+    return waits_s
