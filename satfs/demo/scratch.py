@@ -62,6 +62,17 @@ def scratch_directory(prefix: str = PREFIX, below: Path | None = None) -> Iterat
         os.close(lock)
 
 
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold the lock of *directory*; waits while another process holds it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def abandoned(directory: Path, user: int, prefix: str = PREFIX) -> list[Path]:
     """Return the directories below *directory* that demos of *user* have left when killed."""
     try:

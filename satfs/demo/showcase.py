@@ -44,6 +44,7 @@ from satfs.demo.contents import FileContent
 from satfs.demo.scratch import (
     GENERATION,
     MANIFEST,
+    alone_in,
     home_of,
     is_drawn,
     remove_abandoned,
@@ -177,7 +178,13 @@ def built(directory: Path, *, seed: int, large_mb: int) -> Path:
         return home
     directory.mkdir(parents=True, exist_ok=True)
     remove_abandoned(_UNFINISHED, directory)
-    with scratch_directory(_UNFINISHED, directory) as work:
+    # Two that draw the same at once would take twice the time, each of them.
+    with (
+        alone_in(directory),
+        scratch_directory(_UNFINISHED, directory) as work,
+    ):
+        if is_drawn(home):
+            return home
         manifest = _draw_all(work, seed, large_mb)
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:

@@ -8,6 +8,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import rasterio
 import rasterio.warp
 from demo.asking import Customer, ask
+from fakes.processes import wait_until
 from rasterio.io import MemoryFile
 from rasterio.transform import RPCTransformer
 
@@ -281,3 +283,29 @@ def test_what_a_killed_drawing_has_left_is_removed(
         home = showcase.built(tmp_path, seed=1, large_mb=1)
         assert set(tmp_path.iterdir()) == {held, home}
     assert list(tmp_path.iterdir()) == [home]
+
+
+def test_two_that_start_at_once_draw_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one waits for what the first one draws, and has it."""
+    n_drawings = 0
+    threads = ThreadPoolExecutor(1)
+    homes = []
+
+    def is_waiting() -> bool:
+        inode = f":{tmp_path.stat().st_ino} "
+        locks = Path("/proc/locks").read_text().splitlines()
+        return any("->" in line and inode in line for line in locks)
+
+    def draw(work: Path, seed: int, large_mb: int) -> dict[str, object]:
+        nonlocal n_drawings
+        n_drawings += 1
+        if n_drawings == 1:
+            homes.append(threads.submit(showcase.built, tmp_path, seed=seed, large_mb=large_mb))
+            wait_until(lambda: is_waiting() or n_drawings > 1)
+        return {}
+
+    monkeypatch.setattr(showcase, "_draw_all", draw)
+    home = scratch.home_of(tmp_path, seed=1, large_mb=1)
+    assert showcase.built(tmp_path, seed=1, large_mb=1) == home
+    assert homes[0].result(20) == home
+    assert n_drawings == 1
