@@ -40,6 +40,8 @@ class BodyPace:
     stall_s: float = 0.0
     bytes_per_s: float | None = None
     shape: str | None = None  # of "odd-response"
+    is_announced: bool = False  # the cut is an orderly end, not a broken connection
+    lost_beyond: int | None = None  # of a longer body nothing comes
 
 
 def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> BodyPace:
@@ -48,9 +50,11 @@ def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> BodyP
     for fault in faults:
         match fault.name:
             case "cut":
-                way = replace(way, cut_at=fault["at_byte"])
+                way = replace(way, cut_at=fault["at_byte"], is_announced=fault["announced"])
             case "reset":
                 way = replace(way, reset_at=fault["at_byte"])
+            case "large-lost":
+                way = replace(way, lost_beyond=fault["bytes"])
             case "stall":
                 way = replace(way, stall_at=fault["at_byte"], stall_s=fault["seconds"])
             case "drip":
@@ -67,6 +71,12 @@ def oddly_written(response: Response, body: bytes, shape: str) -> bytes:
     match shape:
         case "interim":
             before = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+        case "continue":
+            before = b"HTTP/1.1 100 Continue\r\n\r\n"
+        case "twice":
+            headers["Content-length"] = str(len(body))
+        case "two-lengths":
+            headers["Content-length"] = str(len(body) + 1)
         case "http-1.0":
             version = "1.0"
         case "close":
@@ -239,6 +249,14 @@ def _broken_json(response: Response, fault: Fault) -> Response:
     )
 
 
+def _short_gzip(response: Response, fault: Fault) -> Response:
+    if not isinstance(response.body, bytes):
+        return response
+    packed = gzip.compress(response.body, 1)
+    body = packed[: len(packed) // 2]
+    return replace(response, body=body).with_headers(content_encoding="gzip")
+
+
 def scrambled(value: Any) -> Any:
     """Return JSON with each field's value of another type than it was."""
     match value:
@@ -327,6 +345,7 @@ def _etag(response: Response, value: str | None) -> Response:
 
 _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "broken-json": _broken_json,
+    "short-gzip": _short_gzip,
     "wrong-types": _wrong_types,
     "labelled-encoding": _labelled_encoding,
     "encoded-body": _encoded_body,

@@ -61,6 +61,9 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         "records, numbers, keys, depth, text; *gzip* compresses it, unrequested.",
         {"shape": "lists", "size_bytes": 31 * 2**20, "gzip": True},
     ),
+    "short-gzip": FaultKind(
+        "The right response, compressed by gzip unrequested, its second half missing."
+    ),
     "redirect": FaultKind("A redirect to another host.", {"location": "", "status": 307}),
     "expired-link": FaultKind("403 AccessDenied, Request has expired (store)."),
     "expired-token": FaultKind("400 ExpiredToken (store)."),
@@ -106,16 +109,24 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     ),
     "odd-response": FaultKind(
         "The right response, oddly written, and the connection closed after it. As: interim (103 "
-        "before it), http-1.0, close (announced), unannounced, folded, capitals, long-head, "
-        "trailer, several-parts (multipart/byteranges).",
+        "before it), continue (100 before it), http-1.0, close (announced), unannounced, folded, "
+        "capitals, long-head, twice (Content-Length), two-lengths (that differ), trailer, "
+        "several-parts (multipart/byteranges).",
         {"shape": "unannounced"},
     ),
     # on the way
     "latency": FaultKind("The response starts later.", {"seconds": 1.0}),
     "held": FaultKind("The response starts when the fault is switched off."),
     "hang": FaultKind("No response is ever sent; the connection stays open."),
-    "cut": FaultKind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
+    "cut": FaultKind(
+        "The connection closes at the n-th byte of the body; *announced*: with TLS's close_notify.",
+        {"at_byte": 100, "announced": False},
+    ),
     "reset": FaultKind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
+    "large-lost": FaultKind(
+        "Large packets are lost on the way: of a body longer than *bytes* nothing comes.",
+        {"bytes": 1300},
+    ),
     "stall": FaultKind(
         "After the n-th byte of the body comes no byte for so long; then the rest.",
         {"at_byte": 100, "seconds": 3600.0},

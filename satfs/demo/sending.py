@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -30,6 +31,8 @@ PIECE_BYTES: Final = 256 * 1024
 _PIECES_PER_S: Final = 20
 #: Linux: the kernel itself paces what a socket sends (socket(7), <asm-generic/socket.h>).
 _SO_MAX_PACING_RATE: Final = 47
+#: Linux: a filter of what comes (socket(7), <asm-generic/socket.h>).
+_SO_ATTACH_FILTER: Final = 26
 _UNPACED: Final = 0xFFFFFFFF
 #: Bytes per second below which the kernel's pacing is too lumpy on loopback, with its segments of
 #: 64 KiB: slower bodies are sent in small pieces instead.
@@ -54,9 +57,11 @@ async def send(
     else:
         outgoing.content_length = len(response.body)
     await outgoing.prepare(request)
+    if way.lost_beyond is not None and len(response.body) > way.lost_beyond:
+        await asyncio.Event().wait()
     if request.method == "HEAD" or not response.body:
         if way.cut_at is not None or way.reset_at is not None:
-            _break(request, reset=way.reset_at is not None)
+            _break(request, reset=way.reset_at is not None, is_announced=way.is_announced)
         await outgoing.write_eof()
         return outgoing
     if isinstance(response.body, Span) and _may_sendfile(request, outgoing, response.body, way):
@@ -124,7 +129,7 @@ async def _write(
             await asyncio.sleep(way.stall_s)
         if offset in (way.cut_at, way.reset_at):
             await _flushed(request)
-            _break(request, reset=offset == way.reset_at)
+            _break(request, reset=offset == way.reset_at, is_announced=way.is_announced)
             raise ConnectionResetError("broken on purpose")
         entry.bytes_sent += len(piece)  # before they leave: who has them shall find them counted
         try:
@@ -171,9 +176,12 @@ async def _flushed(request: web.BaseRequest) -> None:
         await asyncio.sleep(0.001)
 
 
-def _break(request: web.BaseRequest, *, reset: bool) -> None:
+def _break(request: web.BaseRequest, *, reset: bool, is_announced: bool) -> None:
     transport = request.transport
     if transport is None:
+        return
+    if is_announced:
+        transport.close()
         return
     sock = transport.get_extra_info("socket")
     if reset and sock is not None:
@@ -186,3 +194,12 @@ def set_to_reset(sock: socket.socket) -> None:
     """Have close(2) of *sock* reset the connection."""
     # l_onoff=1, l_linger=0: close(2) sends RST (socket(7))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def set_to_lose(sock: socket.socket) -> None:
+    """Have the kernel drop each packet that comes for *sock*, before anything acknowledges it."""
+    # A filter of one instruction, "accept 0 bytes" (socket(7), <linux/filter.h>): TCP sees none,
+    # and sends nothing in return.
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    described = struct.pack("HL", 1, ctypes.addressof(program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)

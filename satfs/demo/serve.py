@@ -65,6 +65,7 @@ COMMANDS: Final[Mapping[str, Callable[..., Any]]] = {
     "faults": lambda origin: [{"name": each.name, "hits": each.hits} for each in origin.faults],
     "leaks": lambda origin: as_plain(origin.leaks),
     "link": DemoOrigin.link,
+    "lose_connections": lambda origin, sides=(): origin.lose_connections(*sides),
     "remove_scene": lambda origin, scene_id: origin.catalogue.remove_scene(scene_id),
     "replace_by_ramp": _replace_by_ramp,
     "requests": lambda origin, endpoint=None: as_plain(origin.journal.of(endpoint)),

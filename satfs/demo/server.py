@@ -222,6 +222,14 @@ class DemoOrigin:
         for side in sides or tuple(self._ports):
             self._wait(self._ports[side].drop_connections())
 
+    def lose_connections(self, *sides: str) -> None:
+        """Lose what is sent on the present connections, in silence; new ones are welcome.
+
+        As where a box on the way has forgotten them, or the host lost its power and is back.
+        """
+        for side in sides or tuple(self._ports):
+            self._wait(self._ports[side].lose_connections())
+
     def revoke_tokens(self) -> None:
         """Make every token given out so far worthless."""
         self.office.revoke_all()

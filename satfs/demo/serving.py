@@ -20,7 +20,7 @@ from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
 from satfs.demo.responses import Request, Response, http_date
-from satfs.demo.sending import send, set_to_reset
+from satfs.demo.sending import send, set_to_lose, set_to_reset
 from satfs.demo.store import Store
 from satfs.errors import Unsupported
 
@@ -118,6 +118,12 @@ class ServicePort:
             if connection.transport is not None:
                 connection.transport.abort()
         await asyncio.sleep(0)
+
+    async def lose_connections(self) -> None:
+        """Lose all that comes on the present connections, in silence, as a box that forgot them."""
+        for connection in self._server.connections if self._server else ():
+            if connection.transport is not None:
+                set_to_lose(connection.transport.get_extra_info("socket"))
 
     async def close(self) -> None:
         """Stop for good; requests in flight are dropped."""

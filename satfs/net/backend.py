@@ -17,6 +17,7 @@ import trio
 
 from satfs.net.connecting import CheckPeer, first_connected, resolved_addresses
 from satfs.net.happy_eyeballs import SlowAddresses
+from satfs.net.socket_options import set_options
 from satfs.net.streams import TcpStream, TlsAhead, ignore, limited
 from satfs.net.tls_sessions import TlsSessions
 
@@ -107,7 +108,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Return a connection to the first address of *host* that responds (RFC 8305).
 
-        trio switches `TCP_NODELAY` on for each. *timeout* covers a TLS handshake after it, too.
+        *timeout* covers a TLS handshake after it, too.
         """
         if (ahead := self._ahead) is not None:
             self._ahead = None
@@ -121,6 +122,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             connect_by = began + (math.inf if timeout is None else timeout)
+            set_options(raw)
             stream = TcpStream(raw, port=port, sessions=self._sessions, connect_by=connect_by)
             stream.expect_head()
             stream.report_body = self._report_body

@@ -30,10 +30,11 @@ from msgspec import Struct
 
 from satfs.net.connecting import CheckPeer
 from satfs.net.core_messages import Body, core_request, is_kept_open, translating
-from satfs.net.http_errors import is_refusal
+from satfs.net.http_errors import causes_of, is_refusal
 from satfs.net.opening_ahead import OpeningAhead
 from satfs.net.pooled_connection import ConnectionMaker, PooledConnection, name_of
 from satfs.net.proxies import Proxies
+from satfs.net.socket_options import is_unacknowledged
 from satfs.net.streams import NotResumed
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
@@ -149,7 +150,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         with translating():
             try:
                 return await self._request(connection, wanted)
-            except _STALE_CONNECTION:
+            except _STALE_CONNECTION as failure:
+                if any(is_unacknowledged(each) for each in causes_of(failure)):
+                    # And so may be all that have been idle as long.
+                    self.close_idle(connection.name)
                 is_stale = connection.n_requests > 1 or (
                     connection.is_ahead and not self._is_refused_ahead(connection)
                 )
@@ -239,10 +243,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._idle.remove(connection)
             connection.dialer.abort()
 
-    def close_idle(self) -> None:
-        """Close the connections that are not in use: the network has changed, for example."""
-        while self._idle:
-            self._idle.pop().dialer.abort()
+    def close_idle(self, origin: str | None = None) -> None:
+        """Close connections that are not in use, to *origin* or all: the network has changed."""
+        for connection in list(self._idle):
+            if origin in (None, connection.name):
+                self._idle.remove(connection)
+                connection.dialer.abort()
 
     async def _request(
         self, connection: PooledConnection, request: httpcore.Request

@@ -112,15 +112,21 @@ STORE_FAULTS = [
         Fault(f"odd response: {shape}", store("odd-response", shape=shape))
         for shape in (
             "interim",
+            "continue",
             "http-1.0",
             "close",
             "unannounced",
             "folded",
             "capitals",
             "long-head",
+            "twice",
             "trailer",
         )
     ),
+    Fault("two lengths once", store("odd-response", shape="two-lengths", count=1)),
+    Fault("two lengths ever", store("odd-response", shape="two-lengths"), FAILS),
+    Fault("large packets lost for a moment", store("large-lost", count=2)),
+    Fault("large packets lost", store("large-lost"), FAILS),
     Fault("several parts once", store("odd-response", shape="several-parts", count=1)),
     Fault("several parts ever", store("odd-response", shape="several-parts"), FAILS),
     Fault("304 once", store("redirect", status=304, count=1)),
@@ -247,8 +253,21 @@ API_FAULTS = [
     ),
     *(
         Fault(f"API, odd response: {shape}", api("odd-response", shape=shape), is_before=True)
-        for shape in ("interim", "http-1.0", "unannounced", "folded", "capitals", "trailer")
+        for shape in (
+            "interim", "continue", "http-1.0", "unannounced", "folded", "capitals", "twice",
+            "trailer",
+        )
     ),
+    Fault(
+        "API, two lengths once", api("odd-response", shape="two-lengths", count=1), is_before=True
+    ),
+    Fault("API, two lengths ever", api("odd-response", shape="two-lengths"), FAILS,
+          is_before=True),
+    Fault("API, large packets lost for a moment", api("large-lost", bytes=100, count=1),
+          is_before=True),
+    Fault("API, large packets lost", api("large-lost", bytes=100), FAILS, is_before=True),
+    Fault("gzip that ends early once", api("short-gzip", "scene", count=1), is_before=True),
+    Fault("gzip that ends early ever", api("short-gzip"), FAILS, is_before=True),
     Fault("API 304 ever", api("redirect", status=304), FAILS, is_before=True),
     Fault("HTML 403 twice", api("html", "scene", status=403, count=2), is_before=True),
     Fault("HTML 403 ever", api("html", status=403), DENIED, is_before=True),

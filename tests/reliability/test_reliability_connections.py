@@ -16,6 +16,9 @@ from reliability.stand import KIB, MIB
 from satfs.demo.catalogue import Catalogue, make_task
 from satfs.demo.server import DemoOrigin
 
+#: A request of a look-up and one of its listing, each of which may meet a lost connection, and the
+#: time of a busy machine: far less than the silence of a slow host, 30 s here.
+LOST_LIMIT_S = 15.0
 LONG = {"read_deadline_s": 20, "metadata_deadline_s": 10, "progress_timeout_s": 5}
 
 
@@ -65,15 +68,67 @@ def test_connections_that_end_as_the_next_request_is_sent(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_store_and_an_api_of_tls_1_2(make_stand: MakeStand, tmp_path: Path, workers: int) -> None:
-    """Sessions are resumed, connections end without TLS's farewell, and the bytes are right."""
+def test_connections_that_are_lost_in_silence(make_stand: MakeStand, workers: int) -> None:
+    """A box on the way has forgotten all of them: nothing is acknowledged, and nothing is reset.
+
+    A listing, a size and bytes come over new ones, before any call has waited for the time in which
+    a slow host may be silent.
+    """
+    patience = {"progress_timeout_s": 30, "read_deadline_s": 40, "metadata_deadline_s": 30}
+    stand = make_stand(workers=workers, range_bytes="1MiB", listing_ttl_s=0, **patience)
+    scene, other = stand.publish(24 * MIB), stand.publish(MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as file:
+        stand.compare(file, content, stop=8 * MIB)
+        assert stand.origin.n_open_connections("store")
+        assert stand.origin.n_open_connections("api")
+        stand.origin.lose_connections()
+        listed = stand.calls.start("ls", LOST_LIMIT_S, os.listdir, stand.root / "tasks" / "1")
+        size = stand.calls.start("stat", LOST_LIMIT_S, os.stat, stand.path(other))
+        stand.compare(file, content, start=16 * MIB, limit_s=LOST_LIMIT_S)
+        assert stand.calls.end("ls", LOST_LIMIT_S, listed)
+        assert stand.calls.end("stat", LOST_LIMIT_S, size).st_size == MIB
+    assert not stand.current.events("host counts as offline")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("is_announced", [False, True])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_bodies_that_end_early_over_tls(
+    make_stand: MakeStand,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+    is_announced: bool,
+    workers: int,
+) -> None:
+    """With TLS's close_notify or without it: what is missing is requested, also of a listing."""
+    stand = make_stand(origin=tls_origin(tmp_path, version), workers=workers, listing_ttl_s=0)
+    scene = stand.publish(12 * MIB)
+    faults = stand.origin.faults
+    early = {"at_byte": 100, "announced": is_announced, "count": 2}
+    with stand.opened(scene) as file:
+        cut = faults.add("cut", "object", **early)
+        stand.compare(file, stand.content(scene))
+        assert cut.hits == 2
+        listings = faults.add("cut", "captures", **early)
+        assert stand.list(stand.root / "tasks" / "1")
+        assert listings.hits == 2
+
+
+def tls_origin(directory: Path, version: ssl.TLSVersion) -> DemoOrigin:
+    """Return an origin of that version of TLS, with an authority in *directory*."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    server.minimum_version = server.maximum_version = version
     authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    origin = DemoOrigin(Catalogue([make_task(1)]), tls=server, ca_file=tmp_path / "ca.pem")
-    stand = make_stand(origin=origin, workers=workers)
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    return DemoOrigin(Catalogue([make_task(1)]), tls=server, ca_file=directory / "ca.pem")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_store_and_an_api_of_tls_1_2(make_stand: MakeStand, tmp_path: Path, workers: int) -> None:
+    """Sessions are resumed, connections end without TLS's farewell, and the bytes are right."""
+    stand = make_stand(origin=tls_origin(tmp_path, ssl.TLSVersion.TLSv1_2), workers=workers)
     scene = stand.publish(12 * MIB)
     content = stand.content(scene)
     with stand.opened(scene) as file:

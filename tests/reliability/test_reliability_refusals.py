@@ -6,10 +6,18 @@ import errno
 import time
 
 import pytest
+from mounted.mounting import RealMount
 from reliability.conftest import MakeStand
 from reliability.stand import AT_ONCE_S, KIB, MIB, Stand, refused
 
 from satfs.demo.api import PageLimits
+
+#: Runs in the mount's process: its clock is as far from the right time as a file holds, in seconds.
+MOVED_CLOCK = """
+import pathlib, time
+real = time.time
+time.time = lambda: real() + float(pathlib.Path({offset!r}).read_text() or 0)
+"""
 
 
 def walk(stand: Stand, limit_s: float = 5.0) -> None:
@@ -123,3 +131,34 @@ def test_a_token_that_is_not_valid_yet_between_two_pages(
     directory = stand.root / "tasks" / "1"
     names = [name for name in stand.list(directory, 6) if "-" in name]
     assert len(names) == 10 * n_pages
+
+
+@pytest.mark.parametrize("jump_s", [30 * 3600.0, -30 * 3600.0])
+def test_the_clock_of_the_machine_is_set(make_stand: MakeStand, jump_s: float) -> None:
+    """By NTP, by more than links and tokens live: nobody notices, and the vendor hardly does."""
+    stand = make_stand(listing_ttl_s=0)
+    offset = stand.directory / "offset"
+    offset.write_text("0")
+    stand.current.stop()
+    stand.current.clean()
+    log_path = stand.directory / "log.jsonl"
+    clock = MOVED_CLOCK.format(offset=str(offset))
+    mount = RealMount(stand.root, stand.environment(), log_path, sabotage=clock)
+    stand.mounts.append(mount)
+    mount.start()
+    scene = stand.publish(8 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as file:
+        stand.compare(file, content, stop=MIB)
+        n_before = stand.origin.counts("token"), stand.origin.counts("sign")
+        for offset_s in (jump_s, 0.0):  # and set right again
+            offset.write_text(str(offset_s))
+            start = 2 * MIB if offset_s else 5 * MIB
+            stand.compare(file, content, start=start, stop=start + MIB)
+            assert stand.list(stand.root / "tasks" / "1")
+            other = stand.publish(MIB)
+            with stand.opened(other) as another:
+                stand.compare(another, stand.content(other))
+        stand.compare(file, content)
+    assert stand.origin.counts("token") - n_before[0] <= 2
+    assert stand.origin.counts("sign") - n_before[1] <= 6

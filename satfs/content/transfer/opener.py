@@ -24,6 +24,7 @@ from satfs.content.transfer.connection import CIPHERTEXT_BYTES, Connection, TlsC
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import may_connect, refusal_of_peer
 from satfs.net.happy_eyeballs import Race, SlowAddresses
+from satfs.net.socket_options import set_options
 from satfs.net.tls_sessions import TlsSessions
 from satfs.net.trust import tls_context
 
@@ -212,8 +213,7 @@ class Opener:
         with self._slow_lock:
             self._slow.connected(winner, race.losers(winner), time.monotonic())
         sock.settimeout(self.connect_timeout_s)
-        # A request is one small packet, and is not to wait for another.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_options(sock)
         return sock
 
     def _context(self) -> ssl.SSLContext:

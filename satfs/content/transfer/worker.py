@@ -35,6 +35,7 @@ from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer.worker_connections import JobConnection, WorkerConnections
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
+from satfs.net.socket_options import is_unacknowledged
 from satfs.net.trust import untrusted
 
 #: Pause between looks at the clock while anything is under way: how late blocks that came without
@@ -276,18 +277,16 @@ class Worker:
         job = connection.job
         if job is None:
             return
-        if (
-            connection.has_responded
-            and not job.exchange.has_begun
-            and not isinstance(problem, TimeoutError)
-        ):
+        is_lost, is_timeout = is_unacknowledged(problem), isinstance(problem, TimeoutError)
+        if is_lost:  # and so may be all that have been idle as long
+            self._connections.close_all_idle(job.origin)
+        if connection.has_responded and not job.exchange.has_begun and (is_lost or not is_timeout):
             self._part(connection)
             old = job.exchange
             job.exchange = Exchange(job.move, job.file.fd, self._send_report, time.monotonic())
             job.exchange.stop = old.stop
             self._connections.take(job.origin, job)
             return
-        is_timeout = isinstance(problem, TimeoutError)
         self._break(job, "no byte in time" if is_timeout else _reason(problem), is_timeout)
 
     def _break(self, job: _Job, reason: str, is_timeout: bool) -> None:

@@ -146,6 +146,12 @@ class WorkerConnections(Generic[J]):
                 connections.remove(connection)
                 self.part(connection)
 
+    def close_all_idle(self, origin: Origin) -> None:
+        """Close all connections to *origin* that no job has."""
+        connections = self._idle[origin]
+        while connections:
+            self.part(connections.pop())
+
     def close_expired(self) -> None:
         """Close what has been idle for too long."""
         now_s = idle_clock_s()
