@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from satfs.net.host_limit import GROWTH, HostLimit
+from satfs.net.host_limit import HostLimit
 from satfs.net.recalls import Rank, Recalls
 
 log = structlog.get_logger(__name__)
@@ -362,14 +362,12 @@ class HostConnections:
         in_use = (each for each in self.permits if each.is_counted and not each.takes_idle)
         return n_idle + sum(each.is_proven for each in in_use)
 
-    def n_expected(self) -> int:
-        """Return how many may be open soon: by the limit, or once those now open respond."""
+    def n_expected(self) -> tuple[int, bool]:
+        """Return how many connections may be open, and whether the host lets no more through."""
         now_s = trio.current_time()
-        if self.limit.limit is not None:
-            return self.limit.allowed(now_s)
-        if self.are_new_ones_late(now_s):
-            return self.n_responding()
-        return GROWTH * self.limit.allowed(now_s)
+        if self.limit.limit is None and self.are_new_ones_late(now_s):
+            return self.n_responding(), True
+        return self.limit.allowed(now_s), self.limit.limit is not None
 
     def are_new_ones_late(self, now_s: float) -> bool:
         """Return whether others carry, and a new one may not be let through."""

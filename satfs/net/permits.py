@@ -155,8 +155,8 @@ class Permits:
         """Return how many connections may be open to a host with a known limit, else None."""
         return self.known(origin).known(trio.current_time())
 
-    def n_expected(self, origin: str) -> int:
-        """Return how many connections may soon be open; see `HostConnections.n_expected`."""
+    def n_expected(self, origin: str) -> tuple[int, bool]:
+        """Return how many connections may be open; see `HostConnections.n_expected`."""
         return self._host(origin).n_expected()
 
     def n_responding(self) -> dict[str, int]:

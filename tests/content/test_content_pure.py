@@ -271,8 +271,8 @@ class TestReadAhead:
             if plan.pattern is Pattern.RANDOM:
                 assert plan.ahead == ()
 
-    @given(st.integers(4096, MIB), st.integers(0, 100))
-    def test_sequential_earns_its_window(self, step: int, seed: int) -> None:
+    @given(st.integers(4096, MIB), st.integers(0, 100), st.booleans())
+    def test_sequential_earns_its_window(self, step: int, seed: int, is_far: bool) -> None:
         """A sequential reader keeps its run, also when the kernel's pieces come out of order."""
         dice = random.Random(seed)
         habit = ReadAhead(ByteRange(0, 1 << 40))
@@ -281,10 +281,17 @@ class TestReadAhead:
             if dice.random() < 0.5 and step <= 128 * KIB:
                 starts[n], starts[n + 1] = starts[n + 1], starts[n]
         for start in starts:
-            plan = habit.note(ByteRange(start, start + step), 1 << 40)
+            plan = habit.note(ByteRange(start, start + step), 1 << 40, is_far=is_far)
             assert plan.pattern is Pattern.SEQUENTIAL
         assert plan.ahead
-        assert len(plan.ahead[0]) == max(window_for(24 * step), OPENING_WINDOW_BYTES)
+        earned = window_for(24 * step, is_far=is_far)
+        assert len(plan.ahead[0]) == max(earned, OPENING_WINDOW_BYTES)
+
+    def test_a_far_line_earns_its_window_sooner(self) -> None:
+        """And elsewhere a program that reads a mebibyte has no more than 16 requested in vain."""
+        assert window_for(MIB) == 16 * MIB
+        assert window_for(MIB, is_far=True) == window_for(2 * MIB) == 64 * MIB
+        assert window_for(MIB - 1, is_far=True) == 16 * MIB
 
     @given(st.integers(1, 1 << 30), st.sampled_from([4096, 8192, 16384]))
     def test_pages_one_by_one_earn_a_window(self, start: int, step: int) -> None:
@@ -341,17 +348,27 @@ class TestFittedStop:
         span = ByteRange(start * BLOCK_BYTES, stops[0] * BLOCK_BYTES)
         longest = n_longest * BLOCK_BYTES
         stop = fitted_stop(span, following, longest)
-        slack = longest // 8
+        slack, best_stop = longest // 8, span.start + longest
         assert stop % BLOCK_BYTES == 0
-        assert span.start < stop <= span.start + longest + slack
         edges = [each * BLOCK_BYTES for each in stops]
         if stop not in edges:
-            assert stop == span.start + longest
-            rest = min(edge for edge in edges if edge > stop) - stop
-            assert rest > slack
-        elif stop != edges[-1]:
-            # With the next one it would be too long, and what that one would give too short.
-            assert stop >= span.start + longest - slack
+            assert stop == best_stop
+            next_edge = min(edge for edge in edges if edge > stop)
+            # Nothing waits behind the last one that a rest of it may become part of.
+            is_last = next_edge == edges[-1]
+            assert next_edge - stop >= (longest // 2 if is_last else slack + 1)
+        elif stop == edges[-1]:
+            assert span.start < stop < best_stop + max(longest // 2, slack + BLOCK_BYTES)
+        else:
+            assert span.start < stop <= best_stop + slack
+            next_edge = min(edge for edge in edges if edge > stop)
+            if next_edge == edges[-1]:
+                # It is no nearer to what is wanted.
+                assert next_edge > best_stop + slack
+                assert next_edge - best_stop >= best_stop - stop or best_stop - stop <= slack
+            else:
+                # With the next one it would be too long, and what that one would give too short.
+                assert stop >= best_stop - slack
 
 
 class TestController:

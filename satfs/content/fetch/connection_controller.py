@@ -34,6 +34,9 @@ TRIED_PER_S: Final = 800
 #: A line is near when a first byte was ever seen to come this soon: shorter than a wide-area round
 #: trip with a store's own delay, longer than a busy machine's.
 NEAR_S: Final = 0.010
+#: A line is far when no first byte was ever seen to come sooner: to another continent, or by
+#: satellite.
+FAR_S: Final = 0.05
 #: A near connection that carries less than this is capped by the store, not by this machine.
 NEAR_RATE_BYTES_PER_S: Final = 50e6
 #: Not even a busy machine is that slow by itself: a short range shows the cap then, too.
@@ -134,6 +137,11 @@ class ConnectionController:
     def is_near(self) -> bool:
         """Return whether the line is known to be near."""
         return self._soonest_s < NEAR_S
+
+    @property
+    def is_far(self) -> bool:
+        """Return whether the line is known to be far."""
+        return FAR_S <= self._soonest_s < math.inf
 
     def note_response(self, now_s: float, response_s: float) -> None:
         """Note the time from a request to its first byte, without that to open a connection."""

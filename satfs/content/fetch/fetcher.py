@@ -103,6 +103,11 @@ class Fetcher:
         """Return whether the store was last seen to serve another version."""
         return self._outdated is not None
 
+    @property
+    def is_far(self) -> bool:
+        """Return whether the line is known to be far."""
+        return self._dispatcher.controller.is_far
+
     def window_bytes(self, reader: object) -> int:
         """Return how far ahead *reader* may go now, if it reads sequentially."""
         # Readers side by side want the same requests, the oldest one all of them.
@@ -318,12 +323,13 @@ class Fetcher:
 
     # -- fitting (`RangeOwner`) ------------------------------------------------------------------
 
-    def fit(self, range_request: RangeRequest, n_connections: int) -> None:
+    def fit(self, range_request: RangeRequest, n_connections: int, *, may_cut: bool) -> None:
         """Make *range_request*, which has one of *n_connections*, worth its round trip.
 
         Ranges are cut before it is known how many connections a host lets through. While they wait
         for one, those that follow on each other become one range, so long that all connections
-        end at about the same time; one that is longer than that is cut.
+        end at about the same time. One that is longer is cut where that is known (*may_cut*): the
+        short rest of a cut would cost a round trip of its own.
         """
         if range_request.held_until > range_request.start or not range_request.is_bulk:
             return
@@ -337,6 +343,9 @@ class Fetcher:
             if follower.start >= stop:
                 break
             if follower.stop > stop:
+                if not may_cut:
+                    stop = follower.start
+                    break
                 self._split(follower, stop, stop)
             for reader in list(follower.readers):
                 self._join(range_request, reader)
@@ -346,7 +355,7 @@ class Fetcher:
             self._dispatcher.withdraw(follower)
         if stop > range_request.stop:
             self._extend(range_request, stop)
-        elif stop < range_request.stop:
+        elif stop < range_request.stop and may_cut:
             self._split(range_request, stop, stop)
 
     def _followers(self, range_request: RangeRequest) -> list[RangeRequest]:

@@ -101,8 +101,11 @@ class RangeOwner(Protocol):
     def note_brought_elsewhere(self) -> None:
         """Note that another process has fetched bytes, whose blocks are unchecked here."""
 
-    def fit(self, range_request: RangeRequest, n_connections: int) -> None:
-        """Fit the length of *range_request*, which has one of *n_connections*, to their number."""
+    def fit(self, range_request: RangeRequest, n_connections: int, *, may_cut: bool) -> None:
+        """Fit the length of *range_request*, which has one of *n_connections*, to their number.
+
+        It is made longer, and with *may_cut* shorter.
+        """
 
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
         """Note that *range_request* has ended, with *failure* unless it is done or cancelled."""
@@ -253,17 +256,22 @@ def fitted_stop(span: ByteRange, following: Iterable[ByteRange], longest: int) -
 
     *following* wait behind it, each where the one before stops. The result is a stop of these, or
     *longest* bytes behind the start: then more than an eighth of that is left of what it cuts,
-    since a shorter rest would not be worth a request of its own.
+    since a shorter rest would not be worth a request of its own. Of the last one it is half of
+    that, since nothing waits behind it that the rest may become part of.
     """
-    slack = longest // 8
-    best_stop, stop = span.start + longest, span.stop
-    if stop > best_stop + slack:
-        return best_stop
-    for each in following:
-        if each.stop > best_stop + slack:
-            return best_stop if best_stop > each.start + slack else stop
-        stop = each.stop
-    return stop
+    best_stop, slack = span.start + longest, longest // 8
+    stops = [span.stop, *(each.stop for each in following)]
+    before = span.start
+    for stop in stops:
+        if stop > best_stop + slack:
+            is_whole = stop == stops[-1] and stop < best_stop + longest // 2
+            if is_whole and (before == span.start or stop - best_stop < best_stop - before):
+                return stop
+            if before > span.start and (is_whole or best_stop <= before + slack):
+                return before
+            return best_stop
+        before = stop
+    return before
 
 
 def range_length(

@@ -40,6 +40,11 @@ WINDOW_STEPS: Final = (
     (8 * MIB, 256 * MIB),
     (32 * MIB, 2048 * MIB),
 )
+#: The step of 64 MiB where the line is far. So it comes before the first ranges end: those behind
+#: them are fitted to what is known to be wanted, and a connection that gets a share of all that is
+#: left pauses for one round trip and not for several.
+FAR_RUN_BYTES: Final = 1 * MIB
+FAR_WINDOW_BYTES: Final = 64 * MIB
 #: A run that began elsewhere is as likely a row of tiles as the beginning of a copy: up to this
 #: length it earns no window, and the kernel's own read-ahead must do.
 PLACE_BYTES: Final = 2 * MIB
@@ -77,12 +82,12 @@ class Plan(Struct, frozen=True):
     pattern: Pattern
 
 
-def window_for(run_bytes: int) -> int:
-    """Return the window, in bytes, that a run of *run_bytes* has earned."""
-    earned = 0
+def window_for(run_bytes: int, *, is_far: bool = False) -> int:
+    """Return the window, in bytes, that a run of *run_bytes* has earned over a near or far line."""
+    earned = FAR_WINDOW_BYTES if is_far and run_bytes >= FAR_RUN_BYTES else 0
     for read_bytes, window_bytes in WINDOW_STEPS:
         if run_bytes >= read_bytes:
-            earned = window_bytes
+            earned = max(earned, window_bytes)
     return earned
 
 
@@ -115,8 +120,11 @@ class ReadAhead:
         """Return what plans are limited to."""
         return self._bounds
 
-    def note(self, span: ByteRange, window_limit_bytes: int) -> Plan:
-        """Note one read; return what to have, with at most *window_limit_bytes* ahead."""
+    def note(self, span: ByteRange, window_limit_bytes: int, *, is_far: bool = False) -> Plan:
+        """Note one read; return what to have, with at most *window_limit_bytes* ahead.
+
+        *is_far*: the line is far, as `window_for` takes it.
+        """
         now = self._clip(span)
         distance = span.start - self._front
         belongs = -BACKWARD_TOLERANCE_BYTES <= distance <= FORWARD_TOLERANCE_BYTES
@@ -130,7 +138,7 @@ class ReadAhead:
             self._front = max(self._front, span.stop)
             self._pattern = Pattern.SEQUENTIAL
             is_pagewise = distance == 0 and len(span) <= PAGEWISE_BYTES
-            ahead = self._sequential(window_limit_bytes, is_pagewise=is_pagewise)
+            ahead = self._sequential(window_limit_bytes, is_pagewise=is_pagewise, is_far=is_far)
             return Plan(now, ahead, self._pattern)
         if self._pattern is Pattern.SEQUENTIAL and is_settled:
             self._n_strays += 1
@@ -148,9 +156,11 @@ class ReadAhead:
         start = min(max(span.start, self._bounds.start), self._bounds.stop)
         return ByteRange(start, max(start, min(span.stop, self._bounds.stop)))
 
-    def _sequential(self, limit_bytes: int, *, is_pagewise: bool) -> tuple[ByteRange, ...]:
+    def _sequential(
+        self, limit_bytes: int, *, is_pagewise: bool, is_far: bool
+    ) -> tuple[ByteRange, ...]:
         run_bytes = self._front - self._run_start
-        earned = window_for(run_bytes)
+        earned = window_for(run_bytes, is_far=is_far)
         if self._run_start == self._bounds.start:
             earned = max(earned, OPENING_WINDOW_BYTES)
         elif run_bytes < PLACE_BYTES:

@@ -138,7 +138,7 @@ class ObjectReader:
             return None
         window_bytes = self._fetcher.window_bytes(self)
         if reads is None:
-            return habit.note(span, window_bytes)
+            return habit.note(span, window_bytes, is_far=self._fetcher.is_far)
         n_before = reads.pattern.hit_bytes
         plan = reads.note(span, self._lacks_nothing)
         if n_read := reads.pattern.hit_bytes - n_before:
@@ -148,7 +148,7 @@ class ObjectReader:
             window_bytes = min(window_bytes, bulk_bytes)
         if bulk_bytes != 0 and (stop := reads.bulk_stop) is not None:
             window_bytes = min(window_bytes, max(0, stop - span.stop))
-        by_offset = habit.note(span, window_bytes)
+        by_offset = habit.note(span, window_bytes, is_far=self._fetcher.is_far)
         return plan if bulk_bytes == 0 else by_offset
 
     def _lacks_nothing(self, span: ByteRange) -> bool:
