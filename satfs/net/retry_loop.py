@@ -12,6 +12,7 @@ import trio
 
 from satfs.errors import DeadlineReached, Garbled, Throttled, Unreachable
 from satfs.net import retry
+from satfs.net.processor_waits import ProcessorWaits, waited_s
 from satfs.net.reachability import Admission, Reachability
 
 T = TypeVar("T")
@@ -76,7 +77,8 @@ class Retries:
     """Runs attempts against hosts of which *reachability* keeps the record.
 
     The sender of the requests reports each response to *reachability* (`net/http.py` does).
-    *draw* returns random numbers in [0, 1). No attempt is made during one of the *pauses*.
+    *draw* returns random numbers in [0, 1). No attempt is made during one of the *pauses*. An
+    operation that had no processor for most of its time (*processor_waits_s*) finds no host silent.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Retries:
         *,
         draw: Callable[[], float] = random.random,
         pauses: Pauses | None = None,
+        processor_waits_s: Callable[[], float] = waited_s,
     ) -> None:
         self._reachability = reachability
         self._draw = draw
+        self._processor_waits_s = processor_waits_s
         self._pauses = pauses or NoPauses()
 
     async def run(
@@ -118,6 +122,7 @@ class Retries:
         since_s = started_s if since_s is None else since_s
         about = what if about is None else about
         refusal = f"{what}: {origin} is offline"
+        waits = ProcessorWaits(self._processor_waits_s)
         async with admitted(self._reachability, origin, about, refusal=refusal) as admission:
             if admission.patience_s is not None:
                 deadline_at = min(deadline_at, trio.current_time() + admission.patience_s)
@@ -126,13 +131,15 @@ class Retries:
                     attempt, deadline_at, what, origin, is_single=admission.is_probe
                 )
             except Unreachable as failure:
-                if not failure.is_permanent:
+                spent_s = trio.current_time() - since_s
+                if not (failure.is_permanent or waits.explain(spent_s)):
                     silent_about = about if is_silence(failure) else None
                     self._note_failure(origin, since_s, str(failure), silent_about)
                 raise
             except trio.Cancelled:
                 # Our caller's own deadline may come a moment before ours: that is silence, too.
-                if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
+                spent_s = trio.current_time() - since_s
+                if spent_s >= 0.9 * (deadline_at - since_s) and not waits.explain(spent_s):
                     reason = f"{what}: no response in time"
                     self._note_failure(origin, since_s, reason, about)
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -235,3 +236,24 @@ async def test_a_short_cancellation_says_nothing_of_the_host(autojump_clock: Any
     with trio.move_on_after(1):
         await run(Attempts(takes_s=1000), hosts)
     assert hosts.offline_since(HOST) is None
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.parametrize("starved_s", [0.0, 9.0])
+async def test_a_process_without_a_processor_finds_no_host_silent(
+    autojump_clock: Any, expect_log: Any, starved_s: float, is_cancelled: bool
+) -> None:
+    """Ten seconds without a response, of which the loop could have read one in the last only."""
+    if not starved_s:
+        expect_log("host counts as offline")
+    hosts = Reachability()
+    waits_s = iter([1.0, 1.0 + starved_s])
+    retries = Retries(hosts, draw=lambda: 0.5, processor_waits_s=lambda: next(waits_s))
+    deadline_at = trio.current_time() + 10
+    # The caller's own deadline may come a moment before.
+    with (
+        trio.move_on_at(deadline_at - (0.1 if is_cancelled else -1)),
+        contextlib.suppress(DeadlineReached),
+    ):
+        await retries.run(trio.sleep_forever, origin=HOST, deadline_at=deadline_at, what="ask")
+    assert hosts.offline_origins() == (() if starved_s else (HOST,))

@@ -14,6 +14,7 @@ from satfs.errors import (
     Throttled,
     Unreachable,
 )
+from satfs.net.processor_waits import ProcessorWaits
 from satfs.net.refused_credentials import Refusals
 from satfs.net.retry import wait_before_next_s
 
@@ -57,6 +58,7 @@ class AttemptCounts:
 
     def _begin(self, held_until: int) -> None:
         self.since_s = trio.current_time()
+        self._waits = ProcessorWaits()
         self.refusals = Refusals()
         self.n_garbled = 0
         self.n_other_version = 0
@@ -80,6 +82,11 @@ class AttemptCounts:
     def left_s(self) -> float:
         """Return the time that is left for attempts."""
         return max(0.0, self.since_s + self._give_up_s - trio.current_time())
+
+    @property
+    def is_starved(self) -> bool:
+        """Return whether no response was read since this process had no processor."""
+        return self._waits.explain(trio.current_time() - self.since_s)
 
     def failed(self, failure: SatfsError | None, draw: float) -> None:
         """Note a failure that may pass: the next attempt waits a little longer."""

@@ -153,13 +153,14 @@ class RangeRetry:
             counts.failed(failure, self._draw())
             if counts.is_over:
                 decisive = counts.last or failure
-                self._reachability.gave_up(
-                    origin_of(link.url),
-                    since_s=counts.since_s,
-                    now_s=trio.current_time(),
-                    reason=str(decisive),
-                    silent_about=range_request.source.label if is_silence(decisive) else None,
-                )
+                if not counts.is_starved:
+                    self._reachability.gave_up(
+                        origin_of(link.url),
+                        since_s=counts.since_s,
+                        now_s=trio.current_time(),
+                        reason=str(decisive),
+                        silent_about=range_request.source.label if is_silence(decisive) else None,
+                    )
                 return decisive
         except NotThere as gone:
             # Nothing is signed for it any more. A read of an open file knows no names, so that
