@@ -87,8 +87,8 @@ class SpooledMember:
             raise Unsupported(f"member {body.path!r}: {method} is not supported")
         if member.size_bytes > resources.unpack_bytes:
             raise Unsupported(
-                f"member {body.path!r}: {method} takes {member.size_bytes} bytes of the cache,"
-                " more than there are for it"
+                f"member {body.path!r}: {method} takes {member.size_bytes} bytes of the cache, and"
+                f" {resources.unpack_bytes} may be taken: half of --cache-size, and unpack_bytes"
             )
         key = f"unpacked {identity.hex()}"
         file = await resources.derived.open(key, member.size_bytes, f"{body.label} (unpacked)")

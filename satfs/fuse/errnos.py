@@ -58,8 +58,7 @@ def gravest_of(failure: BaseException) -> BaseException:
 
 def is_result(failure: BaseException) -> bool:
     """Return whether *failure* is an ordinary result, such as "no such name", and no fault."""
-    kinds = errors.NotThere | errors.Unsupported | errors.Unneeded
-    return isinstance(failure, kinds)
+    return isinstance(failure, errors.NotThere | errors.Unneeded)
 
 
 def _leaves(failure: BaseException) -> Iterator[BaseException]:

@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 QUIET_S: Final = 60.0
 #: Episodes remembered. More at once means that everything fails: one is then logged twice.
 _MAX_EPISODES: Final = 4096
+#: By number, as in the table of SEMANTICS: of two names that are one number Python has the
+#: other one.
+_NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 #: Failures shown in `.satfs/` and `satfs status`.
 MAX_RECENT: Final = 50
 
@@ -60,7 +63,7 @@ class ErrorReporter:
         if is_exhausted(gravest):
             gravest = TooManyOpen("no descriptor is left")
         number = errno_of(gravest)
-        name = errno.errorcode[number]
+        name = _NAMES[number]
         kind = type(gravest).__name__
         self.counters[name] += 1
         if is_result(gravest):

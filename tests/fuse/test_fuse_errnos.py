@@ -75,4 +75,5 @@ def test_answers_are_nobodys_fault() -> None:
     assert is_result(errors.NotThere("x"))
     assert is_result(errors.Unneeded("x"))
     assert not is_result(errors.Unreachable("x"))
+    assert not is_result(errors.Unsupported("x")), "no errno names the method, or the remedy"
     assert not is_result(KeyError("x"))

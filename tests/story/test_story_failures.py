@@ -67,6 +67,19 @@ async def test_every_failure_is_an_errno(
     assert await kernel.ls("tasks")
 
 
+async def test_an_errno_is_called_as_in_the_table(
+    mount_it: MountIt, catalogue: FakeCatalogue, log_book: LogBook
+) -> None:
+    """On Linux EOPNOTSUPP and ENOTSUP are one number; users look for the one that is documented."""
+    kernel = mount_it()
+    catalogue.failures["tasks"] = errors.Unsupported("packed by imploding")
+    with pytest.raises(FUSEError):
+        await kernel.ls("tasks")
+    (line,) = log_book.named("call failed")
+    assert line.fields["errno"] == "EOPNOTSUPP"
+    log_book.lines.clear()
+
+
 async def test_an_episode_is_one_line(
     mount_it: MountIt, catalogue: FakeCatalogue, autojump_clock: object, log_book: LogBook
 ) -> None:

@@ -296,6 +296,7 @@ async def test_members_that_cannot_be_opened_have_an_errno(
 ) -> None:
     """An encrypted member is EACCES, an unknown method EOPNOTSUPP, a damaged member EIO."""
     expect_log("call failed", errno="EACCES")
+    expect_log("call failed", errno="EOPNOTSUPP", reason="member 'odd': PPMd is not supported")
     expect_log("call failed", errno="EIO")
     it = mount(
         build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 import zlib
+from collections.abc import Callable
 from datetime import timedelta
 from hashlib import md5
 
@@ -129,9 +130,12 @@ async def test_thumbnails_are_hidden_and_cost_nothing_to_look_for(
 
 
 async def test_a_picture_that_is_none_is_no_thumbnail(
-    kernel: Kernel, shelves: tuple[FakeCatalogue, FakeObjects]
+    kernel: Kernel,
+    shelves: tuple[FakeCatalogue, FakeObjects],
+    expect_log: Callable[..., None],
 ) -> None:
     """A file that is called a PNG and is not one is refused, and closed."""
+    expect_log("call failed", reason="the scene's picture is no PNG")
     shelves[1].put("scene-a", b"GIF89a" * 50, "preview")
     name = thumbnail_names(b"scene-a.zip")[0].decode()
     with pytest.raises(FUSEError) as refused:
