@@ -355,7 +355,7 @@ class TestFittedStop:
             assert stop == best_stop
             next_edge = min(edge for edge in edges if edge > stop)
             # Nothing waits behind the last one that a rest of it may become part of.
-            is_last = next_edge == edges[-1]
+            is_last = bool(following) and next_edge == edges[-1]
             assert next_edge - stop >= (longest // 2 if is_last else slack + 1)
         elif stop == edges[-1]:
             assert span.start < stop < best_stop + max(longest // 2, slack + BLOCK_BYTES)

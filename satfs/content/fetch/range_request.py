@@ -259,19 +259,18 @@ def fitted_stop(span: ByteRange, following: Iterable[ByteRange], longest: int) -
     since a shorter rest would not be worth a request of its own. Of the last one it is half of
     that, since nothing waits behind it that the rest may become part of.
     """
-    best_stop, slack = span.start + longest, longest // 8
-    stops = [span.stop, *(each.stop for each in following)]
-    before = span.start
-    for stop in stops:
-        if stop > best_stop + slack:
-            is_whole = stop == stops[-1] and stop < best_stop + longest // 2
-            if is_whole and (before == span.start or stop - best_stop < best_stop - before):
-                return stop
-            if before > span.start and (is_whole or best_stop <= before + slack):
-                return before
-            return best_stop
-        before = stop
-    return before
+    slack = longest // 8
+    best_stop, stop = span.start + longest, span.stop
+    if stop > best_stop + slack:
+        return best_stop
+    spans = tuple(following)
+    for each in spans:
+        if each.stop > best_stop + slack:
+            if each is spans[-1] and each.stop < best_stop + longest // 2:
+                return each.stop if each.stop - best_stop < best_stop - stop else stop
+            return best_stop if best_stop > each.start + slack else stop
+        stop = each.stop
+    return stop
 
 
 def range_length(
