@@ -68,6 +68,10 @@ class Components(Struct, frozen=True):
         """Return the hosts that cannot be reached now."""
         return tuple(o for http in self.connections for o in http.reachability.offline_origins())
 
+    def n_idle(self, origin: str) -> int:
+        """Return how many connections to *origin* have no request now, those being opened too."""
+        return sum(sum(http.holder.n_idle(origin)) for http in self.connections)
+
     def woke_up(self) -> None:
         """Start afresh after the machine has slept: its connections are dead, the line is new."""
         for http in self.connections:

@@ -27,6 +27,7 @@ from msgspec import Struct, convert
 
 from satfs import mountpoints
 from satfs.components import Components, open_components, tree_over
+from satfs.content.attachments import Attachments
 from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
@@ -48,13 +49,15 @@ from satfs.introspection.metrics_server import serve_metrics
 from satfs.introspection.status import Identity
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
-from satfs.net.ready_connections import ReadyConnections
+from satfs.net.addresses import origin_of
+from satfs.net.ready_connections import READY_AT_FIRST, ReadyConnections
 from satfs.notify import Notifier, describe_mount
 from satfs.process_limits import allow_all_descriptors, leave_no_core
 from satfs.scheduling import take_short_turns
 from satfs.settings import ContentsView, Settings, Views
-from satfs.tree.nodes import Node
+from satfs.tree.nodes import Directory, Node
 from satfs.tree.root import Root, volume_files
+from satfs.tree.scenes import SceneHolder
 from satfs.tree.stac_files import ItemFile
 from satfs.watchdog import Watchdog
 
@@ -161,25 +164,32 @@ async def _serve(
     notifier: Notifier | None,
 ) -> None:
     mountpoint = hold.mountpoint
-    async with _ended_by_signals(), open_components(settings) as parts:
+    async with (
+        _ended_by_signals(),
+        open_components(settings) as parts,
+        trio.open_nursery() as background,
+    ):
         if not options.is_offline:
             tasks, is_whole = await parts.aleph.first_tasks()
             if is_whole:
                 parts.listings.take_tasks(tasks)
+        ready = ReadyConnections(parts.connections)
+        api_origin = origin_of(settings.api_url)
+        background.start_soon(ready.run, api_origin)
         await parts.listings.recall()
         root = tree_over(parts, settings, options.program)
         inodes: Inodes[Node] = Inodes(root, keyed_numbering(settings.api_url.encode()))
         gate = CrawlerGate(
             crawler_rules(settings.crawlers), Callers(trio.current_time), trio.current_time
         )
-        ready = ReadyConnections(parts.connections)
-        parts.contents.start_early()
+        parts.contents.start_early(lambda: parts.n_idle(api_origin) >= READY_AT_FIRST)
         operations = Operations(
             inodes,
             owner=_owner(options),
             limits=convert(settings, Limits, from_attributes=True),
             gate=gate,
             on_look=ready.look,
+            on_name=partial(_note_walk, parts.contents),
             on_list=parts.contents.note_listing,
         )
         introspection = _introspection(settings, options, mountpoint, parts, operations)
@@ -209,7 +219,6 @@ async def _serve(
                 on_ready()
                 nursery.start_soon(Watchdog(parts.woke_up).run)
                 nursery.start_soon(Collector().run)
-                nursery.start_soon(ready.run)
                 if settings.views is not Views.OFF:
                     introspection.index = parts.indexer.state
                     nursery.start_soon(parts.indexer.run)
@@ -220,6 +229,13 @@ async def _serve(
                     )
                 await ended.wait()
                 nursery.cancel_scope.cancel()
+        background.cancel_scope.cancel()
+
+
+def _note_walk(contents: Attachments, directory: Directory, name: bytes) -> None:
+    """Note that a program looks *name* up in *directory*, where that is the name of a scene."""
+    if isinstance(directory, SceneHolder) and (scene_id := directory.scene_id_of(name)) is not None:
+        contents.note_walk(scene_id)
 
 
 def _command_components(

@@ -76,19 +76,24 @@ class Attachments:
         #: Data that others derive from these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
 
-    def start_early(self) -> None:
+    def start_early(self, may_sign_beside: Callable[[], bool]) -> None:
         """Expect that the first file which is looked up is read.
 
         A worker process starts with that look, since it takes as long to start as three round trips
         to a store. The file's beginning is requested beside its size, unless a directory has been
-        listed before. For mounts, whose programs mostly read what they look up.
+        listed before, and so is the link to the zip of a scene beside its record, where
+        *may_sign_beside*. For mounts, whose programs mostly read what they look up.
         """
         self._dispatcher.start_early()
-        self._versions.expect_read()
+        self._versions.expect_read(may_sign_beside)
 
     def note_listing(self) -> None:
         """Note that a program lists a directory. Never waits."""
         self._versions.note_listing()
+
+    def note_walk(self, scene: SceneId) -> None:
+        """Note that a program walks to a scene, before its record is requested. Never waits."""
+        self._versions.note_walk(scene)
 
     # -- versions (`Versions` has the details) -----------------------------------------------------
 

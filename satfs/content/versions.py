@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -31,7 +32,7 @@ from satfs.errors import (
     SatfsError,
     Unreachable,
 )
-from satfs.model import AttachmentName, SceneId, Version
+from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId, Version
 from satfs.node_locks import NodeLocks
 from satfs.refreshable import Refreshable
 from satfs.request_slots import RequestSlots
@@ -75,6 +76,7 @@ class Versions:
         self._probing = RequestSlots(PROBES_AT_ONCE)
         self._n_ahead = 0
         self._first_reads = FirstReads()
+        self._may_sign_beside: Callable[[], bool] = lambda: False
 
     async def get(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
         """Return the version of an attachment: its ETag and exact length.
@@ -202,9 +204,32 @@ class Versions:
             learning.is_settled.set()
             self._parts.fetchers.close_idle()
 
-    def expect_read(self) -> None:
-        """Expect that the first object of which the version is learnt is read."""
+    def expect_read(self, may_sign_beside: Callable[[], bool]) -> None:
+        """Expect that the first object of which the version is learnt is read.
+
+        *may_sign_beside* returns whether a link can be requested now beside another request.
+        """
         self._first_reads.expect()
+        self._may_sign_beside = may_sign_beside
+
+    def note_walk(self, scene: SceneId) -> None:
+        """Note that a program walks to *scene*, whose record may not have come. Never waits.
+
+        Where it is expected to read there, the link to the zip is requested meanwhile, which does
+        not depend on the record.
+        """
+        if not (self._first_reads.walked() and self._may_sign_beside()):
+            return
+        links = self._parts.links.of((scene, DELIVERY_ZIP))
+
+        async def sign() -> None:
+            try:
+                with trio.move_on_after(LEARN_AHEAD_S):
+                    await links.get()
+            except SatfsError as failure:  # the look-up that needs it will raise it
+                log.debug("no link ahead", scene=scene, error=type(failure).__name__)
+
+        self._parts.dispatcher.run_in_background(sign)
 
     def note_listing(self) -> None:
         """Note that a program lists a directory."""

@@ -126,11 +126,14 @@ class Operations(pyfuse3.Operations):
         limits: Limits,
         gate: CrawlerGate | None = None,
         on_look: Callable[[], None] = lambda: None,
+        on_name: Callable[[Directory, bytes], None] = lambda directory, name: None,
         on_list: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         #: Called when a program looks up a name or opens a directory.
         self._on_look = on_look
+        #: Called with the directory and the name that a program looks up, before that is done.
+        self._on_name = on_name
         #: Called when a program opens a directory.
         self._on_list = on_list
         #: Set when the handshake with the kernel is complete: from then on the mount is usable.
@@ -188,6 +191,7 @@ class Operations(pyfuse3.Operations):
         if is_polled(text) and not directory.may_hold(text):
             return no_entry(_POLLED_TTL_S)
         self._on_look()
+        self._on_name(directory, name)
         try:
             node = await directory.lookup(name)
         except NotThere:

@@ -19,6 +19,10 @@ import trio
 #: Connections that are ready to each host. To the store three: the tail of a file comes over one,
 #: and the first block that a program reads of it over the others at the same time, half of it each.
 READY_CONNECTIONS: Final = 3
+#: Connections to the API when a mount begins, before a program looks: the record of a scene comes
+#: over one, and the link to its zip over the other at the same time. A program looks a moment after
+#: a mount is there, and a handshake takes as long as both requests one after the other.
+READY_AT_FIRST: Final = 2
 #: Only to hosts that were used within this time, in seconds: for a program that looks up names all
 #: day, and reads no file, no connection to a store is opened.
 USED_WITHIN_S: Final = 600.0
@@ -58,11 +62,16 @@ class ReadyConnections:
         self._has_looked.set()
         self._looked_s = trio.current_time()
 
-    async def run(self) -> None:
-        """Open what is missing whenever a program has looked; never ends."""
+    async def run(self, first: str | None = None) -> None:
+        """Open what is missing whenever a program has looked; never ends.
+
+        To the origin *first*, if it is in use, `READY_AT_FIRST` are opened at once.
+        """
         async with trio.open_nursery() as nursery:
             for client in self._clients:
                 client.on_keeping(partial(self._note_new, nursery, client))
+                if first is not None and first in client.origins_in_use(USED_WITHIN_S):
+                    nursery.start_soon(self._keep_ready, client, first, READY_AT_FIRST)
             try:
                 while True:
                     await self._has_looked.wait()
@@ -83,6 +92,8 @@ class ReadyConnections:
         if trio.current_time() - self._looked_s <= LOOKED_WITHIN_S:
             nursery.start_soon(self._keep_ready, client, origin)
 
-    async def _keep_ready(self, client: Connects, origin: str) -> None:
-        if not await client.keep_ready(origin, READY_CONNECTIONS):
+    async def _keep_ready(
+        self, client: Connects, origin: str, n_connections: int = READY_CONNECTIONS
+    ) -> None:
+        if not await client.keep_ready(origin, n_connections):
             self._not_before_s[origin] = trio.current_time() + RETRY_AFTER_S

@@ -93,6 +93,11 @@ class CaptureDirectory(SceneHolder):
             raise NotThere(f"capture {self.capture_id} has no scene {scene_id} any more")
         return scene
 
+    def scene_id_of(self, name: bytes) -> SceneId | None:
+        """See `SceneHolder.scene_id_of`."""
+        text = names.text_of(name, RESERVED_IN_CAPTURE)
+        return None if text is None else SceneId(text)
+
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
         """Return the scenes that will probably be listed after this one, which is listed now."""
         scenes = await self._sources.catalogue.scenes(self.capture_id)

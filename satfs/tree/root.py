@@ -84,6 +84,11 @@ class Scenes(SceneHolder):
         """Return the record of a scene as it is now."""
         return await self._sources.catalogue.scene(scene_id)
 
+    def scene_id_of(self, name: bytes) -> SceneId | None:
+        """See `SceneHolder.scene_id_of`."""
+        text = names.text_of(name)
+        return None if text is None else SceneId(text)
+
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
         """Return none: the known scenes are no sign of what this program reads next."""
         return ()

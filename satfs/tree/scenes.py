@@ -112,6 +112,10 @@ class SceneHolder(Directory):
         """Return the record as the listing has it now; raise NotThere when it is gone."""
 
     @abstractmethod
+    def scene_id_of(self, name: bytes) -> SceneId | None:
+        """Return the id of the scene that *name* would be the name of, whether there is one."""
+
+    @abstractmethod
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
         """Return the scenes that will probably be listed after this one, which is listed now."""
 

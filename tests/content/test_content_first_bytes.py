@@ -16,8 +16,8 @@ from satfs.content.fetch.beginning import BEGINNING_S
 from satfs.content.fetch.fetcher import NEARLY_DONE_BYTES
 from satfs.content.fetch.first_reads import BEGINNING_BYTES
 from satfs.content.fetch.tails import TAIL_BYTES
-from satfs.errors import Changed
-from satfs.model import ByteRange, SceneId
+from satfs.errors import Changed, NotAllowed
+from satfs.model import AttachmentName, ByteRange, Link, SceneId
 
 MIB = 1024 * 1024
 LATENCY_S = 0.03
@@ -101,6 +101,60 @@ class TestVersionBeforeItsTail:
                 reader = await contents.open(SCENE, ZIP, version)
                 assert reader.is_near(ByteRange(3 * MIB - 100, 3 * MIB))
                 reader.close()
+
+        run(main)
+
+
+class TestLinkBesideTheRecord:
+    """A program that walks to a scene in a fresh mount has the link when the record has come."""
+
+    @pytest.mark.parametrize("may_sign_beside", [True, False])
+    def test_the_version_is_known_a_round_trip_sooner(
+        self, tmp_path: Path, may_sign_beside: bool
+    ) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                contents.start_early(lambda: may_sign_beside)
+                contents.note_walk(SceneId(SCENE))
+                await trio.sleep(LATENCY_S)  # the record of the scene
+                began_s = trio.current_time()
+                await learn(contents)
+                n_round_trips = (trio.current_time() - began_s) / LATENCY_S
+                assert round(n_round_trips) == (1 if may_sign_beside else 2)
+                assert store.n_signed == 1
+                contents.note_walk(SceneId("another"))
+                await trio.sleep(LATENCY_S)
+                assert store.n_signed == 1
+
+        run(main)
+
+    def test_a_refused_link_is_requested_again_by_the_look_up_that_needs_it(
+        self, tmp_path: Path
+    ) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        content = store.add(3 * MIB)
+        sign, is_refused = store.sign, True
+
+        async def sign_later(scene: SceneId, attachment: AttachmentName) -> Link:
+            link = await sign(scene, attachment)
+            if is_refused:
+                raise NotAllowed("not yet")
+            return link
+
+        store.sign = sign_later  # type: ignore[method-assign]
+
+        async def main() -> None:
+            nonlocal is_refused
+            async with opened(store, tmp_path) as contents:
+                contents.start_early(lambda: True)
+                contents.note_walk(SceneId(SCENE))
+                await trio.sleep(2 * LATENCY_S)
+                is_refused = False
+                assert (await learn(contents)).size_bytes == content.size_bytes
+                assert store.n_signed == 2
 
         run(main)
 

@@ -35,6 +35,25 @@ class TestFirstReads:
         reads.listed()
         assert not reads.looked_up("a", 0.0)
 
+    def test_the_first_walk_of_a_mount_alone_is_expected_to_read(self) -> None:
+        reads = FirstReads()
+        assert not reads.walked()
+        reads = FirstReads()
+        reads.expect()
+        assert reads.walked()
+        assert not reads.walked()
+        assert reads.looked_up("a", 0.0)
+
+    def test_a_walk_after_a_listing_or_a_file_is_not_expected_to_read(self) -> None:
+        listed, used = FirstReads(), FirstReads()
+        for reads in (listed, used):
+            reads.expect()
+        listed.listed()
+        used.looked_up("a", 0.0)
+        used.read("a", 0, 0.1)
+        assert not listed.walked()
+        assert not used.walked()
+
     def test_a_listing_changes_nothing_about_what_programs_have_done(self) -> None:
         reads = FirstReads()
         reads.looked_up("a", 0.0)

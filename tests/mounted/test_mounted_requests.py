@@ -157,6 +157,24 @@ def test_the_first_bytes_of_a_mount_whose_store_is_known_take_one_round_trip(
     assert second.started_s < first.ended_s
 
 
+@pytest.mark.parametrize("has_listed", [False, True])
+def test_the_first_file_of_a_mount_has_its_link_while_its_scene_is_looked_up(
+    start_origin: StartOrigin, mount_it: MountIt, has_listed: bool
+) -> None:
+    """The link does not depend on the record. After a listing a walk may only look."""
+    origin = start_origin(many_scenes(1), latency_s=0.1)
+    mount = mount_it(origin)
+    scene_id = origin.catalogue.tasks[0].captures[0].scenes[0].scene_id
+    if has_listed:
+        os.listdir(mount.path)
+    origin.journal.clear()
+    (mount.path / f"scenes/{scene_id}/{scene_id}.zip").stat()
+    assert origin.journal.wait_until_idle()
+    (scene,), (link,) = origin.journal.of("scene"), origin.journal.of("sign")
+    assert scene.ended_s is not None
+    assert (link.started_s >= scene.ended_s) == has_listed
+
+
 def test_what_desktops_poll_costs_nothing(origin: DemoOrigin, mount: RealMount) -> None:
     """A file manager looks up a dozen names per directory, and none causes a request."""
     scene = scene_path(origin, mount)

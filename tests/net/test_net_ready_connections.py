@@ -11,6 +11,7 @@ import trio
 from satfs.net.ready_connections import (
     LOOK_EVERY_S,
     LOOKED_WITHIN_S,
+    READY_AT_FIRST,
     READY_CONNECTIONS,
     RETRY_AFTER_S,
     USED_WITHIN_S,
@@ -26,6 +27,7 @@ class Client:
     def __init__(self, used_at_s: float | None) -> None:
         self.used_at_s = used_at_s
         self.is_up = True
+        self.n_expected = READY_CONNECTIONS
         self.wanted_at_s: list[float] = []
         self.report: Callable[[str], None] = lambda origin: None
 
@@ -37,7 +39,7 @@ class Client:
         self.report = report
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
-        assert (origin, n_connections) == (STORE, READY_CONNECTIONS)
+        assert (origin, n_connections) == (STORE, self.n_expected)
         self.wanted_at_s.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         return self.is_up
@@ -57,6 +59,20 @@ async def test_nothing_is_opened_while_nobody_looks(autojump_clock: Any) -> None
     async with running(client):
         await trio.sleep(3600)
     assert not client.wanted_at_s
+
+
+async def test_a_host_that_a_mount_begins_with_has_two_connections_before_a_look(
+    autojump_clock: Any,
+) -> None:
+    """One for the record of a scene, one for the link to its zip; no others, and none again."""
+    client, unused = Client(trio.current_time()), Client(None)
+    client.n_expected = READY_AT_FIRST
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ReadyConnections([client, unused]).run, STORE)
+        await trio.sleep(3600)
+        nursery.cancel_scope.cancel()
+    assert len(client.wanted_at_s) == 1
+    assert not unused.wanted_at_s
 
 
 async def test_a_thousand_looks_in_a_second_are_one(autojump_clock: Any) -> None:

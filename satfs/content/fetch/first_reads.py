@@ -31,6 +31,7 @@ class FirstReads:
         self._waiting: OrderedDict[Hashable, float] = OrderedDict()
         self._is_usual = False
         self._is_first = True
+        self._has_walked = False
 
     def expect(self) -> None:
         """Expect that the first file which is looked up is read."""
@@ -40,6 +41,15 @@ class FirstReads:
         """Take in that a program lists a directory: the first look-up may come from a walk."""
         if self._is_first:
             self._is_usual = False
+
+    def walked(self) -> bool:
+        """Note that a program walks to a scene; return whether it is expected to read there.
+
+        That is so for the first walk of a mount, and for no other.
+        """
+        is_expected = self._is_first and self._is_usual and not self._has_walked
+        self._has_walked = True
+        return is_expected
 
     def looked_up(self, key: Hashable, now_s: float) -> bool:
         """Note that the size of *key* is requested; return whether its beginning is expected."""
