@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Final
 
 import trio
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import KnownVersion
@@ -15,7 +15,7 @@ from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.open_fetchers import Key
 from satfs.model import Version
 
-#: Versions kept in memory; the index keeps all of them.
+#: Versions kept in memory, the least recently used forgotten first; the index keeps all of them.
 MAX_VERSIONS: Final = 100_000
 
 
@@ -32,7 +32,7 @@ class KnownVersions:
         self._dispatcher = dispatcher
         self._account = account
         self.now = time.time
-        self._known: OrderedDict[Key, KnownVersion] = OrderedDict()
+        self._known: LRUCache[Key, KnownVersion] = LRUCache(MAX_VERSIONS)
         #: Attachments without an object, with the revision of the record, while that is believed.
         self._absent: TTLCache[Key, tuple[str, str]] = TTLCache(
             MAX_VERSIONS, absent_s, timer=trio.current_time
@@ -64,9 +64,6 @@ class KnownVersions:
     def remember(self, key: Key, known: KnownVersion) -> None:
         """Keep a version in memory, which the index has."""
         self._known[key] = known
-        self._known.move_to_end(key)
-        while len(self._known) > MAX_VERSIONS:
-            self._known.popitem(last=False)
 
     async def note(self, key: Key, version: Version, revision: str) -> KnownVersion:
         """Keep a version that the store has shown just now, in memory and in the index."""

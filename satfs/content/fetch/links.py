@@ -157,6 +157,7 @@ class LinkCaches:
         self._sign = sign
         self._label_of = label_of
         self._traces = traces
+        #: The link used last at the end. `cachetools.LRUCache` does not give that order (`left_s`).
         self._links: OrderedDict[tuple[SceneId, AttachmentName], LinkCache] = OrderedDict()
 
     def of(self, key: tuple[SceneId, AttachmentName]) -> LinkCache:
