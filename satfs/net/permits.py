@@ -6,7 +6,7 @@ host lets through (`host_limit`), and a connection that is idle in one of them i
 closed for a request that needs one elsewhere.
 
 Everything except `take` and `watch` returns at once. The counts of one host are in
-`host_connections`.
+`host_connections`, and which of its connections are silent in `silent_connections`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ from typing import Final
 
 import trio
 
-from satfs.net.host_connections import LOOKING_S, Holder, HostConnections, Permit
+from satfs.net.host_connections import Holder, HostConnections, Permit
 from satfs.net.host_limit import MIN_ALLOWED, HostLimit
 from satfs.net.recalls import Rank, to_recall
+from satfs.net.silent_connections import end_silent, move_late
 
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
-#: So many silent connections at once are no lost packet: the host has them wait for others to end,
-#: and what was begun behind them waits as well.
-MIN_QUEUED: Final = 2
-
 #: How long a request waits for a connection that is about to be idle, in seconds: opening another
 #: one takes two round trips, and its first bytes come slowly.
 IDLE_SOON_S: Final = 0.15
@@ -192,8 +189,9 @@ class Permits:
             is_late = trio.current_time() - due_s > LOOK_INTERVAL_S
             for host in self._hosts.values():
                 if not is_late:
-                    self._look(host)
-                    self._move_late(host)
+                    end_silent(host)
+                    if not host.waiters:
+                        move_late(host)
                 self._serve(host)
             if not any(host.permits or host.waiters for host in self._hosts.values()):
                 self._has_work = trio.Event()
@@ -227,75 +225,6 @@ class Permits:
     def note_changed(self, origin: str) -> None:
         """Note that the connections of a host are others than before."""
         self._serve(self._host(origin))
-
-    def _look(self, host: _Host) -> None:
-        """Cancel what is silent while others carry, or could.
-
-        Silence of a new connection is a limit. That of another one may be a slow response, or a
-        connection that was exchanged for a new one behind it: it is only moved, and later.
-        """
-        now_s = trio.current_time()
-        for permit in host.permits:
-            if permit.wait_s is not None and now_s - permit.recalled_at_s >= LOOKING_S:
-                permit.scope.cancel()  # nothing was reported
-        silence_s = host.limit.silence_s()
-        silent = [
-            permit
-            for permit in list(host.permits)
-            if permit.is_new
-            and permit.is_counted
-            and not permit.has_responded
-            and not permit.is_last_try
-            and host.is_silent(permit, now_s)
-            and (host.carried_at_s > permit.began_s or host.n_idle_proven() > 0)
-            and permit.is_looked_at(now_s)
-        ]
-        for permit in silent:
-            permit.is_counted = False
-        for permit in silent:
-            wait_s = host.note_refused(silent_since_s=permit.silent_since_s)
-            if wait_s is None:
-                permit.is_counted = True
-            else:
-                permit.end_in_silence(wait_s)
-        if any(permit.wait_s is not None for permit in silent):
-            host.close_unused()
-            if len(silent) >= MIN_QUEUED:
-                host.queue_seen_s = now_s
-        for permit in host.permits:
-            if (
-                permit.is_counted
-                and not (permit.is_new or permit.is_patient or permit.has_responded)
-                and now_s - permit.silent_since_s >= 2 * silence_s
-                and host.carried_at_s > permit.began_s
-                and permit.is_looked_at(now_s)
-            ):
-                permit.is_counted = False
-                permit.wait_s = 0.0
-                permit.scope.cancel()
-
-    def _move_late(self, host: _Host) -> None:
-        """Move requests from connections that are late to idle ones that have responded before.
-
-        Those that began first, where no other request waits. It costs nothing where the connection
-        is only slow.
-        """
-        n_idle = host.n_idle_proven()
-        if host.waiters or not n_idle:
-            return
-        now_s, in_time = trio.current_time(), host.not_late()
-        late = [
-            permit
-            for permit in host.permits
-            if permit.is_counted
-            and not permit.is_proven
-            and permit not in in_time
-            and permit.is_looked_at(now_s)
-        ]
-        for permit in late[:n_idle]:
-            permit.is_counted = False
-            permit.wait_s = 0.0
-            permit.scope.cancel()
 
     # -- giving permits --------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ LOOKED_WITHIN_S: Final = 2.0
 RETRY_AFTER_S: Final = 30.0
 
 
-class Connects(Protocol):
+class HttpClient(Protocol):
     """The part of `net.http.Http` that is needed here."""
 
     def origins_in_use(self, within_s: float) -> Sequence[str]:
@@ -51,7 +51,7 @@ class Connects(Protocol):
 class ReadyConnections:
     """Keeps connections of *clients* ready; `run` does the work, in a task."""
 
-    def __init__(self, clients: Sequence[Connects]) -> None:
+    def __init__(self, clients: Sequence[HttpClient]) -> None:
         self._clients = clients
         self._has_looked = trio.Event()
         self._looked_s = float("-inf")
@@ -87,13 +87,13 @@ class ReadyConnections:
                 for client in self._clients:
                     client.on_keeping(lambda origin: None)
 
-    def _note_new(self, nursery: trio.Nursery, client: Connects, origin: str) -> None:
+    def _note_new(self, nursery: trio.Nursery, client: HttpClient, origin: str) -> None:
         """Open connections to a host that has responded for the first time, for a look-up."""
         if trio.current_time() - self._looked_s <= LOOKED_WITHIN_S:
             nursery.start_soon(self._keep_ready, client, origin)
 
     async def _keep_ready(
-        self, client: Connects, origin: str, n_connections: int = READY_CONNECTIONS
+        self, client: HttpClient, origin: str, n_connections: int = READY_CONNECTIONS
     ) -> None:
         if not await client.keep_ready(origin, n_connections):
             self._not_before_s[origin] = trio.current_time() + RETRY_AFTER_S

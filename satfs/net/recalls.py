@@ -21,7 +21,7 @@ Rank: TypeAlias = tuple[int, int]
 KEPT_S: Final = 0.05
 
 
-class Recallable(Protocol):
+class PermittedRequest(Protocol):
     """A request that was given a connection (a `Permit`).
 
     Attributes:
@@ -40,13 +40,13 @@ class Recallable(Protocol):
 
 
 def to_recall(
-    requests: Iterable[Recallable], before: Rank | None, max_requests: int | None
-) -> list[Recallable]:
+    requests: Iterable[PermittedRequest], before: Rank | None, max_requests: int | None
+) -> list[PermittedRequest]:
     """Return those of *requests* to take back, the first of them: *max_requests* at most.
 
     Of those that come before the rank *before*, or of all, each once.
     """
-    ranked: list[tuple[Rank, int, Recallable]] = []
+    ranked: list[tuple[Rank, int, PermittedRequest]] = []
     for number, each in enumerate(requests):
         if each.is_opening and not each.is_recalled and each.rank and each.recall:
             rank = each.rank()
@@ -59,13 +59,13 @@ class Recalls:
     """The requests of one host that are being taken back now."""
 
     def __init__(self) -> None:
-        self._ordered: set[Recallable] = set()  # not reported on yet
+        self._ordered: set[PermittedRequest] = set()  # not reported on yet
         self._n_coming = 0  # taken back, and not waiting for a connection yet
         self._until_s = -math.inf
         #: When connections were begun to be opened, of which the requests were taken back.
         self.left_openings_s: list[float] = []
 
-    def order(self, requests: Iterable[Recallable], now_s: float) -> None:
+    def order(self, requests: Iterable[PermittedRequest], now_s: float) -> None:
         """Take *requests* back, as far as they have not been sent."""
         for each in requests:
             each.is_recalled = True
@@ -74,7 +74,7 @@ class Recalls:
             if each.recall is not None:
                 each.recall()
 
-    def reported(self, request: Recallable, *, is_taken_back: bool) -> None:
+    def reported(self, request: PermittedRequest, *, is_taken_back: bool) -> None:
         """Note what became of the order to take *request* back."""
         if request in self._ordered:
             self._ordered.remove(request)
