@@ -62,8 +62,8 @@ class Fault:
 
 
 @dataclass
-class Asked:
-    """One request that was answered with bytes."""
+class StoreRequest:
+    """One request to which the store responded with bytes."""
 
     path: str
     start: int
@@ -74,8 +74,10 @@ class Asked:
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, store: FakeStore, asked: Asked, data: memoryview, fault: str, at: int):
-        self.store, self.asked, self.data, self.fault, self.at = store, asked, data, fault, at
+    def __init__(
+        self, store: FakeStore, request: StoreRequest, data: memoryview, fault: str, at: int
+    ):
+        self.store, self.request, self.data, self.fault, self.at = store, request, data, fault, at
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         sent = 0
@@ -93,7 +95,7 @@ class _Body(httpx.AsyncByteStream):
                 else:
                     await trio.lowlevel.checkpoint()
                 if chunk:
-                    self.asked.sent += len(chunk)
+                    self.request.sent += len(chunk)
                     yield chunk
                 sent = stop
                 if sent == self.at and sent < len(self.data):
@@ -119,14 +121,15 @@ class FakeStore:
         self.bytes_per_s = bytes_per_s
         self.chunk_bytes = 48 * 1024 + 7
         self.faults: list[Fault] = []
-        self.asked: list[Asked] = []
+        self.requests: list[StoreRequest] = []
         self.n_requests = 0
         #: The requested ranges, in the order in which requests were sent.
         self.sent_ranges: list[str] = []
-        #: Ranges to which nothing is said.
+        #: Ranges to which the store does not respond.
         self.silent_ranges: set[str] = set()
         self.n_open = 0
-        #: Requests for bytes that are answered at once; others are refused as if connections were.
+        #: Requests for bytes that get a response at once; others are refused as connections
+        #: are.
         self.max_served: int | None = None
         self.n_served = 0
         self.n_refused = 0
@@ -171,10 +174,10 @@ class FakeStore:
 
     @property
     def bytes_sent(self) -> int:
-        return sum(asked.sent for asked in self.asked)
+        return sum(each.sent for each in self.requests)
 
     def spans(self) -> list[tuple[int, int]]:
-        return [(asked.start, asked.stop) for asked in self.asked]
+        return [(each.start, each.stop) for each in self.requests]
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         self.n_requests += 1
@@ -194,15 +197,15 @@ class FakeStore:
             self.n_refused += 1
             raise httpx.ReadError("the connection was reset")
         self.n_served += 1
-        answer: httpx.Response | None = None
+        response: httpx.Response | None = None
         try:
-            answer = await self._answer(request, fault)
+            response = await self._respond(request, fault)
         finally:
-            if answer is None or not isinstance(answer.stream, _Body):
+            if response is None or not isinstance(response.stream, _Body):
                 self.n_served -= 1
-        return answer
+        return response
 
-    async def _answer(self, request: httpx.Request, fault: Fault | None) -> httpx.Response:
+    async def _respond(self, request: httpx.Request, fault: Fault | None) -> httpx.Response:
         name = fault.name if fault else ""
         await trio.sleep(self.latency_s)
         if (status := _STATUSES.get(name)) is not None:
@@ -235,10 +238,10 @@ class FakeStore:
             return httpx.Response(304, headers=headers)
         size = content.size_bytes
         if "range" not in request.headers:
-            asked = Asked(parts.path, 0, size, token, headers=dict(request.headers))
+            noted = StoreRequest(parts.path, 0, size, token, headers=dict(request.headers))
             headers["Content-Length"] = str(size)
             whole = memoryview(bytes(content.read(0, size)))
-            return httpx.Response(200, headers=headers, stream=_Body(self, asked, whole, fault, at))
+            return httpx.Response(200, headers=headers, stream=_Body(self, noted, whole, fault, at))
         if self.refuses_suffix is not None and request.headers["range"].startswith("bytes=-"):
             return _error(*self.refuses_suffix, {})
         found = _RANGE.fullmatch(request.headers["range"])
@@ -247,11 +250,11 @@ class FakeStore:
         start = int(first) if first else max(0, size - int(last))
         stop = min(size, int(last) + 1) if first and last else size
         if start >= size:
-            told = {"Content-Range": f"bytes */{size}"} if self.tells_length else {}
-            return _error(416, "InvalidRange", told)
+            headers = {"Content-Range": f"bytes */{size}"} if self.tells_length else {}
+            return _error(416, "InvalidRange", headers)
         assert start < stop
-        asked = Asked(parts.path, start, stop, token, headers=dict(request.headers))
-        self.asked.append(asked)
+        noted = StoreRequest(parts.path, start, stop, token, headers=dict(request.headers))
+        self.requests.append(noted)
         shift = 16384 if fault == "wrong-range" else 0
         headers["Content-Range"] = f"bytes {start + shift}-{stop - 1 + shift}/{size}"
         if fault == "garbage-range":
@@ -260,7 +263,7 @@ class FakeStore:
             headers["Content-Encoding"] = "gzip"
         headers["Content-Length"] = str(stop - start)
         data = memoryview(bytes(content.read(start, stop)))
-        return httpx.Response(206, headers=headers, stream=_Body(self, asked, data, fault, at))
+        return httpx.Response(206, headers=headers, stream=_Body(self, noted, data, fault, at))
 
 
 def _error(status: int, code: str, headers: dict[str, str]) -> httpx.Response:
@@ -335,8 +338,8 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 
 def assert_at_rest(contents: Attachments) -> None:
     """No reader waits and no request is in flight: all reads have ended."""
-    told = contents.statistics()
-    assert (told["active"], told["queued"]) == (0, 0)
+    counts = contents.statistics()
+    assert (counts["active"], counts["queued"]) == (0, 0)
     for fetcher in contents._fetchers.by_place.values():
         assert_idle(fetcher)
 
@@ -344,6 +347,6 @@ def assert_at_rest(contents: Attachments) -> None:
 def assert_idle(fetcher: Fetcher) -> None:
     assert not fetcher._requests
     assert not fetcher._waiters
-    assert not fetcher._landing
+    assert not fetcher._requests._landing
     assert not +fetcher.cached.landing
     assert not fetcher.cached.leaving

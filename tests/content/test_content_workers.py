@@ -347,13 +347,13 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
             version = await contents.version(SCENE, ZIP, "r")
             reader = await contents.open(SCENE, ZIP, version)
             (fetcher,) = contents._fetchers.by_place.values()
-            range_request = fetcher._new_request(ByteRange(0, 2 * MIB), None, is_bulk=True)
+            range_request = fetcher._requests.add(ByteRange(0, 2 * MIB), None, is_bulk=True)
             pids = {each.process.pid for each in bulk._workers}
             with pytest.raises((UnusableResponse, Unreachable)):
                 await bulk.move(link, range_request, version)
             assert bulk._workers._n_deaths == 0
             assert pids <= {each.process.pid for each in bulk._workers}
-            fetcher._landing.pop(range_request).end()
+            fetcher._requests.remove(range_request)
             reader.close()
 
 
@@ -604,8 +604,8 @@ async def test_workers_end_with_their_mount(tmp_path: Path) -> None:
     with trio.fail_after(30):
         while b"pids" not in line or not line.endswith(b"\n"):
             line += await mount.stdout.receive_some()
-    told = line.split(b"pids", 1)[1].split(b"\n")[0]
-    pids = [int(pid) for pid in told.split()]
+    words = line.split(b"pids", 1)[1].split(b"\n")[0]
+    pids = [int(pid) for pid in words.split()]
     mount.kill()
     await mount.wait()
     await eventually(lambda: not any(map(is_running, pids)))

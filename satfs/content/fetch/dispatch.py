@@ -80,7 +80,7 @@ class Dispatcher:
         self._active: dict[RangeRequest, None] = {}
         self._n_by_reader: Counter[object] = Counter()
         self._is_watching = False
-        #: Readers that a request is queued or in flight for; counted by each `Fetcher`.
+        #: Readers that a request is queued or in flight for; counted by `ObjectRequests`.
         self.n_wanting = 0
         self._n_ready = 0
         self._ready_until_s = 0.0
@@ -215,7 +215,7 @@ class Dispatcher:
         self._urgent.pop(range_request, None)
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
-        """Note that bytes came, for the number of connections; then report it to the owner."""
+        """Note that bytes came, for the number of connections; then report it to the requester."""
         self.counters["received_bytes"] += n_bytes
         before, now_s = self.controller.target, trio.current_time()
         attempt = range_request.attempt
@@ -229,7 +229,7 @@ class Dispatcher:
             self.pump()
             if now_s < self._ready_until_s:  # a reader is expected to want them all
                 self.expect_bulk(range_request.source)
-        range_request.owner.note_progress(range_request, n_bytes)
+        range_request.requester.note_progress(range_request, n_bytes)
 
     # -- the life of a request -------------------------------------------------------------------
 

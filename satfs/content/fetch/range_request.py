@@ -92,7 +92,7 @@ class TransferStatus(Struct, frozen=True):
     bytes_per_s: float | None
 
 
-class RangeOwner(Protocol):
+class RangeRequester(Protocol):
     """The object that a range request fetches bytes of: its `Fetcher`."""
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
@@ -126,12 +126,12 @@ class BlockSharing(Struct, eq=False):
 class RangeRequest(Download):
     """A download that waits for a connection, or has one.
 
-    Each attribute has one writer. `Fetcher`: `readers`, the handles that want it. `Dispatcher`:
-    `is_active` and `is_urgent` (a read waits for a byte of it). `RangeRetry`: `attempt` and
-    `is_bulk`. `Claiming`: `sharing`. Without readers and without a read that waits, it may be
-    dropped.
+    Each attribute has one writer. `ObjectRequests`: `readers`, the handles that want it.
+    `Dispatcher`: `is_active` and `is_urgent` (a read waits for a byte of it). `RangeRetry`:
+    `attempt` and `is_bulk`. `Claiming`: `sharing`. Without readers and without a read that waits,
+    it may be dropped.
 
-    Progress goes one way: from here to the dispatcher (*on_progress*), from there to *owner*.
+    Progress goes one way: from here to the dispatcher (*on_progress*), from there to *requester*.
     """
 
     def __init__(
@@ -142,13 +142,13 @@ class RangeRequest(Download):
         source: ObjectSource,
         *,
         is_bulk: bool,
-        owner: RangeOwner,
+        requester: RangeRequester,
         on_progress: Callable[[RangeRequest, int], None],
     ) -> None:
         super().__init__(cache, cached, span)
         self.requested = span  # as it was begun, without later cuts
         self.source = source
-        self.owner = owner
+        self.requester = requester
         self.is_bulk = is_bulk
         self.is_urgent = False
         self.readers: set[object] = set()
@@ -165,8 +165,8 @@ class RangeRequest(Download):
         self._on_progress(self, n_bytes)
 
     def end(self, failure: SatfsError | None) -> None:
-        """Report to the owner that no more bytes will come. To be called once."""
-        self.owner.note_end(self, failure)
+        """Report to the requester that no more bytes will come. To be called once."""
+        self.requester.note_end(self, failure)
 
     def status(self, now_s: float) -> TransferStatus:
         """Return how far it is, and how fast since its present attempt's first byte."""
@@ -235,7 +235,7 @@ class RangeRequest(Download):
         self.front = self.held_until = max(self.held_until, position)
         if gap is not None:
             self.cut(gap.stop)
-        self.owner.note_brought_elsewhere()
+        self.requester.note_brought_elsewhere()
 
 
 def choose(queue: Iterable[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:

@@ -197,7 +197,7 @@ class RangeRetry:
                 return  # given up, or made part of another range, after it was let on
             n_expected, is_limit = self.permits.n_expected(origin)
             if is_limit or n_expected < self._controller.target:
-                range_request.owner.fit(range_request, n_expected, may_cut=is_limit)
+                range_request.requester.fit(range_request, n_expected, may_cut=is_limit)
             attempt.claim = claim = await self.claiming.claim(range_request)
             if claim is None:
                 return  # another process fetches these blocks, or has
