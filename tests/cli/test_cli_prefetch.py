@@ -231,7 +231,7 @@ def test_ctrl_c_ends_it_and_keeps_what_has_come(
         process.communicate(timeout=10)
         assert process.returncode == 130
         aleph.origin.store_line.bytes_per_s = None
-        wait_until(lambda: aleph.origin.n_open_connections("store") >= 0)
+        assert aleph.origin.journal.wait_until_idle()
         aleph.origin.journal.clear()
         assert aleph.program("prefetch", place / "tasks").returncode == 0
         assert aleph.origin.bytes_sent("object") < 40 * MIB
