@@ -177,9 +177,9 @@ def test_whatever_happens_the_bytes_are_the_objects(
                 elif what != "read":
                     return what, n, span.start
                 await read(cache, held[n], n, span)
-                told = cache.statistics()
-                assert told["disk_bytes"] <= max(limit, 0)
-                assert told["memory_bytes"] <= told["memory_limit_bytes"]
+                statistics = cache.statistics()
+                assert statistics["disk_bytes"] <= max(limit, 0)
+                assert statistics["memory_bytes"] <= statistics["memory_limit_bytes"]
         return None
 
     remaining = iter(plan)

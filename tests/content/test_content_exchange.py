@@ -28,7 +28,7 @@ class Stand:
     def __init__(self, start: int, stop: int, url: str = URL, etag: str = '"e"') -> None:
         self.fd = os.memfd_create("cache")
         os.ftruncate(self.fd, SIZE)
-        self.told: list[ProgressReport] = []
+        self.reports: list[ProgressReport] = []
         self.now_s = 100.0
         move = MoveOrder(7, 1, url, start, stop, etag, SIZE)
         self.exchange = Exchange(move, self.fd, self._hear, self.now_s)
@@ -38,7 +38,7 @@ class Stand:
         assert isinstance(report, ProgressReport)
         assert report.move == 7
         before = self.front
-        self.told.append(report)
+        self.reports.append(report)
         self.check([report], before)
 
     def check(self, reports: Iterable[ProgressReport], at: int) -> None:
@@ -53,7 +53,7 @@ class Stand:
 
     @property
     def front(self) -> int:
-        return self.told[-1].front if self.told else self.exchange.move.start
+        return self.reports[-1].front if self.reports else self.exchange.move.start
 
     def feed(self, data: bytes, sizes: Iterator[int], step_s: float = 0.0) -> None:
         """Hand *data* over in pieces, as a socket would, until the exchange is over."""
@@ -82,7 +82,7 @@ class Stand:
     def close(self) -> None:
         """Close the file, in which all reported bytes still are."""
         try:
-            self.check(self.told, self.exchange.move.start)
+            self.check(self.reports, self.exchange.move.start)
         finally:
             os.close(self.fd)
 
@@ -225,7 +225,7 @@ class TestBytes:
         stand.feed(head(0, SIZE) + OBJECT[: 9 * BLOCK_BYTES], forever(BLOCK_BYTES), 0.005)
         assert stand.front == BLOCK_BYTES
         stand.exchange.look_at_clock(stand.now_s)
-        assert [each.front for each in stand.told] == [BLOCK_BYTES, 9 * BLOCK_BYTES]
+        assert [each.front for each in stand.reports] == [BLOCK_BYTES, 9 * BLOCK_BYTES]
 
 
 def chunked(body: bytes, sizes: Iterator[int], *, extension: str = "", trailers: str = "") -> bytes:
@@ -424,7 +424,7 @@ class TestAnswers:
             return  # a whole object, where its beginning was requested
         assert stand.exchange.outcome.response_class.kind is kind
         assert os.pread(stand.fd, 16384, 0) == bytes(16384)
-        assert not stand.told
+        assert not stand.reports
 
     def test_a_busy_store_says_for_how_long(self, stands: Any) -> None:
         stand = stands(0, 16384)

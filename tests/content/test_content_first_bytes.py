@@ -80,7 +80,7 @@ class TestVersionBeforeItsTail:
                     await learn(contents)
                 assert given_up.cancelled_caught
                 await trio.sleep(10)
-                assert store.asked == []
+                assert store.requests == []
                 assert (await learn(contents)).size_bytes == content.size_bytes
 
         run(main)
@@ -97,7 +97,7 @@ class TestVersionBeforeItsTail:
                     await reader.read(ByteRange(3 * MIB - 100, 3 * MIB))
                 reader.close()
                 await trio.sleep(5)
-                assert store.asked[0].sent == TAIL_BYTES
+                assert store.requests[0].sent == TAIL_BYTES
                 reader = await contents.open(SCENE, ZIP, version)
                 assert reader.is_near(ByteRange(3 * MIB - 100, 3 * MIB))
                 reader.close()
@@ -324,7 +324,7 @@ class TestNearlyDone:
                 await trio.sleep(2)
 
         run(main)
-        (opening,) = [each for each in store.asked if not each.start]
+        (opening,) = [each for each in store.requests if not each.start]
         assert opening.stop - opening.start <= NEARLY_DONE_BYTES
         assert opening.sent == opening.stop - opening.start
 
@@ -341,5 +341,5 @@ class TestNearlyDone:
                 await trio.sleep(30)
 
         run(main)
-        wanted = sum(each.stop - each.start for each in store.asked)
+        wanted = sum(each.stop - each.start for each in store.requests)
         assert store.bytes_sent < wanted - 2 * MIB

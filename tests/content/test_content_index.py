@@ -308,8 +308,8 @@ def test_mounts_share_a_directory(tmp_path: Path, limit: int) -> None:
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes[1:]] == [0, 0], outputs
     last = start(7)
-    told = last.communicate(timeout=60)[0]
-    assert last.returncode == 0, told
+    printed = last.communicate(timeout=60)[0]
+    assert last.returncode == 0, printed
 
 
 class TestUpkeep:

@@ -34,7 +34,7 @@ class TestLinks:
                 for start in range(0, content.size_bytes, MIB):
                     await reader.read(ByteRange(start, start + MIB))
                 assert store.n_signed == 1
-                assert len(store.asked) > 4
+                assert len(store.requests) > 4
 
         run(main)
 

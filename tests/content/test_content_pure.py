@@ -108,13 +108,13 @@ class TestBlockMap:
                         if mask >> block % 64 & 1 and block not in held:
                             unchecked.setdefault(block, block)
             probe = data.draw(ranges(size + BLOCK_BYTES))
-            asked = numbers(probe)
+            probed = numbers(probe)
             assert blocks.n_present == len(held) + len(unchecked)
-            assert blocks.holds(probe) == all(n in held for n in asked)
-            assert blocks.is_present(probe) == all(n in held or n in unchecked for n in asked)
-            absent = [n for n in asked if n not in held and n not in unchecked]
+            assert blocks.holds(probe) == all(n in held for n in probed)
+            assert blocks.is_present(probe) == all(n in held or n in unchecked for n in probed)
+            absent = [n for n in probed if n not in held and n not in unchecked]
             assert [n for gap in blocks.gaps(probe) for n in numbers(gap)] == absent
-            waiting = [n for n in asked if n in unchecked]
+            waiting = [n for n in probed if n in unchecked]
             assert [n for run in blocks.unchecked(probe) for n in numbers(run)] == waiting
             for number in blocks.present_segments():
                 segment = blocks.segment(number)
@@ -124,7 +124,7 @@ class TestBlockMap:
                 for bit in mine:
                     at = number * 64 + bit
                     assert struct.unpack_from("<Q", segment.hashes, 8 * bit)[0] == held[at]
-            touched_segments = sorted({n // 64 for n in asked})
+            touched_segments = sorted({n // 64 for n in probed})
             assert list(blocks.segments_of(probe)) == touched_segments
 
 
@@ -303,7 +303,7 @@ class TestReadAhead:
 
     @given(st.integers(1, 1 << 30), st.integers(PAGEWISE_BYTES + 1, MIB))
     def test_a_row_of_tiles_earns_nothing(self, start: int, step: int) -> None:
-        """A run elsewhere that the kernel reads ahead for stays at what was asked."""
+        """A run elsewhere that the kernel reads ahead for stays at what was requested."""
         habit = ReadAhead(ByteRange(0, 1 << 40))
         for at in range(start, start + PLACE_BYTES - step, step):
             plan = habit.note(ByteRange(at, at + step), 1 << 30)
@@ -504,7 +504,7 @@ class TestController:
         assert controller.target >= 27
 
     def test_throttling_in_a_trial_is_not_taken_for_its_failure(self) -> None:
-        """Fewer carry less then, since the store said so; it is not asked for more at once."""
+        """Fewer carry less then, by the store's response; it gets no more requests at once."""
         controller = ConnectionController(64)
         now_s = 0.0
         while controller._before is None:  # the trial begins after some seconds

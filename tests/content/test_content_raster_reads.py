@@ -115,13 +115,13 @@ def test_what_calls_itself_a_tiff(head: bytes) -> None:
 @pytest.mark.parametrize("base", [0, 12_345])
 def test_a_read_inside_a_block_fetches_it_to_its_end_and_nothing_of_the_next(base: int) -> None:
     reads = RasterReads(known(base=base))
-    asked = first_read(8)
-    plan = reads.note(ByteRange(asked.start + base, asked.stop + base), nothing)
+    first = first_read(8)
+    plan = reads.note(ByteRange(first.start + base, first.stop + base), nothing)
     assert plan is not None
     assert plan.pattern is Pattern.BLOCKS
     assert plan.ahead == ()
     stop = -(-tile(8).stop // BUFFER_BYTES) * BUFFER_BYTES
-    assert plan.now == ByteRange(asked.start + base, stop + base)
+    assert plan.now == ByteRange(first.start + base, stop + base)
 
 
 def test_the_rest_of_a_block_asks_for_nothing_more() -> None:
@@ -326,8 +326,8 @@ def test_a_predicted_row_is_fetched_from_the_buffer_on_that_its_first_block_begi
     reads = RasterReads(known(base=base))
     ahead: set[ByteRange] = set()
     for number in (7, 8, 9, 13):
-        asked = first_read(number)
-        plan = reads.note(ByteRange(asked.start + base, asked.stop + base), nothing)
+        first = first_read(number)
+        plan = reads.note(ByteRange(first.start + base, first.stop + base), nothing)
         ahead |= set(plan.ahead if plan is not None else ())
     rows = [span for span in ahead if span.start > tile(16).start + base]
     assert rows
@@ -352,8 +352,8 @@ def test_a_point_in_narrow_strips_is_no_window_of_several() -> None:
     )
     reads = RasterReads(known(head + bytes(first + n * strip_bytes - len(head))))
     start = offsets[200] // BUFFER_BYTES * BUFFER_BYTES
-    asked = [ByteRange(at, at + BUFFER_BYTES) for at in (start, start + BUFFER_BYTES)]
-    plans = [reads.note(each, nothing) for each in asked]
+    pieces = [ByteRange(at, at + BUFFER_BYTES) for at in (start, start + BUFFER_BYTES)]
+    plans = [reads.note(each, nothing) for each in pieces]
     assert not reads.pattern.outstanding
     assert sum(len(span) for plan in plans if plan for span in (plan.now, *plan.ahead)) < 64 * KIB
 

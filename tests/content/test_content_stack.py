@@ -168,13 +168,13 @@ class TestReads:
         async def main() -> None:
             async with opened(store, tmp_path) as contents:
                 reader = await contents.open(SCENE, ZIP, await learn(contents))
-                store.asked.clear()
+                store.requests.clear()
                 for place in places:
                     began_s = trio.current_time()
-                    n_requests = len(store.asked)
+                    n_requests = len(store.requests)
                     data = await reader.read(ByteRange(place, place + 65536))
                     assert data == content.read(place, place + 65536)
-                    first = store.asked[n_requests : n_requests + 1]
+                    first = store.requests[n_requests : n_requests + 1]
                     assert [each.start for each in first] == [place // BLOCK_BYTES * BLOCK_BYTES]
                     assert trio.current_time() - began_s < 2 * store.latency_s
                 assert store.bytes_sent <= 3 * 65536 * len(places)
@@ -193,7 +193,7 @@ class TestReads:
                     began_s = trio.current_time()
                     await reader.read(ByteRange(start, start + 131072))
                     assert trio.current_time() - began_s < 0.6
-                longest = max(each.stop - each.start for each in store.asked)
+                longest = max(each.stop - each.start for each in store.requests)
                 assert longest > 4 * 131072  # else nothing was shown
                 assert content.size_bytes
 
@@ -360,8 +360,10 @@ class TestHandles:
                 two.close()
 
         run(main)
-        asked = [each for each in store.asked if each.path.endswith(ZIP)]
-        assert sum(each.stop - each.start for each in asked) <= content.size_bytes + 2 * TAIL_BYTES
+        requests = [each for each in store.requests if each.path.endswith(ZIP)]
+        assert (
+            sum(each.stop - each.start for each in requests) <= content.size_bytes + 2 * TAIL_BYTES
+        )
 
     def test_a_read_that_is_given_up_leaves_nothing(self, tmp_path: Path) -> None:
         """Cancelled at any moment, a read leaves no waiter; closed, the handle leaves no flight."""

@@ -23,7 +23,7 @@ from satfs.content.transfer.store_responses import (
 from satfs.model import ByteRange, Version
 
 V = Version('"abc"', 10_000)
-ASKED = ByteRange(100, 200)
+REQUESTED = ByteRange(100, 200)
 WHOLE: dict[str, str | None] = {"content-range": None}
 GOOD = {"etag": '"abc"', "content-range": "bytes 100-199/10000", "content-length": "100"}
 
@@ -38,7 +38,7 @@ headers = st.dictionaries(
     ),
     texts,
 )  # fmt: skip
-asked = st.tuples(st.integers(0, 10**7), st.integers(1, 10**6)).map(
+requested = st.tuples(st.integers(0, 10**7), st.integers(1, 10**6)).map(
     lambda pair: ByteRange(pair[0], sum(pair))
 )
 
@@ -48,14 +48,16 @@ def test_a_body_of_several_parts_is_no_range(length: dict[str, str]) -> None:
     """Its head and its boundary would be taken for bytes, where no length contradicts."""
     stated = {"etag": '"abc"', "content-range": "bytes 100-199/10000", **length}
     stated["content-type"] = "multipart/byteranges; boundary=x"
-    assert classify_success(206, stated, ASKED, V).kind is ResponseKind.GARBLED
+    assert classify_success(206, stated, REQUESTED, V).kind is ResponseKind.GARBLED
     tail = classify_tail(206, stated)
     assert isinstance(tail, ResponseClass)
     assert tail.kind is ResponseKind.GARBLED
 
 
 @pytest.mark.slow
-@given(st.integers(0, 999), headers, asked, st.none() | st.builds(Version, texts, st.integers(0)))
+@given(
+    st.integers(0, 999), headers, requested, st.none() | st.builds(Version, texts, st.integers(0))
+)
 def test_any_answer_has_a_meaning(
     status: int, headers: dict[str, str], span: ByteRange, version: Version | None
 ) -> None:
@@ -119,8 +121,8 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
 )
 def test_the_stores_own_words(status: int, code: str, kind: ResponseKind) -> None:
     body = f"<Error><Code>{code}</Code><Message>Request</Message></Error>".encode()
-    said = CONDITION_REFUSED if status == 412 else code or str(status)
-    assert classify_error(status, body) == ResponseClass(kind, said)
+    reason = CONDITION_REFUSED if status == 412 else code or str(status)
+    assert classify_error(status, body) == ResponseClass(kind, reason)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +244,8 @@ def test_a_label_is_believed_by_how_the_object_begins(
     ],
 )
 def test_bytes_are_checked(status: int, changes: dict[str, str | None], kind: ResponseKind) -> None:
-    told = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
-    assert classify_success(status, told, ASKED, V).kind is kind
+    stated = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
+    assert classify_success(status, stated, REQUESTED, V).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -260,15 +262,15 @@ def test_without_a_condition_the_etag_decides(
     etag: str | None, kind: ResponseKind, status: int
 ) -> None:
     """The store has refused the condition: a response that names no version proves nothing."""
-    told = {**GOOD, "etag": etag}
-    headers = {name: value for name, value in told.items() if value is not None}
-    found = classify_success(status, headers, ASKED, V, is_conditional=False)
+    stated = {**GOOD, "etag": etag}
+    headers = {name: value for name, value in stated.items() if value is not None}
+    found = classify_success(status, headers, REQUESTED, V, is_conditional=False)
     assert found.kind is kind
-    assert "If-Match" not in request_headers(ASKED, V, is_conditional=False)
+    assert "If-Match" not in request_headers(REQUESTED, V, is_conditional=False)
 
 
 @pytest.mark.parametrize(
-    ("told", "body", "total"),
+    ("stated", "body", "total"),
     [
         ({"content-range": "bytes */7"}, b"", 7),
         ({}, b"<Error><ActualObjectSize>300000</ActualObjectSize></Error>", 300_000),
@@ -277,21 +279,21 @@ def test_without_a_condition_the_etag_decides(
     ],
 )
 def test_an_unsatisfied_range_may_tell_the_length(
-    told: dict[str, str], body: bytes, total: int | None
+    stated: dict[str, str], body: bytes, total: int | None
 ) -> None:
-    assert total_if_unsatisfied(told, body) == total
+    assert total_if_unsatisfied(stated, body) == total
 
 
 def test_a_part_is_not_the_whole() -> None:
     """A 200 with `Content-Range` is a range; its length is not the object's."""
-    told = {"content-length": "65536", "content-range": "bytes 4934464-4999999/5000000"}
-    assert classify_tail(200, told) == (version_of(told, 5_000_000), 4_934_464, 65_536)
+    stated = {"content-length": "65536", "content-range": "bytes 4934464-4999999/5000000"}
+    assert classify_tail(200, stated) == (version_of(stated, 5_000_000), 4_934_464, 65_536)
 
 
 def test_a_tail_that_is_longer_than_it_states_is_not_believed() -> None:
     """One of both is wrong: the bytes would be kept in a wrong place, or the last one be lost."""
-    told = {"content-length": "65536", "content-range": "bytes 4934465-4999999/5000000"}
-    found = classify_tail(206, told)
+    stated = {"content-length": "65536", "content-range": "bytes 4934465-4999999/5000000"}
+    found = classify_tail(206, stated)
     assert isinstance(found, ResponseClass)
     assert found.kind is ResponseKind.GARBLED
 
@@ -299,19 +301,21 @@ def test_a_tail_that_is_longer_than_it_states_is_not_believed() -> None:
 def test_a_whole_body_is_skipped_only_so_far() -> None:
     far = ByteRange(MAX_SKIPPED_BYTES + 1, MAX_SKIPPED_BYTES + 2)
     big = Version('"abc"', 10**9)
-    told = {"etag": '"abc"', "content-length": str(10**9)}
-    assert classify_success(200, told, far, big).kind is ResponseKind.GARBLED
-    assert classify_success(200, told, ASKED, big) == ResponseClass(ResponseKind.BYTES, "", 100)
+    stated = {"etag": '"abc"', "content-length": str(10**9)}
+    assert classify_success(200, stated, far, big).kind is ResponseKind.GARBLED
+    assert classify_success(200, stated, REQUESTED, big) == ResponseClass(
+        ResponseKind.BYTES, "", 100
+    )
 
 
 def test_a_condition_goes_with_every_range_of_a_strong_version() -> None:
-    assert request_headers(ASKED, V) == {
+    assert request_headers(REQUESTED, V) == {
         "Range": "bytes=100-199",
         "Accept-Encoding": "identity",
         "If-Match": '"abc"',
     }
     for etag in ('W/"abc"', "modified:x", '"abc-gzip"', '"abc--gzip"', '"abc"-gzip'):
-        assert "If-Match" not in request_headers(ASKED, Version(etag, 5))
+        assert "If-Match" not in request_headers(REQUESTED, Version(etag, 5))
 
 
 #: What servers make of one ETag for single responses.

@@ -515,7 +515,7 @@ def test_what_is_pickled_names_a_profile_and_holds_no_secret(
     fs = open_fs(profile="default")
     fs.cat("README.txt")
     fs.ls("tasks")
-    told = pickle.dumps(fs) + fs.to_json().encode() + repr(fs).encode() + str(fs.__dict__).encode()
+    shown = pickle.dumps(fs) + fs.to_json().encode() + repr(fs).encode() + str(fs.__dict__).encode()
     secrets = [
         value
         for name, value in origin.environment().items()
@@ -523,7 +523,7 @@ def test_what_is_pickled_names_a_profile_and_holds_no_secret(
     ]
     assert secrets
     for secret in secrets:
-        assert secret.encode() not in told
+        assert secret.encode() not in shown
     assert json.loads(fs.to_json())["profile"] == "default"
     other = pickle.loads(pickle.dumps(fs))
     try:

@@ -262,7 +262,7 @@ async def test_a_listing_of_another_process_is_believed_for_the_rest_of_its_time
 
     one, other = (
         Listings(
-            vendor,  # type: ignore[arg-type]  # it lists tasks, and nothing else is asked for
+            vendor,  # type: ignore[arg-type]  # it lists tasks, and nothing else is requested
             settings,
             store,
             wall_clock=wall_clock,
@@ -278,7 +278,7 @@ async def test_a_listing_of_another_process_is_believed_for_the_rest_of_its_time
         await trio.sleep(15)
         assert len(await other.tasks()) == 1
         assert vendor.n_asked == 1
-        await trio.sleep(10)  # 65 s after it was asked for
+        await trio.sleep(10)  # 65 s after it was requested
         assert len(await other.tasks()) == 2
         # A process does not take an entry that it has forgotten from another process.
         await trio.sleep(1)

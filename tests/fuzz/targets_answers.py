@@ -56,12 +56,12 @@ def check_exchange(given: tuple[bytes, bytes, list[int]]) -> None:
     """For any response, the order ends with an outcome, and only received blocks are reported."""
     head, body, sizes = given
     fd = os.memfd_create("fuzz")
-    told: list[ProgressReport] = []
+    reports: list[ProgressReport] = []
 
     def tell(packet: bytes) -> None:
         report = read_report(packet)
         assert isinstance(report, ProgressReport)
-        told.append(report)
+        reports.append(report)
 
     move = MoveOrder(
         1, 1, "https://store.example/x?X-Amz-Signature=1", 0, SIZE_BYTES, '"e"', SIZE_BYTES
@@ -76,7 +76,7 @@ def check_exchange(given: tuple[bytes, bytes, list[int]]) -> None:
         if not exchange.is_over:
             exchange.receive(lambda _room: 0, lambda: 1.0)
         assert isinstance(exchange.outcome, OutcomeReport)
-        front = told[-1].front if told else 0
+        front = reports[-1].front if reports else 0
         assert os.pread(fd, front, 0) == (head + body)[-len(body) :][:front] if front else True
     finally:
         os.close(fd)

@@ -246,8 +246,8 @@ def _x_server(environment: dict[str, str], size: str) -> Iterator[str]:
     )
     os.close(writable)
     try:
-        with os.fdopen(readable) as told:
-            number = told.readline().strip()
+        with os.fdopen(readable) as pipe:
+            number = pipe.readline().strip()
         assert number, "Xvfb did not start"
         yield f":{number}"
     finally:

@@ -73,9 +73,9 @@ def test_names_that_programs_obey_are_told_and_not_shown(
 ) -> None:
     """A member is shown under its own name, unless programs obey files of that name."""
     contents = mounted(start_origin, mount_it, build(entries(tmp_path / "proof")))
-    told = (contents / "UNREADABLE.txt").read_text()
+    text = (contents / "UNREADABLE.txt").read_text()
     for name in (*OBEYED, ".git/config", ".git/HEAD", "deep/HEAD"):
-        assert f"{name}: {NameProblem.OBEYED}" in told.splitlines()
+        assert f"{name}: {NameProblem.OBEYED}" in text.splitlines()
         assert not (contents / name).exists()
     found = {str(file.relative_to(contents)) for file in contents.rglob("*") if file.is_file()}
     kept = {f"deep/{name}" for name, _ in repository(b"") if name != "HEAD"}

@@ -58,8 +58,8 @@ def test_an_indexer_costs_nothing(origin: DemoOrigin, mount: RealMount, program:
     origin.journal.clear()
     assert look_as(program, preview) == [len(content)]
     assert origin.journal.of() == []
-    (told,) = mount.events("crawler kept out")
-    assert told["program"] == program
+    (event,) = mount.events("crawler kept out")
+    assert event["program"] == program
 
 
 @pytest.mark.skipif(shutil.which("updatedb") is None, reason="not installed: updatedb")

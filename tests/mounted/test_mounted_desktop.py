@@ -150,10 +150,10 @@ def test_walking_to_a_scene_pulls_no_raster(
             PATIENCE_S,
             "a look at the preview",
         )
-        asked = when_calm(origin)
-        assert bytes_of(asked, ".zip") <= TAIL_BYTES
+        requests = when_calm(origin)
+        assert bytes_of(requests, ".zip") <= TAIL_BYTES
         # Its end is fetched to learn its size, and a block of that once more with the rest.
-        assert bytes_of(asked, ".png") <= len(preview) + 16 * 1024
+        assert bytes_of(requests, ".png") <= len(preview) + 16 * 1024
         counts = origin.journal.counts()
         assert counts["captures"] <= 2
         assert counts["sign"] <= 2
@@ -229,10 +229,10 @@ def test_gio_lists_tells_and_copies(
     assert {Path(line.split("\t")[0]).name for line in listed.splitlines()} == set(
         os.listdir(scene)
     )
-    told = run("info", scene / f"{SCENE}.zip")
-    assert re.search(r"standard::content-type: application/zip", told)
-    told = run("info", scene / "contents" / "rasters" / "a.tif")
-    assert re.search(r"standard::content-type: image/tiff", told)
+    printed = run("info", scene / f"{SCENE}.zip")
+    assert re.search(r"standard::content-type: application/zip", printed)
+    printed = run("info", scene / "contents" / "rasters" / "a.tif")
+    assert re.search(r"standard::content-type: image/tiff", printed)
     run("info", "-f", mount.path)
     assert bytes_of(when_calm(origin), ".zip") <= TAIL_BYTES + 16 * 1024
     target = tmp_path / "copy.tif"

@@ -108,8 +108,8 @@ def test_a_path_cannot_reach_beside_the_questions_it_stands_for(
     for name in ("..%2F..%2Fcontracts", "%2E%2E", "1%2Fcaptures", "%3Flimit=1", "x%00y", "a%0Ab"):
         for top in ("tasks", "captures", "scenes"):
             assert not (mount.path / top / name).exists()
-    asked = {endpoint for endpoint, n in origin.journal.counts().items() if n}
-    assert asked <= {"task", "tasks", "captures", "scenes", "scene"}
+    endpoints = {endpoint for endpoint, n in origin.journal.counts().items() if n}
+    assert endpoints <= {"task", "tasks", "captures", "scenes", "scene"}
     assert not mount.events("call failed by a bug in satfs")
 
 
@@ -185,9 +185,9 @@ def test_what_cannot_be_sized_is_listed_and_refused(
     assert "Permission denied" in shown.stderr
     assert zip_name in shown.stdout
     assert "scene.json" in shown.stdout
-    (told,) = mount.events("call failed")
-    assert told["operation"] == "lookup"
-    assert "AccessDenied" in str(told["reason"])
+    (event,) = mount.events("call failed")
+    assert event["operation"] == "lookup"
+    assert "AccessDenied" in str(event["reason"])
     origin.faults.clear()
     give_up_s = time.monotonic() + 10
     while not os.access(scene / zip_name, os.R_OK):  # the refusal is believed for two seconds

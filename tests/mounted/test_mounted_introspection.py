@@ -40,8 +40,8 @@ def the_zip(mount: RealMount, scene: str) -> str:
 
 
 def status(mount: RealMount) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((mount.path / ".satfs/status.json").read_bytes())
-    return told
+    shown: dict[str, Any] = json.loads((mount.path / ".satfs/status.json").read_bytes())
+    return shown
 
 
 def run(*command: object, cwd: Path | None = None) -> bytes:
@@ -101,9 +101,9 @@ def test_programs_see_one_moment_as_a_whole(mount: RealMount, command: tuple[str
     path = mount.path / ".satfs/status.json"
     for _ in range(5):
         (mount.path / "tasks/341271/task.json").read_bytes()  # the record grows
-        told = json.loads(run(*(word.format(path) for word in command)))
-        assert told["mountpoint"] == str(mount.path)
-        assert told["pid"] == mount.process.pid
+        shown = json.loads(run(*(word.format(path) for word in command)))
+        assert shown["mountpoint"] == str(mount.path)
+        assert shown["pid"] == mount.process.pid
 
 
 def test_copies_never_tear(mount: RealMount, tmp_path: Path) -> None:
@@ -138,23 +138,23 @@ def test_the_status_tells_what_is_so(origin: DemoOrigin, mount: RealMount) -> No
     scene = scene_path(origin)
     zip_path = mount.path / scene / the_zip(mount, scene)
     size = len(zip_path.read_bytes())
-    told = status(mount)
-    assert told["is_online"] is True
-    assert told["why_offline"] is None
-    assert told["profile"] == "default"
-    assert told["source"] == "satfs:default"
-    assert 0 < told["credential"]["token_left_s"] < 86400
-    assert told["links"]["n"] >= 1
-    assert told["links"]["items"][0]["left_s"] > 0
-    listed = {(each["kind"], each["id"]) for each in told["listings"]["items"]}
+    shown = status(mount)
+    assert shown["is_online"] is True
+    assert shown["why_offline"] is None
+    assert shown["profile"] == "default"
+    assert shown["source"] == "satfs:default"
+    assert 0 < shown["credential"]["token_left_s"] < 86400
+    assert shown["links"]["n"] >= 1
+    assert shown["links"]["items"][0]["left_s"] > 0
+    listed = {(each["kind"], each["id"]) for each in shown["listings"]["items"]}
     assert ("captures", "341271") in listed or ("task", "341271") in listed
-    assert told["listings"]["n_stale"] == 0
-    assert told["cache"]["disk_bytes"] >= size
-    assert told["reading"]["served_bytes"] >= size
-    assert told["requests"]["received_bytes"] > 0
-    assert told["requests"]["api"]["status_200"] > 0
-    assert told["calls"]["asked"]["lookup"] > 0
-    assert told["kernel"]["is_tuned"] == (told["kernel"]["read_ahead_kb"] is not None)
+    assert shown["listings"]["n_stale"] == 0
+    assert shown["cache"]["disk_bytes"] >= size
+    assert shown["reading"]["served_bytes"] >= size
+    assert shown["requests"]["received_bytes"] > 0
+    assert shown["requests"]["api"]["status_200"] > 0
+    assert shown["calls"]["asked"]["lookup"] > 0
+    assert shown["kernel"]["is_tuned"] == (shown["kernel"]["read_ahead_kb"] is not None)
 
 
 def test_metrics_are_prometheus_text(mount: RealMount) -> None:
@@ -179,10 +179,10 @@ def test_explaining_a_file_asks_for_nothing(origin: DemoOrigin, mount: RealMount
     assert not requests(origin)
     size = len((mount.path / scene / name).read_bytes())
     subprocess.run(["sleep", "1.1"], check=True)
-    told = run("cat", explained).decode()
-    assert told.startswith(f"{scene}/{name}\n")
-    assert "Opened once" in told
-    words = " ".join(told.split())  # lines end before the 80th column
+    text = run("cat", explained).decode()
+    assert text.startswith(f"{scene}/{name}\n")
+    assert "Opened once" in text
+    words = " ".join(text.split())  # lines end before the 80th column
     assert "ranges of bytes" in words or "range of bytes" in words
     assert f"{size / 1e6:.1f} MB" in words or f"{size / 1e3:.1f} kB" in words
     assert "in all" in words
@@ -228,9 +228,9 @@ def test_the_mirror_looks_like_the_tree(origin: DemoOrigin, mount: RealMount) ->
     origin.journal.clear()
     scene = scene_path(origin)
     names = sorted(os.listdir(mirror / scene))
-    asked = requests(origin)
-    assert "sign" not in asked
-    assert "object" not in asked
+    requested = requests(origin)
+    assert "sign" not in requested
+    assert "object" not in requested
     assert names == sorted(os.listdir(mount.path / scene))
     # A file in views/ is made of many objects: there is no one text about it.
     assert {*os.listdir(mirror), "views"} == set(os.listdir(mount.path))
@@ -264,15 +264,15 @@ def test_stale_listings_are_marked(
     while True:  # until the listing is no longer believed, and a response in flight has come
         time.sleep(0.4)
         assert sorted(os.listdir(mount.path / "tasks")) == listed
-        told = status(mount)
-        if told["listings"]["n_stale"] or time.monotonic() > deadline_s:
+        shown = status(mount)
+        if shown["listings"]["n_stale"] or time.monotonic() > deadline_s:
             break
-    assert told["listings"]["n_stale"] == 1
-    (stale,) = (each for each in told["listings"]["items"] if each["is_stale"])
+    assert shown["listings"]["n_stale"] == 1
+    (stale,) = (each for each in shown["listings"]["items"] if each["is_stale"])
     assert stale["kind"] == "tasks"
     assert stale["age_s"] > 0.3
-    assert told["is_online"] is False
-    assert origin.api_url.removeprefix("http://") in told["why_offline"]
+    assert shown["is_online"] is False
+    assert origin.api_url.removeprefix("http://") in shown["why_offline"]
     explained = (mount.path / ".satfs/explain/tasks/341271/task.json").read_text()
     assert "STALE" in explained
     origin.resume_listening()
@@ -297,8 +297,8 @@ def test_metrics_on_a_port_of_this_machine(
 ) -> None:
     """With `metrics_port` the same metrics are served at 127.0.0.1, and nowhere else."""
     mount = mount_it(origin, metrics_port=port)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        assert b"satfs_online 1.0" in answer.read()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        assert b"satfs_online 1.0" in response.read()
     assert mount.stop() < 5
     assert mount.process.returncode == 0
 
@@ -342,11 +342,11 @@ def test_connections_to_the_metrics_port_take_nothing_from_readers(
 #: The mount takes calls about itself and does not return: no signal can kill the callers.
 SITS_ON_IT = """
 import satfs.introspection.directory, trio
-answer = satfs.introspection.directory.IntrospectionDirectory.lookup
+lookup = satfs.introspection.directory.IntrospectionDirectory.lookup
 async def sit(self, name):
     with trio.CancelScope(shield=True):
         await trio.sleep(8)
-    return await answer(self, name)
+    return await lookup(self, name)
 satfs.introspection.directory.IntrospectionDirectory.lookup = sit
 """
 
@@ -362,10 +362,10 @@ def test_a_stuck_mount_without_a_socket_is_given_up(mount_it: MountIt, origin: D
     assert responded["state"] == "works"
     Path(responded["status"]["control"]).unlink()
     began_s = time.monotonic()
-    asked = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=30)
     assert time.monotonic() - began_s < 6
-    assert asked.returncode == 5
-    assert json.loads(asked.stdout)[0]["state"] == "does not answer"
+    assert done.returncode == 5
+    assert json.loads(done.stdout)[0]["state"] == "does not answer"
 
 
 #: Each look is another moment, and `df -i` shows how many nodes are known.
@@ -374,9 +374,9 @@ import satfs.introspection.snapshots, satfs.fuse.operations as fuse
 satfs.introspection.snapshots.FRESH_S = satfs.introspection.snapshots.MAX_S = 0.0
 statfs = fuse.Operations.statfs
 async def counted(self, ctx):
-    answer = await statfs(self, ctx)
-    answer.f_files = len(self._inodes)
-    return answer
+    attributes = await statfs(self, ctx)
+    attributes.f_files = len(self._inodes)
+    return attributes
 fuse.Operations.statfs = counted
 """
 

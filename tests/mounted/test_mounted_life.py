@@ -107,8 +107,8 @@ def test_a_signal_unmounts_with_reads_in_flight(origin: DemoOrigin, mount: RealM
         assert mount.process.returncode == 0
         assert not mount.is_mounted()
         for each in running:
-            said = each.communicate(timeout=SOON_S)[0].strip()
-            assert said in ("ENOTCONN", "ECONNABORTED", "EIO")
+            printed = each.communicate(timeout=SOON_S)[0].strip()
+            assert printed in ("ENOTCONN", "ECONNABORTED", "EIO")
 
 
 def test_a_signal_unmounts_a_busy_mount(mount: RealMount) -> None:
@@ -229,10 +229,10 @@ def test_programs_killed_at_any_moment_do_not_stop_the_mount(
     mount = mount_it(origin, sabotage=_DAWDLE)
     for n in range(8):
         # No other request comes: it would make the loop run again.
-        asking = subprocess.Popen(["stat", "-f", str(mount.path)], stderr=-3, stdout=-3)
+        caller = subprocess.Popen(["stat", "-f", str(mount.path)], stderr=-3, stdout=-3)
         time.sleep(0.012 + 0.002 * n)
-        asking.kill()
-        asking.wait()
+        caller.kill()
+        caller.wait()
         time.sleep(0.8)
     assert "stuck for" not in mount.log()
     assert not mount.events("event loop stalled")
@@ -252,8 +252,8 @@ async def block_for_two_seconds():
 """
     mount = mount_it(origin, sabotage=sabotage)
     time.sleep(3)
-    (told,) = mount.events("event loop stalled")
-    assert "block_for_two_seconds" in str(told["stack"])
+    (event,) = mount.events("event loop stalled")
+    assert "block_for_two_seconds" in str(event["stack"])
     assert os.listdir(mount.path)
 
 

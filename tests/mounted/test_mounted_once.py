@@ -65,7 +65,7 @@ def test_eight_parallel_readers_fetch_each_byte_once(
         subprocess.Popen(["sha256sum", path], stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
     for reader in readers:
-        said, _ = reader.communicate(timeout=120)
-        assert said.split()[0] == digest
+        printed, _ = reader.communicate(timeout=120)
+        assert printed.split()[0] == digest
     assert origin.journal.wait_until_idle()
     assert SIZE <= origin.journal.bytes_sent("object") <= SIZE + BLOCK_BYTES

@@ -88,10 +88,10 @@ ALLOWED = {"stat": "done", "list": "done", "read": "done"}
 def test_who_is_let_in_reads_as_the_owner_does(place: Path, origin: DemoOrigin) -> None:
     """With `allow_other` another user lists and reads, and writes as little as anybody."""
     with mounted(place, origin, allow_other=True) as mount:
-        told = does(mount.path, STRANGER)
-        assert told.pop("write") in ("EROFS", "EACCES")
-        assert told.pop("status") == "EACCES"
-        assert told == ALLOWED
+        results = does(mount.path, STRANGER)
+        assert results.pop("write") in ("EROFS", "EACCES")
+        assert results.pop("status") == "EACCES"
+        assert results == ALLOWED
 
 
 def test_what_a_mount_tells_about_itself_is_for_its_user(place: Path, origin: DemoOrigin) -> None:
@@ -115,10 +115,10 @@ def test_a_umask_keeps_others_out_and_lets_the_group_in(place: Path, origin: Dem
     options = {"allow_other": True, "uid": 0, "gid": GROUP, "umask": 0o027}
     with mounted(place, origin, **options) as mount:
         assert set(does(mount.path, STRANGER).values()) == {"EACCES"}
-        told = does(mount.path, STRANGER, GROUP)
-        assert told.pop("write") in ("EROFS", "EACCES")
-        assert told.pop("status") == "EACCES"
-        assert told == ALLOWED
+        results = does(mount.path, STRANGER, GROUP)
+        assert results.pop("write") in ("EROFS", "EACCES")
+        assert results.pop("status") == "EACCES"
+        assert results == ALLOWED
 
 
 _COPY_TWICE = """

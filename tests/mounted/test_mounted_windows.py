@@ -321,8 +321,8 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
         source = path if path.suffix == ".tif" else f"/vsizip/{path}/{MEMBER}"
         assert _digest(source, windows) == _expected(sample.path, windows), work
         n_bytes, n_blocks, n_ranges = sample.least(windows)
-        asked = origin.journal.of("object")
-        fetched = sum(each.bytes_sent for each in asked)
+        requests = origin.journal.of("object")
+        fetched = sum(each.bytes_sent for each in requests)
         # What is fetched is whole blocks of the cache, which begin and end beside those of the
         # raster.
         is_small = n_bytes < 64 * BLOCK_BYTES
@@ -349,7 +349,7 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
             sample.is_rare
         ):  # no more than twice: sparse blocks lie between, and narrow ones are many
             n_parts += n_ranges
-        assert len(asked) <= n_ranges + 4 + n_parts, work
+        assert len(requests) <= n_ranges + 4 + n_parts, work
     received, unread = (
         _counter(mount.path, name)
         for name in ("satfs_received_bytes_total", 'satfs_predicted_bytes_total{outcome="unread"}')
@@ -399,14 +399,14 @@ def test_strips_at_equal_distances_are_fetched_side_by_side(
         all_pixels, out = [(0, 0, N, N)], (4, N // 8, N // 8)
         digests = [_program.digest(each, all_pixels, out) for each in (path, sample.path)]
     assert digests[0] == digests[1]
-    asked = sorted(origin.journal.of("object"), key=lambda each: each.started_s)
+    requests = sorted(origin.journal.of("object"), key=lambda each: each.started_s)
     ended_s, n_alone = 0.0, 0
-    for each in asked:
+    for each in requests:
         n_alone += each.started_s >= ended_s
         ended_s = max(ended_s, each.ended_s or each.started_s)
     assert n_alone <= 40  # of 600 rows, and of 288
     if is_back:
-        assert len(asked) <= 60
+        assert len(requests) <= 60
 
 
 @pytest.mark.parametrize("n_rasters", [1, 4])
@@ -436,13 +436,13 @@ def test_many_readers_fetch_each_block_once(
         )
         for n, windows in enumerate(work)
     ]
-    told = [reader.communicate(timeout=60)[0].strip() for reader in readers]
-    assert told == [_expected(sample.path, windows) for windows in work]
-    asked = origin.journal.of("object")
-    assert sum(each.bytes_sent for each in asked) <= n_rasters * (zipped.size_bytes + 256 * KIB)
+    digests = [reader.communicate(timeout=60)[0].strip() for reader in readers]
+    assert digests == [_expected(sample.path, windows) for windows in work]
+    requests = origin.journal.of("object")
+    assert sum(each.bytes_sent for each in requests) <= n_rasters * (zipped.size_bytes + 256 * KIB)
     if n_rasters == 1:
         seen = sample.least(tuple(chain.from_iterable(work)))
-        assert sum(each.bytes_sent for each in asked) <= 1.25 * seen[0] + 2 * MIB
+        assert sum(each.bytes_sent for each in requests) <= 1.25 * seen[0] + 2 * MIB
 
 
 def test_rasters_of_one_zip_are_read_at_the_same_time(

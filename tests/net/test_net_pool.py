@@ -232,7 +232,7 @@ async def test_a_handshake_that_stalls_ends_in_the_time_of_connecting() -> None:
         assert figures(http).n_in_use == 0
 
 
-async def test_refused_connections_are_told(serve: Serve) -> None:
+async def test_refused_connections_are_reported(serve: Serve) -> None:
     """In the words of the system, without the query."""
     async with serve() as (http, origin):
         url = origin.url("/x?secret")
@@ -449,7 +449,7 @@ async def test_a_certificate_for_another_host_is_refused(
 
 
 @pytest.mark.slow
-async def test_a_server_that_speaks_no_tls_is_told() -> None:
+async def test_a_server_that_speaks_no_tls_is_reported() -> None:
     """TLS to a plain server is an error, not a hang."""
     async with (
         serving() as origin,
@@ -461,7 +461,7 @@ async def test_a_server_that_speaks_no_tls_is_told() -> None:
 
 
 @pytest.mark.slow
-def test_a_ca_file_without_certificates_is_told(tmp_path: Path) -> None:
+def test_a_ca_file_without_certificates_is_reported(tmp_path: Path) -> None:
     """Before anything is mounted, and with the setting's name."""
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")

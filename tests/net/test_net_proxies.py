@@ -95,12 +95,12 @@ async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_pa
     authority.issue_cert("store.test").configure_cert(context)
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
-    asked: list[bytes] = []
+    requests: list[bytes] = []
     async with serving(context) as origin, trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
 
         async def handle(stream: trio.SocketStream) -> None:
-            await tunnel(stream, origin, asked)
+            await tunnel(stream, origin, requests)
 
         nursery.start_soon(trio.serve_listeners, handle, [listener])
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{listener.socket.getsockname()[1]}")
@@ -117,17 +117,17 @@ async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_pa
             assert statistics is not None
             assert statistics.n_in_use == 0
         nursery.cancel_scope.cancel()
-    assert len(asked) == 2
-    assert asked[0].startswith(b"CONNECT store.test:443 HTTP/1.1\r\n")
-    assert b"ecret" not in b"".join(asked)
+    assert len(requests) == 2
+    assert requests[0].startswith(b"CONNECT store.test:443 HTTP/1.1\r\n")
+    assert b"ecret" not in b"".join(requests)
 
 
-async def tunnel(client: trio.SocketStream, origin: Origin, asked: list[bytes]) -> None:
+async def tunnel(client: trio.SocketStream, origin: Origin, requests: list[bytes]) -> None:
     """Be a proxy: connect `store.test` to *origin*, refuse other hosts."""
     head = b""
     while b"\r\n\r\n" not in head:
         head += await client.receive_some()
-    asked.append(head)
+    requests.append(head)
     if b"store.test" not in head:
         await client.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         return
@@ -180,7 +180,7 @@ async def test_a_proxy_that_cannot_be_used_is_a_bad_setting(
 
 @asynccontextmanager
 async def proxy_with_login(statuses: list[int], heads: list[bytes]) -> AsyncIterator[str]:
-    """Run a proxy that answers with *statuses* in turn, the last one for ever; yield its place."""
+    """Run a proxy that responds with *statuses* in turn, the last one for ever; yield its place."""
 
     async def handle(stream: trio.SocketStream) -> None:
         async with stream:

@@ -20,7 +20,7 @@ NOW_S = datetime(2026, 2, 5, 10, 15, tzinfo=UTC).timestamp()
 @pytest.mark.parametrize("status", sorted(retry.RETRIED_STATUSES))
 def test_what_passes_is_worth_another_try(status: int) -> None:
     """429 and the gateway's failures."""
-    failure = retry.failure_for(status, {}, "said", now_s=NOW_S)
+    failure = retry.failure_for(status, {}, "label", now_s=NOW_S)
     assert retry.is_worth_another_try(failure, n_garbled=0)
     assert isinstance(failure, Throttled) == (status == 429)
 
@@ -28,7 +28,7 @@ def test_what_passes_is_worth_another_try(status: int) -> None:
 @pytest.mark.parametrize("status", [501, 505, 507, 521])
 def test_other_failures_of_a_server_last(status: int) -> None:
     """A method that is not implemented will not be implemented in a second."""
-    failure = retry.failure_for(status, {}, "said", now_s=NOW_S)
+    failure = retry.failure_for(status, {}, "label", now_s=NOW_S)
     assert not retry.is_worth_another_try(failure, n_garbled=0)
 
 
@@ -69,7 +69,7 @@ def test_a_date_is_meant_on_the_vendors_clock() -> None:
 
     headers = {"retry-after": date(NOW_S + 3), "date": date(NOW_S)}
     for wrong_by_s in (-3600, 0, 3600):
-        failure = retry.failure_for(429, headers, "said", now_s=NOW_S + wrong_by_s)
+        failure = retry.failure_for(429, headers, "label", now_s=NOW_S + wrong_by_s)
         assert isinstance(failure, Throttled)
         assert failure.retry_after_s == 3
 

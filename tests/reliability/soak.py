@@ -165,8 +165,8 @@ def cancelled(stand: Stand, report: Report) -> None:
     cancel_reads(stand, 2000, scenes)
     after = settled_usage(stand)
     for name in ("n_descriptors", "n_sockets", "n_threads"):
-        told = f"{getattr(before, name)} → {getattr(after, name)}"
-        report.add(f"{name[2:]} before and after 2,000 cancelled reads", told)
+        change = f"{getattr(before, name)} → {getattr(after, name)}"
+        report.add(f"{name[2:]} before and after 2,000 cancelled reads", change)
     memory = f"{mib(before.memory_bytes)} → {mib(after.memory_bytes)}"
     report.add("memory before and after 2,000 cancelled reads", memory)
     stand.settle()

@@ -340,7 +340,7 @@ def refused(*numbers: int) -> Iterator[None]:
     try:
         yield
     except OSError as failure:
-        told = errno.errorcode.get(failure.errno or 0, str(failure))
-        assert failure.errno in numbers, f"refused with {told}"  # noqa: PT017 - of several
+        name = errno.errorcode.get(failure.errno or 0, str(failure))
+        assert failure.errno in numbers, f"refused with {name}"  # noqa: PT017 - of several
     else:
         raise AssertionError("not refused")

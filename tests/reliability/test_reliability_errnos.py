@@ -24,7 +24,7 @@ ELSEWHERE = {
     "Misuse": "a bug: tests/story has one for every call",
     "OverEgressLimit": "a limit that is reached: tests/content",
     "TooManyOpen": "a limit of descriptors: tests/mounted",
-    "Unneeded": "the kernel is told, and no program: tests/story",
+    "Unneeded": "the kernel gets it, and no program: tests/story",
     "CannotMount": "raised before there is a mount: tests/cli",
 }
 
@@ -147,15 +147,15 @@ def test_a_row_of_the_errno_table_is_what_a_program_gets(stand_for: StandFor, er
     stand = stand_for(frozenset({errno.ETIMEDOUT}) if error in BY_DEADLINE else frozenset())
     n_lines = len(stand.current.events())
     try:
-        with pytest.raises(OSError) as told:  # noqa: PT011 - the errno is looked at below
+        with pytest.raises(OSError) as raised:  # noqa: PT011 - the errno is looked at below
             WAYS[error](stand)
-        assert told.value.errno == getattr(errno, rows()[error])
+        assert raised.value.errno == getattr(errno, rows()[error])
     finally:
         stand.settle()
-    said = [
+    lines = [
         line for line in stand.current.events()[n_lines:]
         if line["event"] in ("call failed", "refused") and line["error"] == error
     ]  # fmt: skip
     # The kernel caches what is not there, and nobody hears of it again.
     if error != "NotThere":
-        assert said, f"the log does not tell of {error}"
+        assert lines, f"the log has no line about {error}"

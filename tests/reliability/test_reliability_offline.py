@@ -98,15 +98,15 @@ def test_while_the_api_sends_garbage_what_is_listed_stays(make_stand: MakeStand)
     stand.read_at(scene, 0, KIB)
     for fault, how in faults:
         known = look()
-        n_told = len(stand.current.events(STALE))
+        n_reported = len(stand.current.events(STALE))
         with stand.origin_breaks(fault, "api", **how):
             for _ in range(2):
                 time.sleep(0.7)  # no listing may be believed any more; the kernel knows no name
                 assert look() == known
                 assert stand.read_at(scene, 0, KIB) == stand.content(scene).read(0, KIB)
-        told = [(each["kind"], each["id"]) for each in stand.current.events(STALE)[n_told:]]
-        assert told
-        assert len(told) == len(set(told))
+        reported = [(each["kind"], each["id"]) for each in stand.current.events(STALE)[n_reported:]]
+        assert reported
+        assert len(reported) == len(set(reported))
         newer = stand.publish(KIB)
         stand.until(10, lambda: stand.read_at(newer, 0, KIB))  # noqa: B023 - called at once
         stand.until(10, lambda: _must_differ(look(), known))  # noqa: B023
@@ -141,7 +141,7 @@ def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeSt
     stand.until(10, lambda: stand.read_at(other, MIB, KIB))
 
 
-def test_the_command_line_mounts_without_network_when_told(make_stand: MakeStand) -> None:
+def test_the_command_line_mounts_without_network_with_its_option(make_stand: MakeStand) -> None:
     """`satfs mount` reports the remedy when the vendor is away; with `--offline` it mounts."""
     stand = make_stand(workers=0)
     stand.list(stand.root / "tasks")

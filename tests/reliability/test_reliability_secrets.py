@@ -49,8 +49,8 @@ class Satfs:
     def __init__(self, stand: Stand, *flags: str) -> None:
         stand.current.stop()
         self.root = stand.root
-        self.said = stand.directory / "terminal.txt"
-        with self.said.open("ab") as terminal:
+        self.terminal = stand.directory / "terminal.txt"
+        with self.terminal.open("ab") as terminal:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "satfs", "mount", "-f", *flags, str(stand.root)],
                 stdin=subprocess.DEVNULL,
@@ -60,8 +60,8 @@ class Satfs:
             )
         deadline_s = time.monotonic() + 20
         while not os.path.ismount(stand.root):
-            assert time.monotonic() < deadline_s, self.said.read_text()
-            assert self.process.poll() is None, self.said.read_text()
+            assert time.monotonic() < deadline_s, self.terminal.read_text()
+            assert self.process.poll() is None, self.terminal.read_text()
             time.sleep(0.05)
 
     def children(self) -> list[int]:
@@ -148,9 +148,9 @@ def test_nothing_that_is_written_or_shown_holds_a_secret(
     finally:
         satfs.end()
     assert satfs.process.returncode == 0
-    said = satfs.said.read_bytes() + log_file.read_bytes()
-    assert b"call failed" in said, "the log tells of no failure, and so proves nothing"
-    leaks += found(stand, "log", said)
+    written = satfs.terminal.read_bytes() + log_file.read_bytes()
+    assert b"call failed" in written, "the log has no failure, and so proves nothing"
+    leaks += found(stand, "log", written)
     for name, data in files_below(stand.cache_dir):
         leaks += found(stand, name, data)
     assert leaks == []
@@ -207,7 +207,7 @@ def test_a_crash_leaves_no_secret(make_stand: MakeStand) -> None:
     finally:
         satfs.end(signal.SIGKILL)
     subprocess.run(["umount", "-l", str(stand.root)], check=True)
-    leaks = found(stand, "terminal", satfs.said.read_bytes())
+    leaks = found(stand, "terminal", satfs.terminal.read_bytes())
     for name, data in files_below(stand.cache_dir):
         leaks += found(stand, name, data)
     assert leaks == []
@@ -244,8 +244,8 @@ def test_a_crash_leaves_no_core(make_stand: MakeStand, tmp_path: Path) -> None:
 
 def _children(pid: int) -> list[int]:
     """Return what any thread of a process has started."""
-    told = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return [int(child) for each in told for child in each.split()]
+    texts = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for each in texts for child in each.split()]
 
 
 # -- where credentials go ----------------------------------------------------------------------
@@ -277,9 +277,9 @@ def test_a_redirect_to_another_host_gets_no_credential(
             else:
                 stand.read_at(scene, 0, 10)
         assert fault.hits
-        heard = trap.heard()
+        received = trap.received()
     for word in (*words(stand), b"uthorization", b"ontract"):
-        assert word not in heard
+        assert word not in received
 
 
 def test_a_redirecting_store_passes_the_rules_for_links(make_stand: MakeStand) -> None:
@@ -304,21 +304,21 @@ class _Trap:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def _accepted(self) -> list[bytes]:
-        heard: list[bytes] = []
+        received: list[bytes] = []
         while True:
             try:
                 connection, _ = self._socket.accept()
             except BlockingIOError:
-                return heard
+                return received
             with connection:
                 connection.settimeout(0.5)
                 with contextlib.suppress(OSError):
-                    heard.append(connection.recv(64 * KIB))
+                    received.append(connection.recv(64 * KIB))
 
     def n_connections(self) -> int:
         return len(self._accepted())
 
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         return b"".join(self._accepted())
 
     def close(self) -> None:

@@ -32,9 +32,9 @@ def test_an_object_in_an_archive_is_not_asked_for_at_each_look(stand: Stand) -> 
         with pytest.raises(PermissionError):
             stand.stat(stand.path(scene))
 
-    asked = [each.endpoint for each in stand.origin.requests if scene in each.path]
-    assert asked.count("object") == 1
-    assert asked.count("sign") == 1
+    endpoints = [each.endpoint for each in stand.origin.requests if scene in each.path]
+    assert endpoints.count("object") == 1
+    assert endpoints.count("sign") == 1
 
 
 def test_a_refused_object_is_not_looked_into_at_each_look(stand: Stand) -> None:
