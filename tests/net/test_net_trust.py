@@ -115,6 +115,17 @@ def test_authorities_that_everybody_may_change_are_refused(tmp_path: Path) -> No
         tls_context(file, is_strict=True)
 
 
+def test_the_systems_authorities_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, where the environment names no others."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    n_roots = ssl.create_default_context().cert_store_stats()["x509_ca"]
+    if not n_roots:
+        pytest.skip("OpenSSL finds no file of the system's authorities here")
+
+    assert tls_context(None, is_strict=True).cert_store_stats()["x509_ca"] == n_roots
+    assert trusted_roots().is_system
+
+
 @pytest.mark.usefixtures("no_system_roots")
 def test_without_system_roots_those_of_certifi_are_taken(tmp_path: Path) -> None:
     """A slim container reaches public hosts; its own authorities are added to that."""
