@@ -31,7 +31,7 @@ from satfs.content.attachments import Attachments
 from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
-from satfs.control.kernel import KernelMemory
+from satfs.control.name_invalidation import NameInvalidation
 from satfs.control.protocol import socket_path
 from satfs.control.server import serve_control
 from satfs.errors import FuseMissing
@@ -195,7 +195,9 @@ async def _serve(
         introspection = _introspection(settings, options, mountpoint, parts, operations)
         root.hide(introspection.nodes(root))
         root.hide(volume_files(root, options.source))
-        kernel = KernelMemory(inodes, invalidate_entry, partial(invalidate_inode, attr_only=True))
+        kernel = NameInvalidation(
+            inodes, invalidate_entry, partial(invalidate_inode, attr_only=True)
+        )
         components = _command_components(settings, mountpoint, parts, root, kernel, introspection)
         async with (
             serve_metrics(settings.metrics_port, introspection.status),
@@ -243,7 +245,7 @@ def _command_components(
     mountpoint: Path,
     parts: Components,
     root: Root,
-    kernel: KernelMemory,
+    kernel: NameInvalidation,
     introspection: Introspection,
 ) -> MountComponents:
     """Return what commands over the control socket work with."""

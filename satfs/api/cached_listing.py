@@ -14,8 +14,8 @@ import trio
 from msgspec import Struct, field
 
 from satfs.api.listing_store import ListingStore, Stored
-from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList
+from satfs.api.record_parsers import RecordParser
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -129,7 +129,7 @@ class Terms(Struct):
 class CachedListing(Generic[Item]):
     """The records of one listing.
 
-    *fetch* gets them from the vendor, *reader* makes them of what was kept on disk. A listing that
+    *fetch* gets them from the vendor, *parser* makes them of what was kept on disk. A listing that
     was renewed and is equal stays the same object.
 
     The records may be spilled: they leave the memory, and are read from disk when they are wanted.
@@ -140,15 +140,15 @@ class CachedListing(Generic[Item]):
         self,
         key: Key,
         fetch: Callable[[], Awaitable[RecordList[Item]]],
-        reader: Reader[Item],
+        parser: RecordParser[Item],
         terms: Terms,
     ) -> None:
         self.key = key
         self.is_stale = False
         self._fetch: Callable[[], Awaitable[RecordList[Item]]] = fetch
-        self._reader: Reader[Item] = reader
+        self._parser: RecordParser[Item] = parser
         self._terms = terms
-        self._none: RecordList[Item] = RecordList(reader)
+        self._none: RecordList[Item] = RecordList(parser)
         self._fresh: Refreshable[RecordList[Item]] = Refreshable(self._renew)
         self._requested_at_s = 0.0
         self._stale_until = float("-inf")
@@ -253,7 +253,7 @@ class CachedListing(Generic[Item]):
         """
         if self.is_known:
             return
-        items = RecordList(self._reader, stored.pages)
+        items = RecordList(self._parser, stored.pages)
         now_s, now_wall_s = trio.current_time(), self._terms.wall_clock()
         left_s = min(self._spilled_until[0] - now_s, self._spilled_until[1] - now_wall_s)
         age_s = now_wall_s - stored.requested_at_s
@@ -284,7 +284,7 @@ class CachedListing(Generic[Item]):
         age_s = self._terms.wall_clock() - stored.requested_at_s
         if not 0 <= age_s < self._terms.ttl_s:
             return None
-        items = RecordList(self._reader, stored.pages).sharing(self.last())
+        items = RecordList(self._parser, stored.pages).sharing(self.last())
         self._requested_at_s = stored.requested_at_s
         self._absence = None
         self._terms.weigh(self, items)

@@ -12,13 +12,13 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 import trio
 
-from satfs.api import endpoints, page_prefetch, presigned, readers, wire
+from satfs.api import endpoints, page_prefetch, presigned, record_parsers, wire
 from satfs.api.credential import Credential
 from satfs.api.endpoints import ApiRequest
 from satfs.api.error_text import prefixed
 from satfs.api.partial_listing import ListingsInProgress, PartialListing
-from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, joined
+from satfs.api.record_parsers import RecordParser
 from satfs.api.session import ApiSession
 from satfs.errors import (
     Garbled,
@@ -100,13 +100,13 @@ class Aleph:
 
     async def tasks(self) -> RecordList[Task]:
         """Return every task that the contract shows, in the vendor's order, each id once."""
-        return await self._list(endpoints.tasks(self._settings.page_limit), readers.task)
+        return await self._list(endpoints.tasks(self._settings.page_limit), record_parsers.task)
 
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when no task has that id."""
         request = endpoints.task(task_id)
         return await self._one(
-            request, readers.task, lambda task: task.task_id == task_id, self._deadline()
+            request, record_parsers.task, lambda task: task.task_id == task_id, self._deadline()
         )
 
     async def captures(self, task_id: TaskId) -> RecordList[Capture]:
@@ -115,13 +115,13 @@ class Aleph:
         Raises NotThere when there is no such task.
         """
         return await self._list(
-            endpoints.captures(task_id, self._settings.page_limit), readers.capture
+            endpoints.captures(task_id, self._settings.page_limit), record_parsers.capture
         )
 
     async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return every scene of a capture, each id once; none when there is no such capture."""
         return await self._list(
-            endpoints.scenes(capture_id, self._settings.page_limit), readers.scene
+            endpoints.scenes(capture_id, self._settings.page_limit), record_parsers.scene
         )
 
     async def scene(self, scene_id: SceneId) -> Scene:
@@ -134,7 +134,7 @@ class Aleph:
         request = endpoints.scene(scene_id)
         try:
             return await self._one(
-                request, readers.scene, lambda scene: scene.scene_id == scene_id, deadline
+                request, record_parsers.scene, lambda scene: scene.scene_id == scene_id, deadline
             )
         except (NeedsLogin, NeedsContract):
             raise
@@ -159,7 +159,7 @@ class Aleph:
 
     async def contracts(self) -> RecordList[Contract]:
         """Return the account's contracts. The one request that names no contract."""
-        return await self._list(endpoints.contracts(), readers.contract)
+        return await self._list(endpoints.contracts(), record_parsers.contract)
 
     async def check(self) -> RecordList[Task]:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
@@ -169,16 +169,16 @@ class Aleph:
     async def first_tasks(self) -> tuple[RecordList[Task], bool]:
         """Return the first page of tasks, each id once, and whether it holds all tasks."""
         request = endpoints.tasks(self._settings.page_limit)
-        page = await self._page(request, readers.task, self._deadline())
+        page = await self._page(request, record_parsers.task, self._deadline())
         is_last = page.next is None and (page.has_next_field or page.n_sent >= (page.count or 0))
-        return joined(readers.task, (cast(RecordList[Task], page.entries),)), is_last
+        return joined(record_parsers.task, (cast(RecordList[Task], page.entries),)), is_last
 
     # -- the shapes of a request -------------------------------------------------------------------
 
     def _deadline(self) -> Deadline:
         return Deadline.within(self._settings.metadata_deadline_s)
 
-    async def _list(self, request: ApiRequest, reader: Reader[R]) -> RecordList[R]:
+    async def _list(self, request: ApiRequest, parser: RecordParser[R]) -> RecordList[R]:
         """Return the records of all pages, each id once: the first that came.
 
         When the deadline is reached, what has come is kept, and the next call goes on with it.
@@ -190,13 +190,13 @@ class Aleph:
         first_url = request.url(self._settings.api_url)
         listing: PartialListing[R] = self._progress.go_on_with(
             first_url, trio.current_time()
-        ) or PartialListing(first_url, self._settings.max_entries, reader, self._progress)
+        ) or PartialListing(first_url, self._settings.max_entries, parser, self._progress)
         #: Ends a listing of which pages have come before the kernel's call ends: so what has come
         #: is kept, and the caller learns that something has.
         scope = trio.CancelScope()
 
         async def get_page(url: str) -> wire.Page:
-            return await self._page(request, reader, deadline, url)
+            return await self._page(request, parser, deadline, url)
 
         def keep(page: wire.Page) -> int:
             scope.deadline = deadline.at_s - _LISTING_MARGIN * self._settings.metadata_deadline_s
@@ -250,14 +250,14 @@ class Aleph:
     async def _page(
         self,
         request: ApiRequest,
-        reader: Reader[Any],
+        parser: RecordParser[Any],
         deadline: Deadline,
         url: str | None = None,
     ) -> wire.Page:
-        """Return the page at *url*, by default the first one, with the records of *reader*."""
+        """Return the page at *url*, by default the first one, with the records of *parser*."""
         return await self._session.fetch(
             request,
-            lambda response: wire.page_of(response.body, reader),
+            lambda response: wire.page_of(response.body, parser),
             deadline,
             page_url=url,
         )
@@ -265,7 +265,7 @@ class Aleph:
     async def _one(
         self,
         request: ApiRequest,
-        reader: Reader[R],
+        parser: RecordParser[R],
         is_it: Callable[[R], bool],
         deadline: Deadline,
     ) -> R:
@@ -275,7 +275,7 @@ class Aleph:
             value = wire.one(response.body)
             # An envelope of one, as filtered listings have it.
             entries = value["results"] if isinstance(value.get("results"), list) else [value]
-            for record in map(reader, entries):
+            for record in map(parser, entries):
                 if record is not None and is_it(record):
                     return record
             raise Garbled("the response is about something else")
@@ -288,7 +288,7 @@ class Aleph:
         """Return the scene by a filtered listing; only its first page is looked at."""
         request = endpoints.scene_search(scene_id)
         try:
-            page = await self._page(request, readers.scene, deadline)
+            page = await self._page(request, record_parsers.scene, deadline)
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed, Garbled):

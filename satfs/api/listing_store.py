@@ -23,7 +23,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from satfs.api.packed import Block, PackedBlock
+from satfs.api.packed_records import Block, PackedBlock
 from satfs.api.record_list import RecordPage, page_bytes
 from satfs.atomic_file import make_directory, make_own_directory
 
@@ -66,7 +66,7 @@ CREATE TABLE IF NOT EXISTS page (
     listing TEXT NOT NULL,
     number INTEGER NOT NULL,
     ids BLOB NOT NULL,             -- a JSON array
-    dictionary BLOB NOT NULL,      -- these three: see api/packed.py
+    dictionary BLOB NOT NULL,      -- these three: see api/packed_records.py
     ends BLOB NOT NULL,
     packed BLOB NOT NULL,
     checksum INTEGER NOT NULL,     -- CRC-32 of the four before it

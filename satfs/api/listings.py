@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from cachetools import LRUCache
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.api.cached_listing import (
     UNWELL_PATIENCE_S,
     CachedListing,
@@ -31,8 +31,8 @@ from satfs.api.cached_listing import (
 )
 from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore, Stored
-from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, joined, list_of_one
+from satfs.api.record_parsers import RecordParser
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
 from satfs.node_locks import NodeLocks
@@ -85,7 +85,7 @@ class Listings:
             account=account,
         )
         self._tasks: CachedListing[Task] = CachedListing(
-            (TASKS, ""), client.tasks, readers.task, self._terms
+            (TASKS, ""), client.tasks, record_parsers.task, self._terms
         )
         self._max_bytes = settings.listing_memory_bytes
         #: The bytes that each listing holds in memory, those used least recently first.
@@ -177,7 +177,7 @@ class Listings:
 
     def known_captures(self) -> RecordList[Capture]:
         """Return the captures seen in listings, each id once. Never waits."""
-        return joined(readers.capture, (each.last() for each in self._of_kind(CAPTURES)))
+        return joined(record_parsers.capture, (each.last() for each in self._of_kind(CAPTURES)))
 
     def last_scenes(self, capture_id: CaptureId) -> RecordList[Scene] | None:
         """Return the scenes of a capture as they came last; None: never. Never waits."""
@@ -186,7 +186,7 @@ class Listings:
 
     def known_scenes(self) -> RecordList[Scene]:
         """Return the scenes seen in listings or looked up, each id once. Never waits."""
-        return joined(readers.scene, (each.last() for each in self._of_kind(SCENES, SCENE)))
+        return joined(record_parsers.scene, (each.last() for each in self._of_kind(SCENES, SCENE)))
 
     # -- forgetting, recalling, reporting ----------------------------------------------------------
 
@@ -269,34 +269,34 @@ class Listings:
 
     def _captures(self, task_id: TaskId) -> CachedListing[Capture]:
         return self._listing(
-            (CAPTURES, task_id), lambda: self._client.captures(task_id), readers.capture
+            (CAPTURES, task_id), lambda: self._client.captures(task_id), record_parsers.capture
         )
 
     def _scenes(self, capture_id: CaptureId) -> CachedListing[Scene]:
         return self._listing(
-            (SCENES, capture_id), lambda: self._client.scenes(capture_id), readers.scene
+            (SCENES, capture_id), lambda: self._client.scenes(capture_id), record_parsers.scene
         )
 
     def _looked_up_task(self, task_id: TaskId) -> CachedListing[Task]:
         async def fetch() -> RecordList[Task]:
             task = await self._client.task(task_id)
-            return list_of_one(readers.task, task_id, task.record)
+            return list_of_one(record_parsers.task, task_id, task.record)
 
-        return self._listing((TASK, task_id), fetch, readers.task)
+        return self._listing((TASK, task_id), fetch, record_parsers.task)
 
     def _looked_up_scene(self, scene_id: SceneId) -> CachedListing[Scene]:
         async def fetch() -> RecordList[Scene]:
             scene = await self._client.scene(scene_id)
-            return list_of_one(readers.scene, scene_id, scene.record)
+            return list_of_one(record_parsers.scene, scene_id, scene.record)
 
-        return self._listing((SCENE, scene_id), fetch, readers.scene)
+        return self._listing((SCENE, scene_id), fetch, record_parsers.scene)
 
     def _listing(
-        self, key: Key, fetch: Callable[[], Awaitable[RecordList[Item]]], reader: Reader[Item]
+        self, key: Key, fetch: Callable[[], Awaitable[RecordList[Item]]], parser: RecordParser[Item]
     ) -> CachedListing[Item]:
         listing: CachedListing[Item] | None = self._others.get(key)
         if listing is None:
-            listing = self._others[key] = CachedListing(key, fetch, reader, self._terms)
+            listing = self._others[key] = CachedListing(key, fetch, parser, self._terms)
         elif key in self._held:
             self._held.move_to_end(key)
         return listing

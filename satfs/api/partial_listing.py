@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from satfs.api.pagination import PageChain
-from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, RecordPage, new_records, page_bytes
+from satfs.api.record_parsers import RecordParser
 from satfs.api.wire import Page
 from satfs.errors import Garbled
 
@@ -34,7 +34,7 @@ class PartialListing(Generic[R]):
 
     first_url: str
     max_entries: int
-    reader: Reader[R]
+    parser: RecordParser[R]
     progress: ListingsInProgress
     chain: PageChain = field(init=False)
     n_unusable: int = field(init=False, default=0)
@@ -109,7 +109,7 @@ class PartialListing(Generic[R]):
 
     def records(self) -> RecordList[R]:
         """Return what has come."""
-        return RecordList(self.reader, self._pages, self._index)
+        return RecordList(self.parser, self._pages, self._index)
 
     def restart(self) -> None:
         """Forget what has come, and start from the first page."""

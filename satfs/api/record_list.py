@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final, Generic, NamedTuple, TypeVar, overload
 
-from satfs.api.packed import Block, PackedRecord, encoded
-from satfs.api.readers import CleanedEntry, Reader
+from satfs.api.packed_records import Block, PackedRecord, encoded
+from satfs.api.record_parsers import CleanedEntry, RecordParser
 from satfs.model import Json
 
 R = TypeVar("R")
@@ -38,11 +38,11 @@ class RecordList(Sequence[R], Generic[R]):
     Equal to any sequence of equal records.
     """
 
-    __slots__ = ("_index", "_length", "_pages", "_reader", "_starts", "size_bytes")
+    __slots__ = ("_index", "_length", "_pages", "_parser", "_starts", "size_bytes")
 
     def __init__(
         self,
-        reader: Reader[R],
+        parser: RecordParser[R],
         pages: Iterable[RecordPage] = (),
         index: Mapping[str, int] | None = None,
     ) -> None:
@@ -51,7 +51,7 @@ class RecordList(Sequence[R], Generic[R]):
         Raises:
             ValueError: a page has not as many ids as records.
         """
-        self._reader = reader
+        self._parser = parser
         self._pages = tuple(pages)
         self._index = index
         self._starts: list[int] = []
@@ -83,12 +83,12 @@ class RecordList(Sequence[R], Generic[R]):
         if isinstance(index, slice):
             return tuple(self[each] for each in range(*index.indices(self._length)))
         page, position = self._place(index)
-        return self._reader.of(page.ids[position], PackedRecord(page.block, position))
+        return self._parser.of(page.ids[position], PackedRecord(page.block, position))
 
     def __iter__(self) -> Iterator[R]:
         for page in self._pages:
             for position, id in enumerate(page.ids):
-                yield self._reader.of(id, PackedRecord(page.block, position))
+                yield self._parser.of(id, PackedRecord(page.block, position))
 
     def id_at(self, index: int) -> str:
         """Return the id of one record; reads no record."""
@@ -118,7 +118,7 @@ class RecordList(Sequence[R], Generic[R]):
             theirs if ours == theirs else ours
             for ours, theirs in zip_longest(self.pages, other.pages[: len(self.pages)])
         ]
-        return RecordList(self._reader, shared, self._index)
+        return RecordList(self._parser, shared, self._index)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -151,7 +151,7 @@ class RecordList(Sequence[R], Generic[R]):
         return self._pages[number], index - self._starts[number]
 
 
-def joined(reader: Reader[R], lists: Iterable[RecordList[R]]) -> RecordList[R]:
+def joined(parser: RecordParser[R], lists: Iterable[RecordList[R]]) -> RecordList[R]:
     """Return the records of several lists, each id once: the first that has it."""
     index: dict[str, int] = {}
     pages: list[RecordPage] = []
@@ -160,12 +160,12 @@ def joined(reader: Reader[R], lists: Iterable[RecordList[R]]) -> RecordList[R]:
             new = new_records(page, index)
             if new is not None:
                 pages.append(new)
-    return RecordList(reader, pages, index)
+    return RecordList(parser, pages, index)
 
 
-def list_of_one(reader: Reader[R], id: str, record: Mapping[str, Json]) -> RecordList[R]:
+def list_of_one(parser: RecordParser[R], id: str, record: Mapping[str, Json]) -> RecordList[R]:
     """Return the list of the one record that has that *id*."""
-    return RecordList(reader, (packed_page([id], [encoded(record)]),))
+    return RecordList(parser, (packed_page([id], [encoded(record)]),))
 
 
 def new_records(page: RecordPage, index: dict[str, int]) -> RecordPage | None:
@@ -187,12 +187,12 @@ def new_records(page: RecordPage, index: dict[str, int]) -> RecordPage | None:
     )
 
 
-def packed(reader: Reader[R], entries: Sequence[CleanedEntry]) -> RecordList[R]:
+def packed(parser: RecordParser[R], entries: Sequence[CleanedEntry]) -> RecordList[R]:
     """Return the list of the records that were kept as *entries*."""
     if not entries:
-        return RecordList(reader)
+        return RecordList(parser)
     ids, contents = zip(*entries, strict=True)
-    return RecordList(reader, (packed_page(ids, contents),))
+    return RecordList(parser, (packed_page(ids, contents),))
 
 
 def packed_page(ids: Sequence[str], contents: Sequence[bytes]) -> RecordPage:

@@ -18,7 +18,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from satfs.api import endpoints, error_text, readers, wire
+from satfs.api import endpoints, error_text, record_parsers, wire
 from satfs.api.credential import REFUSAL_MEMORY_S, Credential
 from satfs.api.endpoints import ApiRequest
 from satfs.api.json_document import is_quick_to_parse
@@ -379,8 +379,8 @@ class ApiSession:
 
 
 def _contracts(response: Response) -> tuple[Contract, ...]:
-    page = wire.page_of(response.body, readers.contract)
-    return tuple(joined(readers.contract, (cast(RecordList[Contract], page.entries),)))
+    page = wire.page_of(response.body, record_parsers.contract)
+    return tuple(joined(record_parsers.contract, (cast(RecordList[Contract], page.entries),)))
 
 
 def _listed(contracts: tuple[Contract, ...]) -> str:

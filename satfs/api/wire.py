@@ -27,8 +27,8 @@ from satfs.api.json_document import (
     no_json,
     parsed,
 )
-from satfs.api.readers import CleanedEntry, Reader, id_in, without_secrets
 from satfs.api.record_list import packed
+from satfs.api.record_parsers import CleanedEntry, RecordParser, id_in, without_secrets
 from satfs.errors import Garbled
 from satfs.model import Json
 from satfs.redaction import may_hold_secrets
@@ -96,8 +96,8 @@ class Page(Struct, frozen=True):
         return len(self.entries) + self.n_unusable
 
 
-def page_of(body: bytes, reader: Reader[R]) -> Page:
-    """Return the page in *body* with the records that *reader* makes of its entries.
+def page_of(body: bytes, parser: RecordParser[R]) -> Page:
+    """Return the page in *body* with the records that *parser* makes of its entries.
 
     Entries without use (no id) are left out, and counted. So are counted those that are over the
     limits of one record: nothing but their id is read, and the others are listed beside them.
@@ -112,9 +112,9 @@ def page_of(body: bytes, reader: Reader[R]) -> Page:
     # One entry at a time: a whole page of them would take ten times the memory of its JSON.
     for raw in sent.entries:
         try:
-            cleaned = reader.clean(_value(raw))
+            cleaned = parser.clean(_value(raw))
         except Garbled as failure:
-            cleaned = _unreadable(raw, reader, str(failure))
+            cleaned = _unreadable(raw, parser, str(failure))
             n_unreadable += cleaned is not None
         if cleaned is None:
             n_unusable += 1
@@ -122,7 +122,7 @@ def page_of(body: bytes, reader: Reader[R]) -> Page:
             kept.append(cleaned)
     if sent.entries and not kept:
         raise Garbled("no entry of the page has an id")
-    records = packed(reader, kept)
+    records = packed(parser, kept)
     return replace(sent, entries=records, n_unusable=n_unusable, n_unreadable=n_unreadable)
 
 
@@ -256,11 +256,11 @@ def _mended(value: Json) -> Json:
         raise Garbled(f"the response is {problem}") from None
 
 
-def _unreadable(sent: Json, reader: Reader[R], reason: str) -> CleanedEntry | None:
+def _unreadable(sent: Json, parser: RecordParser[R], reason: str) -> CleanedEntry | None:
     """Return what is kept of an entry that cannot be read; None when its id cannot be, either."""
-    fields = without_secrets(_id_fields(sent, reader.id_keys))
-    id = id_in(fields, *reader.id_keys)
-    return None if id is None else reader.unreadable(id, reason)
+    fields = without_secrets(_id_fields(sent, parser.id_keys))
+    id = id_in(fields, *parser.id_keys)
+    return None if id is None else parser.unreadable(id, reason)
 
 
 def _id_fields(sent: Json, names: Sequence[str]) -> dict[str, Json]:

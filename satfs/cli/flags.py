@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 from msgspec import Struct
 
-from satfs.cli.options import secret_refusal
+from satfs.cli.mount_options import secret_refusal
 from satfs.cli.output import show
 from satfs.errors import BadSettings
 from satfs.mountpoints import satfs_mounts

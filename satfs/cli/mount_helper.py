@@ -24,7 +24,7 @@ from msgspec import Struct
 from satfs import __version__
 from satfs.cli.exit_codes import Exit, failure_of
 from satfs.cli.flags import OutputOptions
-from satfs.cli.options import join_escaped, parse_options, split_escaped
+from satfs.cli.mount_options import join_escaped, parse_options, split_escaped
 from satfs.cli.output import print_error, print_sentence
 from satfs.cli.process_start import fuse_library_explained
 from satfs.errors import BadSettings

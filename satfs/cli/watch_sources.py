@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import trio
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.api.listings import Listings
 from satfs.content.cache.index import CachedVersion
 from satfs.control import records
@@ -54,7 +54,7 @@ class OfMount:
         item = await trio.to_thread.run_sync(
             item_of_mount, self.mounted, given, abandon_on_cancel=True
         )
-        scene = readers.scene(dict(event.record))
+        scene = record_parsers.scene(dict(event.record))
         is_announced = scene is not None and any(a.name == DELIVERY_ZIP for a in scene.attachments)
         return None if is_announced and "delivery" not in item["assets"] else item
 
@@ -79,7 +79,7 @@ class OfApi:
 
     async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
         """See `OfMount`: made of the record alone, without assets."""
-        scene = readers.scene(dict(event.record))
+        scene = record_parsers.scene(dict(event.record))
         if scene is None:
             raise Garbled(f"the record of scene {event.scene_id} has no id")
         return item_of(facts_of_record(scene), SceneFiles(contents=None, record=None), ItemPlace())

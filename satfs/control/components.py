@@ -10,7 +10,7 @@ from satfs.api.listings import Listings
 from satfs.archive.archive import Archives
 from satfs.content.attachments import Attachments
 from satfs.content.cache.pins import Pins
-from satfs.control.kernel import KernelMemory
+from satfs.control.name_invalidation import NameInvalidation
 from satfs.introspection.directory import Introspection
 from satfs.tree.root import Root
 from satfs.tree.stac_files import ItemFile
@@ -26,7 +26,7 @@ class MountComponents(Struct, frozen=True):
     contents: Attachments
     archives: Archives
     pins: Pins
-    kernel: KernelMemory
+    kernel: NameInvalidation
     introspection: Introspection
     #: The STAC item of any scene, with the facts of its zip, also where the mount shows no items.
     items: ItemFile

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from msgspec import Struct
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.errors import BadSettings
 from satfs.facts.record import facts_of_record
 from satfs.facts.selection import COMPARISONS, DAY, SceneCondition, scene_condition
@@ -62,7 +62,7 @@ class FactCondition(Struct, frozen=True):
     def holds(self, records: Mapping[str, Json]) -> bool:
         """Return whether the scene's record fulfils it."""
         record = records.get(self.level)
-        scene = readers.scene(dict(record)) if isinstance(record, Mapping) else None
+        scene = record_parsers.scene(dict(record)) if isinstance(record, Mapping) else None
         return scene is not None and self.condition.holds(facts_of_record(scene))
 
 

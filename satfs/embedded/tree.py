@@ -16,7 +16,6 @@ from typing import Final, TypeVar
 import trio
 from cachetools import LRUCache
 
-from satfs.embedded.merging import merged
 from satfs.errors import Changed, DeadlineReached, NotThere, SatfsError
 from satfs.fuse.inodes import ROOT, keyed_numbering
 from satfs.model import ByteRange, LimitsReadAhead, Reader
@@ -30,6 +29,12 @@ T = TypeVar("T")
 #: Longest piece that is read at once: the longest read of the kernel (FUSE's max_pages),
 #: and what read-ahead was tuned with.
 PIECE_BYTES: Final = 1024 * 1024
+#: Ranges with a gap up to this are read together: on a line of 10 MB/s and 20 ms the bytes of the
+#: gap take a third of the round trip that another request costs.
+MAX_GAP_BYTES: Final = 64 * 1024
+#: Ranges that touch are read together up to this, the size of a request of the kernel; longer ones
+#: would share one connection where several are faster.
+MAX_MERGED_BYTES: Final = 1024 * 1024
 #: Paths of which is remembered where they lead; each takes about a kilobyte.
 MAX_KNOWN_PATHS: Final = 20_000
 #: Entries of a directory described without letting other tasks run: about a millisecond.
@@ -332,3 +337,26 @@ def span_of(bounds: tuple[int | None, int | None], size_bytes: int) -> ByteRange
     """Return what a slice with *bounds* of a file of *size_bytes* covers."""
     start, stop, _ = slice(*bounds).indices(size_bytes)
     return ByteRange(start, max(start, stop))
+
+
+def merged(
+    spans: Sequence[ByteRange],
+    *,
+    max_gap_bytes: int = MAX_GAP_BYTES,
+    max_bytes: int = MAX_MERGED_BYTES,
+) -> list[tuple[ByteRange, list[int]]]:
+    """Return the reads that cover *spans*, each with the indices of the spans that it covers.
+
+    Exactly one read covers each span. A read is longer than *max_bytes* only where one span is.
+    """
+    reads: list[tuple[ByteRange, list[int]]] = []
+    for index in sorted(range(len(spans)), key=lambda each: (spans[each].start, spans[each].stop)):
+        span = spans[index]
+        if reads:
+            last, members = reads[-1]
+            stop = max(last.stop, span.stop)
+            if span.start - last.stop <= max_gap_bytes and stop - last.start <= max_bytes:
+                reads[-1] = (ByteRange(last.start, stop), [*members, index])
+                continue
+        reads.append((span, [index]))
+    return reads

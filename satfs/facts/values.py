@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from satfs.api.readers import moment
+from satfs.api.record_parsers import moment
 from satfs.model import Json
 from satfs.redaction import is_link, is_secret_key, is_secret_like
 

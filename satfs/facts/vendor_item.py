@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct, field
 
 from satfs.api.json_document import document
-from satfs.api.readers import without_secrets
+from satfs.api.record_parsers import without_secrets
 from satfs.errors import Garbled
 from satfs.facts import values
 from satfs.facts.geometry import checked_geometry

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from satfs.api.readers import moment
+from satfs.api.record_parsers import moment
 from satfs.facts.geometry import bbox_of, checked_geometry
 from satfs.model import Json, Task
 from satfs.stac.assets import href

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 from msgspec import Struct, field
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
 from satfs.model import (
     DELIVERY_ZIP,
@@ -158,7 +158,7 @@ class SceneDirectory(Directory):
 
     def _as_found(self) -> Scene:
         """Return the scene as it was when it was looked up, made once more of its record."""
-        return readers.scene.of(self.scene_id, self._record)
+        return record_parsers.scene.of(self.scene_id, self._record)
 
     def attributes(self) -> Attributes:
         """Return the attributes: made when the scene was taken, changed when its record was."""

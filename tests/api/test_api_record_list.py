@@ -13,8 +13,8 @@ from fakes.vendor import some_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api import json_document, readers
-from satfs.api.packed import Block, PackedBlock
+from satfs.api import json_document, record_parsers
+from satfs.api.packed_records import Block, PackedBlock
 from satfs.api.record_list import (
     RecordList,
     RecordPage,
@@ -33,7 +33,7 @@ records = st.dictionaries(
 
 def listing(entries: list[dict[str, Any]]) -> RecordList[Any]:
     """Return *entries* as a listing of scenes."""
-    return list_of(entries, readers.scene)
+    return list_of(entries, record_parsers.scene)
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_each_record_is_what_was_packed(entries: list[dict[str, Any]]) -> None:
     )
     kept = listing(numbered)
     again = RecordList(
-        readers.scene,
+        record_parsers.scene,
         [RecordPage(page.ids, Block(PackedBlock(*page.block.kept()))) for page in kept.pages],
     )
     assert kept == again
@@ -57,7 +57,7 @@ def test_each_record_is_what_was_packed(entries: list[dict[str, Any]]) -> None:
             kept[number - len(kept)],
         ):
             assert found is not None
-            assert found == readers.scene(numbered[number])
+            assert found == record_parsers.scene(numbered[number])
             assert dict(found.record) == dict(found.record.items())
             assert len(found.record) == len(dict(found.record))
         assert kept.id_at(number) == str(number)
@@ -72,7 +72,7 @@ def test_each_id_is_there_once(pages: list[list[str]]) -> None:
         listing([{"scene_id": id, "at": [number, place]} for place, id in enumerate(ids)])
         for number, ids in enumerate(pages)
     ]
-    together = joined(readers.scene, lists)
+    together = joined(record_parsers.scene, lists)
     firsts: dict[str, list[int]] = {}
     for number, ids in enumerate(pages):
         for place, id in enumerate(ids):
@@ -86,9 +86,9 @@ def test_lists_are_equal_when_their_records_are() -> None:
     entries = [{"scene_id": str(n), "note": "x" * n} for n in range(6)]
     index: dict[str, int] = {}
     halves = [new_records(listing(part).pages[0], index) for part in (entries[:2], entries[2:])]
-    cut = RecordList(readers.scene, [half for half in halves if half is not None], index)
+    cut = RecordList(record_parsers.scene, [half for half in halves if half is not None], index)
     assert cut == listing(entries)
-    assert cut == tuple(readers.scene(entry) for entry in entries)
+    assert cut == tuple(record_parsers.scene(entry) for entry in entries)
     assert cut != listing(entries[:-1])
     assert cut != listing([*entries[:-1], {"scene_id": "5"}])
     assert listing([]) == ()
@@ -96,12 +96,12 @@ def test_lists_are_equal_when_their_records_are() -> None:
 
 def test_pages_that_are_equal_are_shared() -> None:
     """Objects made of the old listing and of the new one refer to one page in memory."""
-    old = joined(readers.scene, [listing([{"scene_id": str(n)}]) for n in range(3)])
-    same = joined(readers.scene, [listing([{"scene_id": str(n)}]) for n in range(3)])
+    old = joined(record_parsers.scene, [listing([{"scene_id": str(n)}]) for n in range(3)])
+    same = joined(record_parsers.scene, [listing([{"scene_id": str(n)}]) for n in range(3)])
     assert same.sharing(old) is old
     entries: list[dict[str, Any]] = [{"scene_id": str(n)} for n in range(4)]
     entries[1]["new"] = True
-    new = joined(readers.scene, [listing([entry]) for entry in entries])
+    new = joined(record_parsers.scene, [listing([entry]) for entry in entries])
     shared = new.sharing(old)
     assert shared == new
     assert [page is theirs for page, theirs in zip(shared.pages, old.pages, strict=False)] == [
@@ -112,9 +112,9 @@ def test_pages_that_are_equal_are_shared() -> None:
 
 def test_a_looked_up_record_is_a_list_of_one() -> None:
     """Under the id that was requested."""
-    found = readers.scene({"scene_id": "s", "note": 1})
+    found = record_parsers.scene({"scene_id": "s", "note": 1})
     assert found is not None
-    assert list_of_one(readers.scene, "s", found.record) == (found,)
+    assert list_of_one(record_parsers.scene, "s", found.record) == (found,)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,9 @@ def test_a_block_that_contradicts_itself_is_refused(kept: PackedBlock) -> None:
     with pytest.raises(ValueError, match=r"end|multiple"):
         Block(kept)
     with pytest.raises(ValueError, match="ids"):
-        RecordList(readers.scene, [RecordPage(("a", "b"), packed_page(["a"], [b"{}"]).block)])
+        RecordList(
+            record_parsers.scene, [RecordPage(("a", "b"), packed_page(["a"], [b"{}"]).block)]
+        )
 
 
 @pytest.mark.slow
@@ -142,9 +144,11 @@ def test_a_listing_takes_as_much_as_it_tells() -> None:
         pages = [
             new_records(page, index)
             for body in bodies
-            for page in list_of(json.loads(body), readers.scene).pages
+            for page in list_of(json.loads(body), record_parsers.scene).pages
         ]
-        found = RecordList(readers.scene, [page for page in pages if page is not None], index)
+        found = RecordList(
+            record_parsers.scene, [page for page in pages if page is not None], index
+        )
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -15,14 +15,14 @@ import pytest
 import trio
 from fakes.record_lists import list_of
 
-from satfs.api import listing_store, readers
+from satfs.api import listing_store, record_parsers
 from satfs.api.listing_store import FILE_NAME, ListingStore
 from satfs.api.record_list import RecordPage, page_bytes
 
 RECORDS = list_of(
-    [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}], readers.scene
+    [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}], record_parsers.scene
 ).pages
-MORE = list_of([{"scene_id": f"t/{n}\ud800"} for n in range(3)], readers.scene).pages
+MORE = list_of([{"scene_id": f"t/{n}\ud800"} for n in range(3)], record_parsers.scene).pages
 
 
 async def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ async def test_space_of_old_listings_is_given_back(
 def large_pages() -> Sequence[RecordPage]:
     """Return records of 200 kB, however well they are packed."""
     records = [{"scene_id": str(n), "name": os.urandom(1000).hex()} for n in range(200)]
-    return list_of(records, readers.scene).pages
+    return list_of(records, record_parsers.scene).pages
 
 
 def open_files(directory: Path) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from satfs.api import json_document, readers, wire
+from satfs.api import json_document, record_parsers, wire
 from satfs.errors import Garbled
 from satfs.model import Attachment, AttachmentName
 from satfs.redaction import may_hold_secrets
@@ -156,8 +156,13 @@ def test_any_bytes_give_a_page_or_garbled(raw: bytes) -> None:
 def test_any_json_gives_records(value: Any) -> None:
     """Each entry is a record or is skipped; what is kept can be written, and holds no link."""
     (entry,) = sent_page(body([[value]])).entries[0] or [None]
-    for reader in (readers.task, readers.capture, readers.scene, readers.contract):
-        found = reader(entry)
+    for parse in (
+        record_parsers.task,
+        record_parsers.capture,
+        record_parsers.scene,
+        record_parsers.contract,
+    ):
+        found = parse(entry)
         if found is None or not hasattr(found, "record"):
             continue
         text = json.dumps(found.record, ensure_ascii=False, allow_nan=False)
@@ -169,7 +174,7 @@ def test_any_json_gives_records(value: Any) -> None:
     for wrapped in ({"results": [value]}, {"results": value}):
         try:
             n_entries = len(sent_page(body(wrapped)).entries)
-            page = wire.page_of(body(wrapped), readers.scene)
+            page = wire.page_of(body(wrapped), record_parsers.scene)
         except Garbled:
             continue
         assert len(page.entries) + page.n_unusable == page.n_sent == n_entries
@@ -247,7 +252,7 @@ def test_no_record_is_deeper_than_allowed(n_levels: int, leaf: bytes) -> None:
 def test_a_page_that_costs_too_much_is_garbled(raw: bytes) -> None:
     """Refused by its values, its entries, or the values of one of them."""
     with pytest.raises(Garbled):
-        wire.page_of(raw, readers.scene)
+        wire.page_of(raw, record_parsers.scene)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +266,7 @@ def test_a_page_that_costs_too_much_is_garbled(raw: bytes) -> None:
 def test_a_record_over_its_limit_is_unreadable_alone(large: bytes) -> None:
     """It is listed by its id with the reason; its neighbours are read."""
     raw = b'{"results":[{"scene_id":1},' + large + b',{"scene_id":2,"note":"x"}]}'
-    page = wire.page_of(raw, readers.scene)
+    page = wire.page_of(raw, record_parsers.scene)
     first, unread, last = page.entries
     assert (page.n_sent, page.n_unusable, page.n_unreadable) == (3, 0, 1)
     assert [each.scene_id for each in page.entries] == ["1", "7", "2"]
@@ -280,7 +285,7 @@ def test_a_number_that_nobody_reads_is_unknown(around: bytes, odd: bytes) -> Non
         b'{"next":"/more",' + around + b'"results":[{"scene_id":1},'
         b'{"id":7.0,"a":' + odd + b',"b":[' + odd + b'],"c":5},{"scene_id":2,"note":"x"}]}'
     )
-    page = wire.page_of(raw, readers.scene)
+    page = wire.page_of(raw, record_parsers.scene)
     assert (page.n_unreadable, page.next) == (0, "/more")
     assert [each.scene_id for each in page.entries] == ["1", "7", "2"]
     assert page.entries[1].record == {"id": 7.0, "a": None, "b": [None], "c": 5}
@@ -290,7 +295,7 @@ def test_a_record_is_unreadable_alone_beside_numbers_that_nobody_reads() -> None
     """The parser that reads NaN does not make one record's fault that of the page."""
     deep = b'{"a":' + b"[" * 100 + b"]" * 100 + b',"scene_id":"7"}'
     raw = b'{"count":NaN,"results":[{"scene_id":1,"x":NaN},' + deep + b',{"scene_id":2}]}'
-    page = wire.page_of(raw, readers.scene)
+    page = wire.page_of(raw, record_parsers.scene)
     assert (page.n_unusable, page.n_unreadable) == (0, 1)
     assert [each.scene_id for each in page.entries] == ["1", "7", "2"]
     assert page.entries[1].problem
@@ -299,7 +304,7 @@ def test_a_record_is_unreadable_alone_beside_numbers_that_nobody_reads() -> None
 def test_a_record_over_its_limit_without_an_id_is_counted() -> None:
     """Nothing could be shown in its place; the log has their number."""
     raw = b'[{"scene_id":1},{"a":[' + b"0," * 200_001 + b"0]}]"
-    page = wire.page_of(raw, readers.scene)
+    page = wire.page_of(raw, record_parsers.scene)
     assert [each.scene_id for each in page.entries] == ["1"]
     assert (page.n_sent, page.n_unusable, page.n_unreadable) == (2, 1, 0)
 
@@ -312,7 +317,7 @@ def test_a_large_page_of_detailed_footprints_is_read() -> None:
         {**some_scene(f"s{n}", "c"), "footprint": {"type": "Polygon", "coordinates": [ring]}}
         for n in range(40)
     ]
-    found = wire.page_of(body({"count": 40, "next": None, "results": scenes}), readers.scene)
+    found = wire.page_of(body({"count": 40, "next": None, "results": scenes}), record_parsers.scene)
     assert len(found.entries) == 40
     assert found.entries[39].footprint == {"type": "Polygon", "coordinates": [ring]}
 
@@ -324,8 +329,8 @@ def test_a_scene_of_many_attachments_is_read() -> None:
     attachments = [{"name": f"a{n}", "file_name": f"f{n}.tif", "url": link} for n in range(20_000)]
     entry = {"scene_id": "s", "attachments": attachments}
     for found in (
-        wire.page_of(body([entry]), readers.scene).entries[0],
-        readers.scene(wire.one(body(entry))),
+        wire.page_of(body([entry]), record_parsers.scene).entries[0],
+        record_parsers.scene(wire.one(body(entry))),
     ):
         assert found is not None
         assert len(found.attachments) == 20_000
@@ -338,7 +343,7 @@ def test_a_scene_of_many_attachments_is_read() -> None:
 def test_a_documented_task() -> None:
     """Its fields, and the record as it was sent."""
     entry = some_tasks(1)[0]
-    task = readers.task(entry)
+    task = record_parsers.task(entry)
     assert task is not None
     assert task.task_id == "341000"
     assert task.name == "Harbour monitoring 0"
@@ -369,14 +374,14 @@ def test_a_documented_task() -> None:
 )
 def test_ids_are_numbers_or_text(id: Any, read: str | None) -> None:
     """Whichever; what identifies nothing makes the entry useless."""
-    task = readers.task({"task_id": id, "unknown": 1})
+    task = record_parsers.task({"task_id": id, "unknown": 1})
     assert (None if task is None else task.task_id) == read
 
 
 def test_missing_and_null_fields_are_survived() -> None:
     """An id is enough."""
     for entry in ({"scene_id": "s"}, dict.fromkeys(some_scene("s", "c")) | {"scene_id": "s"}):
-        scene = readers.scene(entry)
+        scene = record_parsers.scene(entry)
         assert scene is not None
         assert scene.attachments == ()
         assert scene.timestamp is None
@@ -387,24 +392,26 @@ def test_missing_and_null_fields_are_survived() -> None:
 def test_a_null_is_no_value_where_another_field_has_one() -> None:
     """Nor does a number in the place of a text take the record's revision away."""
     point = {"type": "Point", "coordinates": [0, 0]}
-    scene = readers.scene(
+    scene = record_parsers.scene(
         {"scene_id": "s", "footprint": None, "geometry": point, "last_modified": 1769637951}
     )
     assert scene is not None
     assert (scene.footprint, scene.revision) == (point, "1769637951")
-    task = readers.task({"task_id": 1, "created_time": None, "created_at": "2026-01-28T22:05:51Z"})
+    task = record_parsers.task(
+        {"task_id": 1, "created_time": None, "created_at": "2026-01-28T22:05:51Z"}
+    )
     assert task is not None
     assert task.created_at is not None
 
 
 def test_unknown_fields_are_kept() -> None:
     """A field that the vendor adds tomorrow is in the record."""
-    for reader, key in (
-        (readers.task, "task_id"),
-        (readers.capture, "capture_id"),
-        (readers.scene, "scene_id"),
+    for parse, key in (
+        (record_parsers.task, "task_id"),
+        (record_parsers.capture, "capture_id"),
+        (record_parsers.scene, "scene_id"),
     ):
-        found = reader({key: 1, "new": {"deep": [1, None, "x"]}})
+        found = parse({key: 1, "new": {"deep": [1, None, "x"]}})
         assert found is not None
         assert found.record["new"] == {"deep": [1, None, "x"]}
 
@@ -412,7 +419,7 @@ def test_unknown_fields_are_kept() -> None:
 def test_a_feature_is_read_by_its_properties() -> None:
     """The newer API lists GeoJSON features."""
     geometry = {"type": "Point", "coordinates": [0, 0]}
-    scene = readers.scene(
+    scene = record_parsers.scene(
         {"type": "Feature", "geometry": geometry, "properties": {"scene_id": "s"}}
     )
     assert scene is not None
@@ -422,7 +429,7 @@ def test_a_feature_is_read_by_its_properties() -> None:
 
 def test_a_scenes_record_holds_no_link() -> None:
     """Links expire, and are secrets: none is in the record, nor in what is made of it."""
-    scene = wire.page_of(body([some_scene("s", "c")]), readers.scene).entries[0]
+    scene = wire.page_of(body([some_scene("s", "c")]), record_parsers.scene).entries[0]
     assert scene.attachments == (
         Attachment(AttachmentName("preview"), "s_preview.png"),
         Attachment(AttachmentName("delivery_zip"), "s.zip"),
@@ -453,15 +460,15 @@ def test_a_scenes_record_holds_no_link() -> None:
 )
 def test_signed_links_and_tokens_are_dropped_wherever_they_stand(secret: str) -> None:
     """In any field, list or key, of any record."""
-    kinds: list[tuple[readers.Reader[Any], str]] = [
-        (readers.task, "task_id"),
-        (readers.capture, "capture_id"),
-        (readers.scene, "scene_id"),
+    kinds: list[tuple[record_parsers.RecordParser[Any], str]] = [
+        (record_parsers.task, "task_id"),
+        (record_parsers.capture, "capture_id"),
+        (record_parsers.scene, "scene_id"),
     ]
-    for reader, key in kinds:
+    for parse, key in kinds:
         entry = {key: 1, "a": secret, "b": [secret, {"c": secret}, 1], secret: 1, "keep": "x"}
-        found = wire.page_of(body([entry]), reader).entries[0]
-        assert found == reader(wire.one(body(entry)))
+        found = wire.page_of(body([entry]), parse).entries[0]
+        assert found == parse(wire.one(body(entry)))
         assert found is not None
         assert found.record == {key: 1, "b": [{}, 1], "keep": "x"}
 
@@ -469,7 +476,7 @@ def test_signed_links_and_tokens_are_dropped_wherever_they_stand(secret: str) ->
 def test_fields_that_name_a_secret_are_dropped() -> None:
     """For any form of their value."""
     entry = {"task_id": 1, "access_token": "opaque", "client-secret": "x", "tokens": 3}
-    task = wire.page_of(body([entry]), readers.task).entries[0]
+    task = wire.page_of(body([entry]), record_parsers.task).entries[0]
     assert task.record == {"task_id": 1, "tokens": 3}
 
 
@@ -480,7 +487,7 @@ def test_the_quick_look_misses_nothing(value: Any) -> None:
     for raw in (body(value), json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")):
         if not may_hold_secrets(raw):
             document = json_document.document(raw)
-            assert readers.without_secrets(document) == document
+            assert record_parsers.without_secrets(document) == document
 
 
 @pytest.mark.parametrize(
@@ -500,7 +507,7 @@ def test_the_quick_look_misses_nothing(value: Any) -> None:
 )
 def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str]) -> None:
     """Without a name nothing can be requested; without a file name one is made."""
-    scene = readers.scene({"scene_id": "s", "attachments": attachments})
+    scene = record_parsers.scene({"scene_id": "s", "attachments": attachments})
     assert scene is not None
     assert {found.name: found.file_name for found in scene.attachments} == files
 
@@ -522,7 +529,7 @@ def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str])
 )
 def test_moments_are_told_in_many_ways(value: Any, expected: datetime) -> None:
     """With and without zone, fraction and time of day; also in seconds and milliseconds."""
-    assert readers.moment(value) == expected
+    assert record_parsers.moment(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -539,11 +546,11 @@ def test_moments_are_told_in_many_ways(value: Any, expected: datetime) -> None:
 )
 def test_silly_moments_are_none(value: Any) -> None:
     """A bad date costs the date, not the record."""
-    assert readers.moment(value) is None
+    assert record_parsers.moment(value) is None
 
 
 @given(st.text() | st.integers() | st.floats() | st.datetimes().map(str))
 def test_any_moment_fits_a_files_time(value: Any) -> None:
     """A time is one that nanoseconds in 64 bits can hold."""
-    moment = readers.moment(value)
+    moment = record_parsers.moment(value)
     assert moment is None or 0 <= moment.timestamp() < 2**63 / 1e9

@@ -10,7 +10,7 @@ import pytest
 from satfs.cli.exit_codes import MEANINGS
 from satfs.cli.flags import SETTING_FLAGS
 from satfs.cli.main import COMMANDS
-from satfs.cli.options import FOR_OTHERS, KERNEL_FLAGS, REFUSED
+from satfs.cli.mount_options import FOR_OTHERS, KERNEL_FLAGS, REFUSED
 from satfs.settings import Settings, load_settings, meanings, variable_of
 
 ROOT = Path(__file__).parents[2]

@@ -37,7 +37,7 @@ from satfs.cli.mount_helper import (
     mount_code,
     parse_arguments,
 )
-from satfs.cli.options import join_escaped, parse_options
+from satfs.cli.mount_options import join_escaped, parse_options
 from satfs.errors import BadSettings
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from satfs.content.transfer.connection import TlsConnection
 from satfs.content.transfer.opener import Opener
+from satfs.content.transfer.tls_connection import TlsConnection
 
 #: Seconds until a step of another thread is taken to have failed.
 PATIENCE_S = 10.0

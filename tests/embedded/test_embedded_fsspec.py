@@ -32,8 +32,7 @@ from hypothesis import strategies as st
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.contents import RampContent
 from satfs.demo.server import DemoOrigin
-from satfs.embedded.merging import merged
-from satfs.embedded.tree import joined
+from satfs.embedded.tree import joined, merged
 from satfs.fsspec import SatfsFileSystem
 from satfs.model import ByteRange
 

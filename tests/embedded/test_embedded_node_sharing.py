@@ -19,7 +19,7 @@ from embedded.test_embedded_one_cache import StartReader, digest, digests, go, l
 from embedded.test_embedded_one_cache import start_reader as start_reader  # a fixture
 
 from satfs import node_board
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.api.record_list import RecordList, packed_page
@@ -245,7 +245,7 @@ class _Vendor:
         await trio.sleep(0.1)
         ids = [str(n) for n in range(self.n_asked)]
         contents = [json.dumps({"task_id": each}).encode() for each in ids]
-        return RecordList(readers.task, (packed_page(ids, contents),))
+        return RecordList(record_parsers.task, (packed_page(ids, contents),))
 
 
 async def test_a_listing_of_another_process_is_believed_for_the_rest_of_its_time(

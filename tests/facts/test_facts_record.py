@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.demo.catalogue import make_scene
 from satfs.facts.record import facts_of_record
 from satfs.model import Scene, SceneId
@@ -17,7 +17,7 @@ from satfs.model import Scene, SceneId
 def test_a_record_of_the_api_is_read() -> None:
     """Time, satellite, product and footprint are under the API's names; clouds in `metadata`."""
     record = make_scene("20260128_155747_636_SN33_L1D_MS_341271").record
-    scene = readers.scene({**record, "metadata": {"cloud_percent": 4.5}})
+    scene = record_parsers.scene({**record, "metadata": {"cloud_percent": 4.5}})
     assert scene is not None
     facts = facts_of_record(scene)
     assert facts.platform == "newsat33"
@@ -72,7 +72,7 @@ _VALUES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_
 )
 def test_any_record_has_facts(record: dict[str, Any]) -> None:
     """For any content of the fields: known, or None."""
-    scene = readers.scene({"scene_id": "x", **record})
+    scene = record_parsers.scene({"scene_id": "x", **record})
     assert scene is not None
     facts = facts_of_record(scene)
     assert facts.cloud_percent is None or 0 <= facts.cloud_percent <= 100

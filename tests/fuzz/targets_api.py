@@ -8,16 +8,16 @@ from typing import Any
 from fuzz.target import Target
 from hypothesis import strategies as st
 
-from satfs.api import json_document, readers, wire
-from satfs.api.packed import PackedRecord
-from satfs.api.readers import Reader
+from satfs.api import json_document, record_parsers, wire
+from satfs.api.packed_records import PackedRecord
+from satfs.api.record_parsers import RecordParser
 from satfs.errors import Garbled
 from satfs.tree import sidecars
 
-_READERS: dict[str, Reader[Any]] = {
-    "task": readers.task,
-    "capture": readers.capture,
-    "scene": readers.scene,
+_READERS: dict[str, RecordParser[Any]] = {
+    "task": record_parsers.task,
+    "capture": record_parsers.capture,
+    "scene": record_parsers.scene,
 }
 
 _FIELDS = st.sampled_from(
@@ -84,7 +84,7 @@ def check_page(given: tuple[str, bytes]) -> None:
 TARGETS = (
     Target(
         "pages",
-        "a page of a listing of the API, down to its records (api/wire.py, api/packed.py)",
+        "a page of a listing of the API, down to its records (api/wire.py, api/packed_records.py)",
         st.tuples(st.sampled_from(sorted(_READERS)), _bodies),
         check_page,
         (

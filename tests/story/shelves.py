@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import trio
 from msgspec.structs import replace
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.errors import Changed, NotThere, SatfsError, Unfinished
 from satfs.model import (
     DELIVERY_ZIP,
@@ -60,9 +60,9 @@ def make_scene(
         "last_modified": "2026-01-28T21:40:09.120000+00:00",
         "footprint": {"type": "Point", "coordinates": [1.0, 2.0]},
         "attachments": [{"name": name, "file_name": file_name} for name, file_name in files],
-        **({} if problem is None else {readers.UNREADABLE: problem}),
+        **({} if problem is None else {record_parsers.UNREADABLE: problem}),
     }
-    return readers.scene.of(scene_id, record)
+    return record_parsers.scene.of(scene_id, record)
 
 
 R = TypeVar("R", Task, Capture, Scene)

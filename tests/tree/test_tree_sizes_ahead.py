@@ -9,7 +9,7 @@ from fakes.record_lists import list_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api import readers
+from satfs.api import record_parsers
 from satfs.api.record_list import RecordList
 from satfs.model import CaptureId, Scene
 from satfs.tree.names import name_of, order_of
@@ -22,7 +22,7 @@ def scenes(n_scenes: int) -> RecordList[Scene]:
     """Return a listing in no particular order."""
     entries = [{"scene_id": f"scene-{n:04}", "sceneset_id": CAPTURE} for n in range(n_scenes)]
     random.Random(5).shuffle(entries)
-    return list_of(entries, readers.scene)
+    return list_of(entries, record_parsers.scene)
 
 
 def visited(listing: RecordList[Scene], order: str) -> list[Scene]:

@@ -23,8 +23,8 @@ from satfs.cli.commands.mount import mount_options
 from satfs.cli.flags import OutputOptions, complete_directories, log_flags, verbosity_flags
 from satfs.cli.hints import program_name, shell_path
 from satfs.cli.launch import launch
-from satfs.cli.mountpoint import prepare_mountpoint
-from satfs.cli.options import GivenOptions, parse_options
+from satfs.cli.mount_options import GivenOptions, parse_options
+from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import console, print_sentence, show
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory

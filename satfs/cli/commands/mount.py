@@ -20,8 +20,8 @@ from satfs.cli.flags import (
 )
 from satfs.cli.hints import hint, program_name, shell_path
 from satfs.cli.launch import launch
-from satfs.cli.mountpoint import prepare_mountpoint
-from satfs.cli.options import GivenOptions, parse_options
+from satfs.cli.mount_options import GivenOptions, parse_options
+from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import print_remark, print_sentence
 from satfs.doctor import fuse
 from satfs.doctor.machine import Machine

@@ -20,7 +20,7 @@ from satfs.cli.flags import (
 )
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
-from satfs.cli.options import parse_options
+from satfs.cli.mount_options import parse_options
 from satfs.cli.output import (
     new_table,
     print_json,

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from satfs.content.transfer.connection import CIPHERTEXT_BYTES, Connection, TlsConnection
+from satfs.content.transfer.tls_connection import CIPHERTEXT_BYTES, Connection, TlsConnection
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import may_connect, refusal_of_peer
 from satfs.net.happy_eyeballs import Race, SlowAddresses

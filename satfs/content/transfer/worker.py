@@ -27,11 +27,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from satfs.content.transfer import messages
-from satfs.content.transfer.connection import is_body_coming
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import LookReport, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Failure, Origin, is_refusal
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
+from satfs.content.transfer.tls_connection import is_body_coming
 from satfs.content.transfer.worker_connections import JobConnection, WorkerConnections
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of

@@ -15,9 +15,9 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from satfs.content.transfer.connection import Connection
 from satfs.content.transfer.messages import Connections
 from satfs.content.transfer.opener import Failure, Opener, Origin, is_refusal
+from satfs.content.transfer.tls_connection import Connection
 
 J = TypeVar("J")
 

@@ -16,8 +16,8 @@ from story.shelves import (
     sources_of,
 )
 
-from satfs.control import kernel
-from satfs.control.kernel import KernelMemory
+from satfs.control import name_invalidation
+from satfs.control.name_invalidation import NameInvalidation
 from satfs.control.walk import find
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.tree.nodes import Node
@@ -37,7 +37,7 @@ class Tree:
         self.inodes: Inodes[Node] = Inodes(self.root, keyed_numbering(b"key"))
         self.forgotten: list[tuple[str, ...]] = []
         self.renewed: list[tuple[str, ...]] = []
-        self.memory = KernelMemory(self.inodes, self.forget_entry, self.forget_attributes)
+        self.memory = NameInvalidation(self.inodes, self.forget_entry, self.forget_attributes)
 
     def forget_entry(self, directory: int, name: bytes) -> None:
         self.forgotten.append((*self.inodes.node(directory).path, name.decode()))
@@ -101,7 +101,7 @@ async def test_the_loop_goes_on_while_the_kernel_takes_its_time() -> None:
     def wait(_directory: int, _name: bytes) -> None:
         assert responded.wait(5)
 
-    tree.memory = KernelMemory(tree.inodes, wait, lambda inode: None)
+    tree.memory = NameInvalidation(tree.inodes, wait, lambda inode: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tree.memory.forget_below, SCENE, None)
         await trio.sleep(0.05)
@@ -112,7 +112,7 @@ async def test_a_call_that_hangs_does_not_hold_up_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cancelled, it is left behind; the end waits a moment for it, and begins no other."""
-    monkeypatch.setattr(kernel, "_ENDING_S", 0.1)
+    monkeypatch.setattr(name_invalidation, "_ENDING_S", 0.1)
     tree = Tree()
     await tree.walk((*SCENE, "scene.json"), (*SCENE, "footprint.geojson"))
     hanging, calls = threading.Event(), list[bytes]()
@@ -121,7 +121,7 @@ async def test_a_call_that_hangs_does_not_hold_up_the_end(
         calls.append(name)
         hanging.wait(10)
 
-    memory = KernelMemory(tree.inodes, hang, lambda inode: None)
+    memory = NameInvalidation(tree.inodes, hang, lambda inode: None)
     with trio.move_on_after(0.1):
         await memory.forget_below(SCENE, [])
     with trio.fail_after(2):

@@ -4,8 +4,8 @@
 fields are kept. No record keeps a signed link or a token, and a scene's record keeps no link at
 all: they are secrets while they live, and dead when they are needed.
 
-A record is read in two steps. `Reader.clean` makes of an entry the JSON that is kept, in memory and
-on disk; `Reader.of` makes the record from that, whenever it is wanted.
+A record is read in two steps. `RecordParser.clean` makes of an entry the JSON that is kept, in
+memory and on disk; `RecordParser.of` makes the record from that, whenever it is wanted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
-from satfs.api.packed import PackedRecord, decoded, encoded
+from satfs.api.packed_records import PackedRecord, decoded, encoded
 from satfs.model import (
     DELIVERY_ZIP,
     Attachment,
@@ -57,7 +57,7 @@ class CleanedEntry(NamedTuple):
     content: bytes
 
 
-class Reader(Struct, Generic[R], frozen=True, eq=False):
+class RecordParser(Struct, Generic[R], frozen=True, eq=False):
     """Makes records of one kind.
 
     Their ids are in the first of *id_keys* that has one.
@@ -258,7 +258,7 @@ def _text(record: Mapping[str, Json], *keys: str) -> str | None:
     return None
 
 
-contract: Final = Reader(("contract_id", "id"), _contract)
-task: Final = Reader(("task_id", "id"), _task)
-capture: Final = Reader(("capture_id", "id"), _capture)
-scene: Final = Reader(("scene_id", "id"), _scene, keeps_links=False)
+contract: Final = RecordParser(("contract_id", "id"), _contract)
+task: Final = RecordParser(("task_id", "id"), _task)
+capture: Final = RecordParser(("capture_id", "id"), _capture)
+scene: Final = RecordParser(("scene_id", "id"), _scene, keeps_links=False)

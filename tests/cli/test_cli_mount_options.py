@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.options import (
+from satfs.cli.mount_options import (
     FOR_OTHERS,
     KERNEL_FLAGS,
     REFUSED,

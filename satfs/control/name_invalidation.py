@@ -38,7 +38,7 @@ ForgetEntry = Callable[[int, bytes], None]
 ForgetAttributes = Callable[[int], None]
 
 
-class KernelMemory:
+class NameInvalidation:
     """The kernel's cache of the nodes in *inodes*."""
 
     def __init__(

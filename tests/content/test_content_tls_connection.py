@@ -16,8 +16,8 @@ from fakes.tls_servers import serving_by_openssl, serving_in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from satfs.content.transfer.connection import TlsConnection
 from satfs.content.transfer.opener import Opener
+from satfs.content.transfer.tls_connection import TlsConnection
 from satfs.net.tls_sessions import TlsSessions
 
 HOST = "store.example"
