@@ -15,7 +15,8 @@ from xml.etree.ElementTree import ParseError, XMLParser
 from msgspec import Struct
 
 from satfs.errors import Damaged
-from satfs.imagery.directories import (
+from satfs.imagery.spans import Steps
+from satfs.imagery.tiff_directories import (
     ASCII,
     DOUBLE,
     TYPE_BYTES,
@@ -25,7 +26,6 @@ from satfs.imagery.directories import (
     TiffFormat,
     parse_integers,
 )
-from satfs.imagery.spans import Steps
 from satfs.model import ByteRange
 
 #: The longest value that is read, in bytes. GDAL_METADATA of a hyperspectral raster has some 30 KB.

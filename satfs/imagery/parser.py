@@ -12,7 +12,9 @@ from itertools import pairwise
 from typing import Final
 
 from satfs.errors import Damaged
-from satfs.imagery.directories import (
+from satfs.imagery.layout import Image, Layout, Structure, Table
+from satfs.imagery.spans import SpanParser, Steps
+from satfs.imagery.tiff_directories import (
     HEADER_BYTES,
     TYPE_BYTES,
     UNSIGNED,
@@ -26,8 +28,6 @@ from satfs.imagery.directories import (
     parse_integers,
     parse_n_fields,
 )
-from satfs.imagery.layout import Image, Layout, Structure, Table
-from satfs.imagery.spans import SpanParser, Steps
 from satfs.model import ByteRange
 
 #: Directories of one file that are read. A COG of a million pixels a side has 12 overviews, each
