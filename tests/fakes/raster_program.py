@@ -48,19 +48,29 @@ class RasterProgram:
 
         A mask that the file holds is read with each window.
         """
+        self.begin(path, windows, out)
+        return self.result()
+
+    def begin(
+        self, path: Path | str, windows: Sequence[Window], out: Sequence[int] | None = None
+    ) -> None:
+        """Begin to read; `result` waits for it. Others may read at the same time."""
         if self._process is None:
             command = [sys.executable, "-c", _PROGRAM]
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps([str(path), windows, out]) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([str(path), windows, out]) + "\n")
+        self._process.stdin.flush()
+
+    def result(self) -> str:
+        """Wait for the read that was begun, and return what `digest` does."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
         if not line:
             self.close()
-            raise EOFError(f"{path} cannot be read; the reason is on standard error")
+            raise EOFError("a raster cannot be read; the reason is on standard error")
         return line.strip()
 
     def close(self) -> None:

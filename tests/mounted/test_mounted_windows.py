@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import subprocess
@@ -45,20 +44,6 @@ ZIP: Final = "scene{scene}.zip"
 MEMBER: Final = "rasters/image.tif"
 #: (top, left, side) in pixels.
 Windows = tuple[tuple[int, int, int], ...]
-
-#: A program that opens the raster, reads windows one after the other, and prints a digest.
-_PROGRAM: Final = """
-import hashlib, json, sys
-import rasterio
-from rasterio.windows import Window
-seen = hashlib.sha256()
-with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO"):
-    with rasterio.open(sys.argv[1]) as file:
-        for top, left, side in json.loads(sys.argv[2]):
-            seen.update(file.read(window=Window(left, top, side, side)).tobytes())
-print(seen.hexdigest())
-"""
-
 
 #: Deflate at its quickest: what is compressed is noise, and there is a gigabyte of it.
 _DEFLATE: Final[dict[str, Any]] = {"compress": "deflate", "zlevel": 1}
@@ -264,17 +249,25 @@ def sample(request: pytest.FixtureRequest, samples: Callable[[str], Sample]) -> 
     return samples(request.param)
 
 
-_program: Final = RasterProgram()
+#: Four, since some tests read with as many at the same time.
+_programs: Final = [RasterProgram() for _ in range(4)]
+_program: Final = _programs[0]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _program_ends() -> Iterator[None]:
+def _programs_end() -> Iterator[None]:
     yield
-    _program.close()
+    for each in _programs:
+        each.close()
+
+
+def _spans_of(windows: Windows) -> list[tuple[int, int, int, int]]:
+    """Return *windows* as a `RasterProgram` takes them."""
+    return [(left, top, side, side) for top, left, side in windows]
 
 
 def _digest(path: Path | str, windows: Windows) -> str:
-    return _program.digest(path, [(left, top, side, side) for top, left, side in windows])
+    return _program.digest(path, _spans_of(windows))
 
 
 @cache
@@ -428,15 +421,9 @@ def test_many_readers_fetch_each_block_once(
     origin.journal.clear()
     dice = random.Random(5)
     work = [_chips(10, dice) for _ in range(4)]
-    readers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(paths[n % n_rasters]), json.dumps(windows)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n, windows in enumerate(work)
-    ]
-    digests = [reader.communicate(timeout=60)[0].strip() for reader in readers]
+    for n, (program, windows) in enumerate(zip(_programs, work, strict=True)):
+        program.begin(paths[n % n_rasters], _spans_of(windows))
+    digests = [program.result() for program in _programs]
     assert digests == [_expected(sample.path, windows) for windows in work]
     requests = origin.journal.of("object")
     assert sum(each.bytes_sent for each in requests) <= n_rasters * (zipped.size_bytes + 256 * KIB)
@@ -459,15 +446,9 @@ def test_rasters_of_one_zip_are_read_at_the_same_time(
     os.stat(rasters / "image0.tif")
     origin.journal.clear()
     windows = WORK["chips"]
-    readers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(rasters / f"image{n}.tif"), json.dumps(windows)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(len(chosen))
-    ]
-    digests = [reader.communicate(timeout=60)[0].strip() for reader in readers]
+    for n, program in enumerate(_programs):
+        program.begin(rasters / f"image{n}.tif", _spans_of(windows))
+    digests = [program.result() for program in _programs]
     assert digests == [_expected(each.path, windows) for each in chosen]
     n_bytes = sum(each.least(windows)[0] for each in chosen)
     fetched = sum(each.bytes_sent for each in origin.journal.of("object"))
