@@ -79,7 +79,7 @@ def build_cut(
     of the directory with *is_offset_cut*.
     """
     made = SparseZip(size_bytes=prefix)
-    directory = b""
+    directory = bytearray()
     for member in members:
         offset = made.size_bytes - prefix
         size = member.packed if member.size is None else member.size
@@ -110,7 +110,7 @@ def build_cut(
     start = made.size_bytes - prefix
     n_entries = len(members) & 0xFFFF
     end = made.size_bytes + len(directory)
-    made.write(directory)
+    made.write(bytes(directory))
     if has_zip64:
         stated_start = start & FULL if is_offset_cut else start
         made.write(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Point, shape
 
 from satfs.facts.geometry import (
+    _ROUNDING_DEGREES,
     bbox_of,
     checked_geometry,
     cut_at_antimeridian,
@@ -94,7 +95,9 @@ def test_a_hole_stays_a_hole_across_the_antimeridian(
     checked = checked_geometry(_wrapped(holed) if is_wrapped else holed)
     assert checked is not None
     assert shape_of(checked).area == pytest.approx(8 * width * height, rel=1e-6)
-    assert bbox_of(checked) == pytest.approx(bbox_of(checked_geometry(square) or {}))
+    # Corners are rounded, also one that lies next to the equator.
+    expected = pytest.approx(bbox_of(checked_geometry(square) or {}), abs=_ROUNDING_DEGREES)
+    assert bbox_of(checked) == expected
 
 
 @given(st.floats(60, 89), st.floats(-180, 180), st.sampled_from([1, -1]), st.sampled_from([1, -1]))
