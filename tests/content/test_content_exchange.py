@@ -486,7 +486,7 @@ def test_informational_answers_without_end_are_refused(stands: Any) -> None:
 
 
 def test_some_informational_answers_are_passed_over(stands: Any) -> None:
-    """One or two come before answers of real servers."""
+    """One or two come before responses of real servers."""
     stand = stands(0, SIZE)
     stand.exchange.request("test")
     stand.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2 + head(0, SIZE) + OBJECT, forever(5000))

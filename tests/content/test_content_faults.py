@@ -146,7 +146,7 @@ class TestFaults:
 
         run(main)
 
-    def test_throttling_is_waited_out_and_then_told(self, tmp_path: Path) -> None:
+    def test_throttling_is_waited_out_and_then_reported(self, tmp_path: Path) -> None:
         store = FakeStore()
         store.add(3 * MIB)
 
@@ -320,7 +320,7 @@ class TestOffline:
         run(main)
 
     def test_many_reads_fail_together(self, tmp_path: Path) -> None:
-        """Fifty reads of a store that is away are answered within one deadline, not fifty."""
+        """Fifty reads of a store that is away return within one deadline, not fifty."""
         store = FakeStore()
         store.add(640 * MIB)
 

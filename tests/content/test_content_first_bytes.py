@@ -24,7 +24,7 @@ LATENCY_S = 0.03
 
 
 class TestVersionBeforeItsTail:
-    """`stat` is answered when the headers have come; the tail's body follows."""
+    """`stat` returns when the headers have come; the tail's body follows."""
 
     def test_the_version_is_known_before_the_tail_has_come(self, tmp_path: Path) -> None:
         store = FakeStore(latency_s=LATENCY_S, bytes_per_s=TAIL_BYTES / 10.0)

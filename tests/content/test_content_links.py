@@ -121,7 +121,7 @@ class TestLinks:
         run(main)
 
     def test_a_link_refused_for_good_is_not_allowed(self, tmp_path: Path) -> None:
-        """403 with new links too is an answer, and it comes within seconds."""
+        """403 with new links too is final, and it is raised within seconds."""
         store = FakeStore()
         store.add(64 * MIB)
 

@@ -74,7 +74,7 @@ class TestAlign:
 class TestBlockMap:
     @given(st.data(), st.integers(0, 150 * BLOCK_BYTES))
     def test_equals_a_set(self, data: Any, size: int) -> None:
-        """Any order of marking, loading and dropping answers as sets of block numbers would."""
+        """Any order of marking, loading and dropping gives what sets of block numbers would."""
         blocks, n_blocks = BlockMap(size), -(-size // BLOCK_BYTES)
         held: dict[int, int] = {}
         unchecked: dict[int, int] = {}
@@ -376,7 +376,7 @@ class TestController:
         st.integers(1, 64),
         st.lists(
             st.tuples(
-                st.sampled_from(["answer", "progress", "range", "throttled"]),
+                st.sampled_from(["response", "progress", "range", "throttled"]),
                 st.floats(0, 3),
                 st.integers(0, 10**9),
                 st.integers(1, 100),
@@ -394,7 +394,7 @@ class TestController:
                 controller.note_progress(now_s, n_bytes, n_active, is_wanting=wants)
             elif what == "range":
                 controller.note_range(now_s, n_bytes, passed_s)
-            elif what == "answer":
+            elif what == "response":
                 controller.note_response(now_s, passed_s / 3)
             else:
                 controller.note_throttled(now_s)
@@ -445,7 +445,7 @@ class TestController:
             assert (controller.rate_bytes_per_s == 2e6) is controller.is_near
 
     def test_a_near_line_begins_with_few(self) -> None:
-        """An answer that comes at once needs no crowd, unless what follows is slow."""
+        """A response that comes at once needs no more connections, unless what follows is slow."""
         controller = ConnectionController(64)
         controller.note_response(0.0, 0.001)
         assert controller.target == MIN_CONNECTIONS

@@ -88,10 +88,10 @@ class TestReads:
     def test_the_first_question_tells_how_long_the_line_is(
         self, tmp_path: Path, latency_s: float, n_connections: int
     ) -> None:
-        """Before any content was fetched, the answer with the version sets how many connections.
+        """Before any content was fetched, the response with the version sets how many connections.
 
         The store of this test says nothing of its connections, so each counts as a new one, whose
-        answer takes three round trips.
+        response takes three round trips.
         """
         store = FakeStore(latency_s=latency_s)
         store.add(MIB)
@@ -504,7 +504,7 @@ def test_right_bytes_or_an_error_in_time(
 
 
 def test_a_silent_store_is_given_up_in_time(tmp_path: Path) -> None:
-    """A store that takes requests and never answers costs one deadline, not more."""
+    """A store that takes requests and never responds costs one deadline, not more."""
     store = FakeStore()
     store.add(3 * MIB)
 

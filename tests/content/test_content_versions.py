@@ -320,7 +320,7 @@ class TestRemount:
         run(main)
 
     def test_a_long_read_of_what_an_earlier_mount_left(self, tmp_path: Path) -> None:
-        """A read longer than what is checked at once is answered, not waited for for ever."""
+        """A read longer than what is checked at once returns, and does not wait for ever."""
         store = FakeStore()
         content = store.add(20 * MIB)
 

@@ -383,7 +383,7 @@ async def test_a_killed_worker_costs_no_byte(tmp_path: Path) -> None:
 async def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     """A worker under SIGSTOP in mid transfer is killed; its ranges are moved otherwise.
 
-    The store answers all the time: it is never taken for offline.
+    The store responds all the time: it never counts as offline.
     """
     with origin_of(bytes_per_s=20e6) as origin:
         async with opened(origin, tmp_path, progress_timeout_s=1.0, read_deadline_s=10.0) as (

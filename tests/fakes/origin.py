@@ -7,8 +7,8 @@
 /reset/N/M      announces N bytes, sends M and resets
 /stall/N/M      announces N bytes, sends M and nothing more
 /silent         accepts the request and says nothing
-/goodbye        answers, says that the connection stays, and closes it
-/close          answers with Connection: close
+/goodbye        responds that the connection stays, and closes it
+/close          responds with Connection: close
 /echo           the request's head as the body
 /garbage        something that is no HTTP
 """

@@ -53,7 +53,7 @@ class Vendor:
     #: How `next` is written: absolute, relative, cursor, absent, or a function of (url, offset).
     next_style: str | Callable[[str, int], str | None] = "absolute"
     tells_count: bool = True
-    #: Seconds until the answer, on trio's clock.
+    #: Seconds until the response, on trio's clock.
     delay_s: float = 0.0
     token_lifetime_s: Any = 86400
     knows_scene_path: bool = True
@@ -103,7 +103,7 @@ class Vendor:
         """Refuse every token handed out so far."""
         self._valid_tokens.clear()
 
-    # -- answers -----------------------------------------------------------------------------------
+    # -- responses ---------------------------------------------------------------------------------
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         path = request.url.raw_path.decode().partition("?")[0]

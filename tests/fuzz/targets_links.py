@@ -1,4 +1,4 @@
-"""Links and addresses from the API: the answer to a sign request, and where a link may lead."""
+"""Links and addresses from the API: the response to a sign request, and where a link may lead."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_url(url: str) -> None:
 
 
 def check_answer(given: tuple[int, str, bytes]) -> None:
-    """The answer to a sign request is a link or `Garbled`."""
+    """The response to a sign request is a link or `Garbled`."""
     status, location, body = given
     try:
         found = link(status, {"location": location}, body, request_url="https://api.example/sign")
@@ -61,7 +61,7 @@ TARGETS = (
     ),
     Target(
         "signed",
-        "the answer to a sign request (api/presigned.py)",
+        "the response to a sign request (api/presigned.py)",
         st.tuples(st.sampled_from([200, 201, 302, 307]), urls, _bodies),
         check_answer,
     ),

@@ -146,7 +146,7 @@ def test_a_limit_that_stays_is_tried_ever_more_seldom() -> None:
 
 
 def test_a_host_that_answers_nobody_has_no_limit() -> None:
-    """A refusal is a limit only beside connections that answer; else it counts while others may."""
+    """A refusal is a limit only beside connections that respond; else only while others open."""
     limit = HostLimit()
     assert limit.note_refused(0.0, n_others=1, n_responding=0) is None
     assert limit.limit is None
@@ -207,7 +207,7 @@ def test_connections_that_have_not_answered_allow_no_others(n_opened: int) -> No
 
 
 def test_a_host_without_a_limit_has_64_connections_after_four_answers() -> None:
-    """Each answer takes three round trips on a new connection over TLS."""
+    """Each response takes three round trips on a new connection over TLS."""
     limit = HostLimit()
     n_answers = 0
     while limit.allowed(0.0) < 64:

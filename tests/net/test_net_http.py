@@ -1,4 +1,4 @@
-"""Requests and answers through an injected transport, on a clock that jumps."""
+"""Requests and responses through an injected transport, on a clock that jumps."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ async def test_silence_within_the_body_may_have_a_limit_of_its_own(autojump_cloc
 
 
 async def test_a_body_is_bounded(autojump_clock: Any) -> None:
-    """An endless answer is given up at the limit."""
+    """An endless response is given up at the limit."""
     endless = Slow(*[(0.0, b"x" * 1000)] * 10_000)
     async with http_for(lambda request: httpx.Response(200, stream=endless)) as http:
         with pytest.raises(Garbled, match="more than 5000"):
@@ -250,7 +250,7 @@ async def test_a_stream_may_be_left_at_any_point(autojump_clock: Any) -> None:
 
 
 async def test_generators_as_bodies_are_ended(autojump_clock: Any) -> None:
-    """An injected transport may answer with a generator; it runs its `finally`."""
+    """An injected transport may respond with a generator; it runs its `finally`."""
     n_ended = 0
 
     async def body() -> AsyncIterator[bytes]:

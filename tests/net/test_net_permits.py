@@ -19,7 +19,7 @@ HOST = "https://store:443"
 
 @dataclass(eq=False)
 class FakeHolder:
-    """Holds idle connections: that have answered, and that have not."""
+    """Holds idle connections: that have responded, and that have not."""
 
     n_proven: int = 0
     n_unused: int = 0
@@ -50,7 +50,7 @@ class LimitedHost:
     max_bytes: int = 0
 
     async def request(self, took_s: float = 1.0) -> None:
-        """Ask until there is an answer, as the clients of permits do."""
+        """Request until there is a response, as the clients of permits do."""
         while True:
             permit = await self.permits.take(HOST, [self.holder], lambda: (READ_AHEAD, 0))
             try:
@@ -98,7 +98,7 @@ async def watching(*holders: Holder) -> AsyncIterator[Permits]:
 async def test_what_a_host_lets_through_is_found_and_used(
     autojump_clock: trio.testing.MockClock, n_let_through: int, *, is_silent: bool
 ) -> None:
-    """Every request is answered; at most 3 N connections are refused, and all N are used."""
+    """Every request gets a response; at most 3 N connections are refused, and all N are used."""
     holder = FakeHolder()
     async with watching(holder) as permits:
         host = LimitedHost(permits, holder, n_let_through, is_silent)

@@ -169,7 +169,7 @@ async def test_close_means_close(serve: Serve) -> None:
 
 
 async def test_a_connection_that_died_idle_costs_nobody_an_error(serve: Serve) -> None:
-    """The server said that it stays, and closed it: the next request goes on a new one."""
+    """The server stated that it stays, and closed it: the next request goes on a new one."""
     async with serve() as (http, origin):
         for _ in range(5):
             await get(http, origin.url("/goodbye"))
@@ -177,7 +177,7 @@ async def test_a_connection_that_died_idle_costs_nobody_an_error(serve: Serve) -
 
 
 async def test_a_request_that_meets_the_closing_is_sent_once_more(serve: Serve) -> None:
-    """The close crosses the request on the wire: seen only when the answer fails to come."""
+    """The close crosses the request on the wire: seen only when the response fails to come."""
     async with serve() as (http, origin):
         await get(http, origin.url("/ramp/10"))
         # The server closes upon this request, as if it had been late.
@@ -209,7 +209,7 @@ async def test_a_body_that_breaks_is_never_taken_for_whole(serve: Serve, kind: s
 
 @pytest.mark.slow
 async def test_stalls_end(serve: Serve) -> None:
-    """No byte for longer than the limit, before the answer or within it."""
+    """No byte for longer than the limit, before the response or within it."""
     async with serve(progress_timeout_s=0.2) as (http, origin):
         for path in ("/silent", "/stall/1000/500"):
             with pytest.raises(DeadlineReached):

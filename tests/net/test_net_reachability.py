@@ -72,7 +72,7 @@ def test_a_slow_host_is_not_offline() -> None:
 
 
 def test_now_and_then_a_probe_is_patient() -> None:
-    """A host that came back slow would never answer a hasty probe."""
+    """A host that came back slow would never respond to a hasty probe."""
     hosts, now_s, patience = offline_at(0), 0.0, []
     for _ in range(2 * PATIENT_PROBE_EVERY):
         now_s += PROBE_INTERVAL_S

@@ -154,9 +154,9 @@ async def test_silence_is_looked_into_once(autojump_clock: Any, expect_log: Any)
 async def test_one_question_that_hangs_does_not_take_the_others_with_it(
     autojump_clock: Any, expect_log: Any
 ) -> None:
-    """After one that was never answered, those that come next are, one by one or together.
+    """After one that never got a response, those that come next get one, one by one or together.
 
-    Also when somebody asks the one that hangs again, just before them.
+    Also when the one that hangs is requested again, just before them.
     """
     expect_log("host counts as offline")
     hosts = Reachability()

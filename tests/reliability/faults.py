@@ -97,8 +97,8 @@ STORE_FAULTS = [
     Fault("cut at a byte", store("cut", at_byte=200_000, count=4)),
     Fault("stall in mid body", store("stall", at_byte=100_000, count=2)),
     Fault("stall for good", store("stall", at_byte=1000), FAILS),
-    Fault("no answer once", store("hang", count=1)),
-    Fault("no answer ever", store("hang"), FAILS),
+    Fault("no response once", store("hang", count=1)),
+    Fault("no response ever", store("hang"), FAILS),
     Fault("slow drip", store("drip", bytes_per_s=500_000), size_bytes=MIB),
     Fault("dropped connections", calls("drop_connections")),
     Fault(
@@ -290,7 +290,7 @@ API_FAULTS = [
               is_before=True)
         for shape in ("null", "list", "string", "number")
     ),
-    Fault("API that never answers", api("hang", "scene"), FAILS, is_before=True),
+    Fault("API that never responds", api("hang", "scene"), FAILS, is_before=True),
     # -- tokens
     Fault("token revoked", both(calls("revoke_tokens"), calls("expire_links"))),
     Fault("token revoked before", calls("revoke_tokens"), is_before=True),

@@ -98,7 +98,7 @@ class Calls:
                 took_s = time.monotonic() - started_s
                 self.tally.note_call(name, took_s, failure, limit_s)
                 if took_s > limit_s:
-                    raise Late(f"{name}: answered after {took_s:.1f} s, limit {limit_s:.1f} s")
+                    raise Late(f"{name}: returned after {took_s:.1f} s, limit {limit_s:.1f} s")
 
         return self._threads.submit(timed)
 
@@ -115,7 +115,7 @@ class Calls:
         """Return what a call that was begun returns; raises as `make`."""
         # Not result(timeout): its TimeoutError is what os.read raises for ETIMEDOUT, too.
         if not wait([call], limit_s + 10).done:
-            raise Hung(f"{name}: not answered within {limit_s + 10:.0f} s")
+            raise Hung(f"{name}: not returned within {limit_s + 10:.0f} s")
         return call.result()
 
     def close(self) -> None:

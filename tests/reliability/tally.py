@@ -66,7 +66,7 @@ class Tally:
         errnos = ", ".join(f"{name} {n}" for name, n in self.errnos.most_common())
         return [
             ("calls on the mount", f"{self.n_calls:,}"),
-            ("answered too late", f"{self.n_late:,}"),
+            ("returned too late", f"{self.n_late:,}"),
             ("longest call", f"{self.longest_s:.2f} s ({self.longest_call})"),
             ("requests met by a fault", f"{self.n_faults:,}"),
             ("processes killed", f"{self.n_kills:,}"),

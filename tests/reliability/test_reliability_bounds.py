@@ -68,8 +68,8 @@ async def test_two_thousand_cancelled_requests_leave_the_pool_as_it_was() -> Non
             async def ask() -> None:
                 with trio.move_on_after(dice.random() * 0.02), contextlib.suppress(Exception):
                     url = f"{origin.api_url}/nothing/here"
-                    async with http.stream(url, headers={}) as answer:
-                        async for _ in answer.chunks():
+                    async with http.stream(url, headers={}) as response:
+                        async for _ in response.chunks():
                             pass
 
             for _ in range(100):

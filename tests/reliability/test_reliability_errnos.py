@@ -136,7 +136,7 @@ WAYS: dict[str, Callable[[Stand], None]] = {
 BY_DEADLINE = {"Unreachable", "DeadlineReached", "Throttled", "Garbled"}
 
 
-def test_every_row_is_reached_or_said_to_be_tested_elsewhere() -> None:
+def test_every_row_is_reached_or_tested_elsewhere() -> None:
     """No row of the table goes without a test."""
     assert set(rows()) == set(WAYS) | set(ELSEWHERE)
 
@@ -156,6 +156,6 @@ def test_a_row_of_the_errno_table_is_what_a_program_gets(stand_for: StandFor, er
         line for line in stand.current.events()[n_lines:]
         if line["event"] in ("call failed", "refused") and line["error"] == error
     ]  # fmt: skip
-    # The kernel caches what is not there, and nobody hears of it again.
+    # The kernel caches what is not there, and satfs gets no request for it again.
     if error != "NotThere":
         assert lines, f"the log has no line about {error}"

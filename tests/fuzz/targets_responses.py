@@ -44,7 +44,7 @@ _LINES = st.sampled_from(
      b"", b"x" * 70_000]
 )  # fmt: skip
 _heads = st.lists(_LINES | st.binary(max_size=30), max_size=10).map(b"\r\n".join)
-answers = st.tuples(
+responses = st.tuples(
     st.one_of(_heads, _heads.map(lambda head: head + b"\r\n\r\n"), st.just(_GOOD)),
     st.sampled_from([b"", _DATA, _DATA[:-1], _DATA + b"x", b"<Error><Code>SlowDown</Code>"])
     | st.binary(max_size=200),
@@ -131,8 +131,8 @@ def check_verdicts(given: tuple[int, dict[str, str], bytes]) -> None:
 TARGETS = (
     Target(
         "exchange",
-        "the head and body of an answer, in a worker process (transfer/exchange.py)",
-        answers,
+        "the head and body of a response, in a worker process (transfer/exchange.py)",
+        responses,
         check_exchange,
         ((_GOOD, _DATA, [100]), (b"", b"", [1])),
     ),
