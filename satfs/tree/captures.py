@@ -95,7 +95,7 @@ class CaptureDirectory(SceneHolder):
 
     def scene_id_of(self, name: bytes) -> SceneId | None:
         """See `SceneHolder.scene_id_of`."""
-        text = names.text_of(name, RESERVED_IN_CAPTURE)
+        text = names.plain_text_of(name, RESERVED_IN_CAPTURE)
         return None if text is None else SceneId(text)
 
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:

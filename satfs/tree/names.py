@@ -131,7 +131,7 @@ def name_of(text: str, reserved: Collection[str] = ()) -> bytes:
     Different texts have different names, and none has a reserved or polled one. The name is valid
     UTF-8, 1 to 255 bytes long, and depends on nothing but the arguments.
     """
-    if _PLAIN.fullmatch(text) and text not in reserved and not is_polled(text):
+    if _is_plain(text, reserved):
         return text.encode()  # most ids by far; the rules below would give the same
     escaped = _UNSAFE.sub(_escape_match, text)
     if text in ("", "%"):
@@ -157,6 +157,20 @@ def text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
         return None
     # One text has one name: `%61` is not another spelling of `a`.
     return text if name_of(text, reserved) == name else None
+
+
+def plain_text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
+    """Return the text whose name is *name*, where that is of letters, digits, `.`, `_` and `-`.
+
+    Most ids are of these. None for every other text, and where no text has that name.
+    """
+    text = name.decode("ascii", "replace")
+    return text if _is_plain(text, reserved) else None
+
+
+def _is_plain(text: str, reserved: Collection[str]) -> bool:
+    is_free = text not in reserved and not is_polled(text)
+    return is_free and _PLAIN.fullmatch(text) is not None
 
 
 def order_of(name: bytes) -> int:

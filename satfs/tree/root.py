@@ -86,7 +86,7 @@ class Scenes(SceneHolder):
 
     def scene_id_of(self, name: bytes) -> SceneId | None:
         """See `SceneHolder.scene_id_of`."""
-        text = names.text_of(name)
+        text = names.plain_text_of(name)
         return None if text is None else SceneId(text)
 
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:

@@ -113,7 +113,10 @@ class SceneHolder(Directory):
 
     @abstractmethod
     def scene_id_of(self, name: bytes) -> SceneId | None:
-        """Return the id of the scene that *name* would be the name of, whether there is one."""
+        """Return the id of the scene that *name* would be the name of, whether there is one or not.
+
+        None where the id would be an unusual one: of other than letters, digits, `.`, `_` and `-`.
+        """
 
     @abstractmethod
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:

@@ -348,27 +348,17 @@ class TestFittedStop:
         span = ByteRange(start * BLOCK_BYTES, stops[0] * BLOCK_BYTES)
         longest = n_longest * BLOCK_BYTES
         stop = fitted_stop(span, following, longest)
-        slack, best_stop = longest // 8, span.start + longest
+        slack = longest // 8
         assert stop % BLOCK_BYTES == 0
+        assert span.start < stop <= span.start + longest + slack
         edges = [each * BLOCK_BYTES for each in stops]
         if stop not in edges:
-            assert stop == best_stop
-            next_edge = min(edge for edge in edges if edge > stop)
-            # Nothing waits behind the last one that a rest of it may become part of.
-            is_last = bool(following) and next_edge == edges[-1]
-            assert next_edge - stop >= (longest // 2 if is_last else slack + 1)
-        elif stop == edges[-1]:
-            assert span.start < stop < best_stop + max(longest // 2, slack + BLOCK_BYTES)
-        else:
-            assert span.start < stop <= best_stop + slack
-            next_edge = min(edge for edge in edges if edge > stop)
-            if next_edge == edges[-1]:
-                # It is no nearer to what is wanted.
-                assert next_edge > best_stop + slack
-                assert next_edge - best_stop >= best_stop - stop or best_stop - stop <= slack
-            else:
-                # With the next one it would be too long, and what that one would give too short.
-                assert stop >= best_stop - slack
+            assert stop == span.start + longest
+            rest = min(edge for edge in edges if edge > stop) - stop
+            assert rest > slack
+        elif stop != edges[-1]:
+            # With the next one it would be too long, and what that one would give too short.
+            assert stop >= span.start + longest - slack
 
 
 class TestController:

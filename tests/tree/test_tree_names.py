@@ -6,7 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from satfs.tree.names import NAME_MAX_BYTES, file_names, is_cut, is_polled, name_of, text_of
+from satfs.tree.names import (
+    NAME_MAX_BYTES,
+    file_names,
+    is_cut,
+    is_polled,
+    name_of,
+    plain_text_of,
+    text_of,
+)
 
 OWN = frozenset(
     {
@@ -94,6 +102,26 @@ def test_a_text_has_one_name_only(name: bytes) -> None:
     """A program finds an entry under its one name or not at all."""
     text = text_of(name, OWN)
     assert text is None or name_of(text, OWN) == name
+
+
+@given(st.one_of(st.binary(max_size=300), texts.map(lambda text: name_of(text, OWN))))
+@example(b"scene.json")
+@example(b".Trash-1000")
+def test_a_plain_text_is_its_own_name(name: bytes) -> None:
+    plain = plain_text_of(name, OWN)
+    assert plain is None or plain == text_of(name, OWN) == name.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_plain"),
+    [
+        (b"20260930_143010_SN41_L1C_1081", True), (b"3f2c-9e.b", True), (b"a" * 128, True),
+        (b"%", False), (b"%2E%2E", False), (b"..%2F..%2Fcontracts", False), (b"x%00y", False),
+        ("é".encode(), False), (b"a:b", False), (b"a b", False), (b".hidden", False),
+    ],
+)  # fmt: skip
+def test_ordinary_ids_are_plain(name: bytes, is_plain: bool) -> None:
+    assert (plain_text_of(name) is not None) == is_plain
 
 
 @given(st.text(st.sampled_from("abcé%/."), min_size=256, max_size=500))

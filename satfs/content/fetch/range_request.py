@@ -256,18 +256,14 @@ def fitted_stop(span: ByteRange, following: Iterable[ByteRange], longest: int) -
 
     *following* wait behind it, each where the one before stops. The result is a stop of these, or
     *longest* bytes behind the start: then more than an eighth of that is left of what it cuts,
-    since a shorter rest would not be worth a request of its own. Of the last one it is half of
-    that, since nothing waits behind it that the rest may become part of.
+    since a shorter rest would not be worth a request of its own.
     """
     slack = longest // 8
     best_stop, stop = span.start + longest, span.stop
     if stop > best_stop + slack:
         return best_stop
-    spans = tuple(following)
-    for each in spans:
+    for each in following:
         if each.stop > best_stop + slack:
-            if each is spans[-1] and each.stop < best_stop + longest // 2:
-                return each.stop if each.stop - best_stop < best_stop - stop else stop
             return best_stop if best_stop > each.start + slack else stop
         stop = each.stop
     return stop
