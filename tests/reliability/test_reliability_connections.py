@@ -76,18 +76,22 @@ def test_connections_that_are_lost_in_silence(make_stand: MakeStand, workers: in
     """
     patience = {"progress_timeout_s": 30, "read_deadline_s": 40, "metadata_deadline_s": 30}
     stand = make_stand(workers=workers, range_bytes="1MiB", listing_ttl_s=0, **patience)
-    scene, other = stand.publish(24 * MIB), stand.publish(MIB)
+    scene, other = stand.publish(96 * MIB), stand.publish(MIB)
     content = stand.content(scene)
     with stand.opened(scene) as file:
         stand.compare(file, content, stop=8 * MIB)
+        # A body that is on its way would stand still, as that of a slow host does.
+        assert stand.origin.journal.wait_until_idle()
         assert stand.origin.n_open_connections("store")
         assert stand.origin.n_open_connections("api")
+        n_before = stand.origin.journal.n_requests("object")
         stand.origin.lose_connections()
         listed = stand.calls.start("ls", LOST_LIMIT_S, os.listdir, stand.root / "tasks" / "1")
         size = stand.calls.start("stat", LOST_LIMIT_S, os.stat, stand.path(other))
-        stand.compare(file, content, start=16 * MIB, limit_s=LOST_LIMIT_S)
+        stand.compare(file, content, start=88 * MIB, limit_s=LOST_LIMIT_S)
         assert stand.calls.end("ls", LOST_LIMIT_S, listed)
         assert stand.calls.end("stat", LOST_LIMIT_S, size).st_size == MIB
+    assert stand.origin.journal.n_requests("object") > n_before + 1  # the size, and bytes
     assert not stand.current.events("host counts as offline")
 
 
