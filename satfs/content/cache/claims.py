@@ -31,13 +31,16 @@ class Claim:
 
     Invariants:
         Locked are the blocks from `start` on up to `stop`; `start` only grows, `stop` only shrinks.
+        The kernel knows one owner of a lock, this process: what another one of *active*, its claims
+        that have not ended, has too stays locked.
     """
 
-    __slots__ = ("_base", "_locks", "has_ended", "held_until", "start", "stop")
+    __slots__ = ("_active", "_base", "_locks", "has_ended", "held_until", "start", "stop")
 
-    def __init__(self, locks: NodeLocks, base: int, span: ByteRange) -> None:
+    def __init__(self, locks: NodeLocks, base: int, span: ByteRange, active: set[Claim]) -> None:
         self._locks = locks
         self._base = base
+        self._active = active
         self.start, self.stop = span.start, span.stop
         #: Up to here the blocks may be served in this process.
         self.held_until = span.start
@@ -47,15 +50,30 @@ class Claim:
         """Leave the bytes from *stop* on to other processes."""
         stop = max(self.start, stop)
         if stop < self.stop:
-            self._locks.unlock(self._number(stop), self._number(self.stop))
+            self._unlock(stop, self.stop)
             self.stop = stop
 
     def entered(self, until: int) -> None:
         """Leave to others what the index has: the blocks up to *until*."""
         until = min(until, self.stop)
         if until > self.start:
-            self._locks.unlock(self._number(self.start), self._number(until))
+            self._unlock(self.start, until)
             self.start = until
+
+    def _unlock(self, start: int, stop: int) -> None:
+        """Unlock [start, stop), but for what other claims of this process have."""
+        position, last = self._number(start), self._number(stop)
+        held = [
+            (other._number(other.start), other._number(other.stop))
+            for other in self._active
+            if other is not self and other._base == self._base
+        ]
+        for other_first, other_last in sorted(held):
+            if other_first >= last:
+                break
+            self._locks.unlock(position, max(position, other_first))
+            position = max(position, other_last)
+        self._locks.unlock(position, last)
 
     def _number(self, position: int) -> int:
         return self._base + -(-position // BLOCK_BYTES)
@@ -85,7 +103,8 @@ class Claims:
             start, stop = _numbers(base, span)
             if not self._locks.try_lock(start, stop):
                 return None
-        claim = Claim(self._locks if base is not None else NodeLocks(), base or 0, span)
+        locks = self._locks if base is not None else NodeLocks()
+        claim = Claim(locks, base or 0, span, self._active)
         self._active.add(claim)
         return claim
 
