@@ -71,9 +71,14 @@ class NodeLocks:
         *now_s* is a moment of any clock that never runs backwards.
         """
         if self._fd is not None and now_s - self._looked_at_s > _VALID_S:
-            self._looked_at_s = now_s
-            self._is_shared = self.holder(_PRESENCE, _PRESENCE + 1) is not None
+            return self.is_shared_now(now_s)
         return self._fd is not None and self._is_shared
+
+    def is_shared_now(self, now_s: float) -> bool:
+        """Return whether another process has the directory open; the look takes microseconds."""
+        self._looked_at_s = now_s
+        self._is_shared = self.holder(_PRESENCE, _PRESENCE + 1) is not None
+        return self._is_shared
 
     def try_lock(self, start: int, stop: int) -> bool:
         """Take the numbers [start, stop) for this process alone; False when another has one."""

@@ -27,6 +27,7 @@ from satfs.demo.contents import Content, RampContent
 from satfs.model import AttachmentName, Link, SceneId, Version
 from satfs.net.http import Http
 from satfs.net.retry_loop import Retries
+from satfs.node_locks import NodeLocks
 from satfs.settings import load_settings
 
 T = TypeVar("T")
@@ -286,8 +287,13 @@ _STATUSES: Final[dict[str, tuple[int, str, dict[str, str]]]] = {
 
 
 @asynccontextmanager
-async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIterator[Attachments]:
-    """Yield `Attachments` on *store*; without a disk cache unless `cache_bytes` is given."""
+async def opened(
+    store: FakeStore, directory: Path, locks: NodeLocks | None = None, **changes: Any
+) -> AsyncIterator[Attachments]:
+    """Yield `Attachments` on *store*; without a disk cache unless `cache_bytes` is given.
+
+    With *locks* they take part in what processes on one directory share.
+    """
     given = {"cache_dir": directory, "cache_bytes": 0, "workers": 0, "cache_free_fraction": 0.0}
     settings = load_settings({}, **{**given, **changes})
     async with (
@@ -306,6 +312,7 @@ async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIter
             check_url=lambda url: None,
             is_proxied=lambda url: False,
             account="me",
+            locks=locks,
         ) as contents,
     ):
         yield contents

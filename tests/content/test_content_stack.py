@@ -31,6 +31,7 @@ from satfs.errors import (
     SatfsError,
 )
 from satfs.model import ByteRange, RemoteReader, SceneId
+from satfs.node_locks import NodeLocks
 
 MIB = 1024 * 1024
 
@@ -240,6 +241,29 @@ class TestReads:
                 assert store.bytes_sent <= content.size_bytes + 8 * store.chunk_bytes
 
         run(main)
+
+
+def test_what_another_process_has_fetched_a_moment_ago_is_not_fetched_again(tmp_path: Path) -> None:
+    """A process that was alone at its last look may not be alone any more."""
+    store = FakeStore(latency_s=0.01)
+    content = store.add(4 * MIB)
+
+    async def main() -> None:
+        async with opened(store, tmp_path, NodeLocks(), cache_bytes=10**9) as one:
+            reader = await one.open(SCENE, ZIP, await learn(one))
+            await reader.read(ByteRange(2 * MIB, 2 * MIB + 4096))  # it looks for others
+            async with opened(store, tmp_path, NodeLocks(), cache_bytes=10**9) as other:
+                first = await other.open(SCENE, ZIP, await learn(other))
+                await first.read(ByteRange(0, MIB))
+                first.close()
+                await trio.sleep(0.1)  # the index has what it has fetched
+                n_sent = store.bytes_sent
+                data = bytes(await reader.read(ByteRange(0, MIB)))
+                assert data == bytes(content.read(0, MIB))
+                assert store.bytes_sent == n_sent
+            reader.close()
+
+    run(main)
 
 
 class TestFewConnections:

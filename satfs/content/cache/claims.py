@@ -90,6 +90,10 @@ class Claims:
         """Return whether other processes use the cache now; *now_s* is any steady clock's."""
         return self._locks.is_shared(now_s)
 
+    def is_shared_now(self, now_s: float) -> bool:
+        """Return the same as of this moment, for some microseconds."""
+        return self._locks.is_shared_now(now_s)
+
     def take(self, cached: CachedObject, span: ByteRange, level: int = 0) -> Claim | None:
         """Return a claim on the blocks of *span*, or None when another process has one of them.
 

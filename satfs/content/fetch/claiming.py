@@ -78,8 +78,9 @@ class Claiming:
         if claim is None:
             return None
         try:
-            # A process enters its blocks in the index before it gives its claim back.
-            if cache.claims.is_shared(trio.current_time()):
+            # A process enters its blocks in the index before it gives its claim back. It may have
+            # come and done so since the last look.
+            if cache.claims.is_shared_now(trio.current_time()):
                 await self._take_in(range_request)
                 if not range_request.is_wanted():
                     cache.claims.end(claim)
