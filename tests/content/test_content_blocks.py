@@ -328,6 +328,37 @@ class TestEviction:
 
         run(main)
 
+    def test_a_file_that_another_process_has_alone_holds_up_no_other_object(
+        self, tmp_path: Path
+    ) -> None:
+        """One that stands still has it for five seconds; all calls of the index waited for it."""
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                in_thread = trio.to_thread.run_sync
+                is_free, held = trio.Event(), ["on_disk"]
+
+                async def gated(work: Any, *args: Any, **how: Any) -> Any:
+                    if getattr(work, "__name__", "") in held:
+                        held.clear()
+                        await is_free.wait()
+                    return await in_thread(work, *args, **how)
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(trio.to_thread, "run_sync", gated)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(cache.acquire, name_of(1), "", SIZE)
+                        await trio.testing.wait_all_tasks_blocked()
+                        assert not held
+                        with trio.fail_after(1):
+                            two = await cache.acquire(name_of(2), "", SIZE)
+                            await fetch(cache, two, 2, ByteRange(0, MIB))
+                            await cache.commit()
+                        assert await read(cache, two, 2, ByteRange(0, MIB))
+                        is_free.set()
+
+        run(main)
+
     def test_what_lands_while_room_is_made_needs_room_too(self, tmp_path: Path) -> None:
         """Eviction takes time, in which a fast line brings more than it gave back."""
 

@@ -78,9 +78,13 @@ class Eviction:
             return
         async with self._objects.alone_with(name):
             if self._objects.get(name) is None:
-                await self._index_sync.on_index(
-                    partial(_discard_closed, index, directory, name, size_bytes)
-                )
+                await self._index_sync.wait()  # it is closed before it is entered
+                try:
+                    await trio.to_thread.run_sync(
+                        _discard_closed, index, directory, name, size_bytes
+                    )
+                except (OSError, sqlite3.Error) as problem:
+                    self._index_sync.warn("eviction failed", problem)
 
     def _landing(self) -> frozenset[tuple[int, int]]:
         return frozenset(

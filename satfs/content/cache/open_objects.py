@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,21 +92,27 @@ class OpenObjects:
         directory, index = self._directory, self._index_sync.index
         if directory is not None and index is not None:
 
-            def on_disk() -> tuple[BlockFile, int, list[Segment]]:
+            def on_disk() -> tuple[BlockFile, bool]:
                 path = path_of(directory, name)
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file, is_new = BlockFile.on_disk(path, size_bytes)
+                return BlockFile.on_disk(path, size_bytes)
+
+            def enter(file: BlockFile, is_new: bool) -> tuple[int, list[Segment]]:
+                object_id = index.open_object(name, label, size_bytes, is_new=is_new)
+                if is_new:
+                    file.share()
+                return object_id, index.segments(object_id)
+
+            try:
+                # Not in the line of the index's calls: another process may have the file alone.
+                file, is_new = await trio.to_thread.run_sync(on_disk)
                 try:
-                    object_id = index.open_object(name, label, size_bytes, is_new=is_new)
-                    if is_new:
-                        file.share()
-                    return file, object_id, index.segments(object_id)
+                    object_id, segments = await self._index_sync.demand(
+                        partial(enter, file, is_new)
+                    )
                 except BaseException:
                     file.close()
                     raise
-
-            try:
-                file, object_id, segments = await self._index_sync.demand(on_disk)
             except (OSError, sqlite3.Error) as problem:
                 self._index_sync.warn(
                     "cache file not usable: keeping this object in memory", problem
