@@ -63,7 +63,7 @@ class TestReads:
         """Eight programs that read one file share a window, and none has an eighth of it."""
         store = FakeStore(latency_s=0.03)
         store.add(128 * MIB)
-        settings = {"cache_bytes": 256 * MIB, "range_bytes": MIB}
+        settings: dict[str, Any] = {"cache_bytes": 256 * MIB, "range_bytes": MIB}
 
         async def requested(n_readers: int, cache_dir: Path) -> int:
             """Return how many ranges are in flight or queued when all have read 10 MiB."""
