@@ -30,12 +30,12 @@ from satfs.components import Components, open_components, tree_over
 from satfs.content.attachments import Attachments
 from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.name_invalidation import NameInvalidation
 from satfs.control.protocol import socket_path
 from satfs.control.server import serve_control
 from satfs.errors import FuseMissing
-from satfs.fuse.appearance import Limits, Owner
+from satfs.fuse.attributes import Limits, Owner
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
 from satfs.fuse.errnos import gravest_of
@@ -50,7 +50,7 @@ from satfs.introspection.status import Identity
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.net.addresses import origin_of
-from satfs.net.ready_connections import READY_AT_FIRST, ReadyConnections
+from satfs.net.preconnect import READY_AT_FIRST, ReadyConnections
 from satfs.notify import Notifier, describe_mount
 from satfs.process_limits import allow_all_descriptors, leave_no_core
 from satfs.scheduling import take_short_turns

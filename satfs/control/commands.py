@@ -7,7 +7,7 @@ from functools import partial
 
 from satfs.content.cache.index import CachedVersion
 from satfs.control import records
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
 from satfs.control.raster_prefetch import block_choice_of, prefetch_blocks

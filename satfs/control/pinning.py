@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satfs.content.cache.maintenance import records_of
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import collect
 from satfs.control.progress import CommandProgress
 from satfs.control.server import Given, Result, SendNotice

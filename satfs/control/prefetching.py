@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from satfs.concurrent_map import concurrent_map
 from satfs.content.cache.pins import StoredObject
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.progress import CommandProgress
 from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import (

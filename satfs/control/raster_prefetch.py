@@ -15,7 +15,7 @@ import trio
 
 from satfs.concurrent_map import concurrent_map
 from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
 from satfs.control.progress import CommandProgress
 from satfs.control.rasters import as_buffers, feed, may_be_raster, open_raster, read_layout

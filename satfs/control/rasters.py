@@ -8,7 +8,7 @@ from typing import Final
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.directory import DEFLATED, STORED
 from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.walk import find, scene_of
 from satfs.errors import Damaged, NotThere, Unsupported
 from satfs.facts.scene import RasterFacts

@@ -37,7 +37,7 @@ from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE
-from satfs.tree.listed import record_called
+from satfs.tree.record_entries import record_called
 from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 
 #: Returns what the cache on disk holds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from satfs.api import listings as kinds
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import find, paths_of, scene_of
 from satfs.errors import NotThere

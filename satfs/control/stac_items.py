@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Final
 
 from satfs.concurrent_map import concurrent_map
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.progress import failure_record
 from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import Selection, conditions_of, scenes, starts

@@ -17,7 +17,7 @@ import trio
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import collect, read_whole
 from satfs.control.progress import CommandProgress
 from satfs.control.server import Given, Result, SendNotice

@@ -2,7 +2,7 @@
 
 import sys
 
-from satfs.demo.serve import main
+from satfs.demo.program import main
 from satfs.errors import SatfsError
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class DemoProcess:
         return self.environment
 
     def call(self, do: str, **arguments: Any) -> Any:
-        """Have the origin do one of `satfs.demo.serve.COMMANDS`, and return the result.
+        """Have the origin do one of `satfs.demo.program.COMMANDS`, and return the result.
 
         Raises:
             ValueError: the origin does not understand.

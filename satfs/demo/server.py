@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar
 
 from satfs.demo.api import Api, PageLimits
 from satfs.demo.catalogue import Attachment, Catalogue, object_path
+from satfs.demo.connections import Line, ServicePort
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
 from satfs.demo.sample import sample_catalogue
-from satfs.demo.serving import Line, ServicePort
 from satfs.demo.signing import SigningKey, presign
 from satfs.demo.store import BUCKET, Store
 from satfs.demo.tokens import DemoAccount, TokenOffice

@@ -16,8 +16,8 @@ import trio
 
 from satfs.api.client import Aleph
 from satfs.api.token_sources import source_of
+from satfs.doctor.connection_steps import Host, reach
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity
-from satfs.doctor.reach import Host, reach
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError, Unreachable
 from satfs.model import DELIVERY_ZIP, Contract, Link, Task
 from satfs.net.http import Http

@@ -21,9 +21,9 @@ from satfs.concurrent_map import concurrent_map
 from satfs.doctor import cache, crawlers, fuse, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
+from satfs.doctor.connection_steps import Host, HostFindings, clock_finding, on_the_way, reach
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.doctor.machine import Machine
-from satfs.doctor.reach import Host, HostFindings, clock_finding, on_the_way, reach
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.addresses import LinkRule

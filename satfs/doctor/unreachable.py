@@ -22,7 +22,7 @@ from satfs.net.addresses import DEFAULT_PORTS, origin_of
 from satfs.net.trust import is_strictness
 
 if TYPE_CHECKING:
-    from satfs.doctor.reach import Host
+    from satfs.doctor.connection_steps import Host
 
 #: Reasons to refuse a certificate (OpenSSL, X509_V_ERR_*).
 _EXPIRED: Final = frozenset({9, 10})  # not yet valid, has expired

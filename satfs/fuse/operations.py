@@ -30,7 +30,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere, Unfinished
-from satfs.fuse.appearance import Limits, Owner, entry_of, no_entry, statistics
+from satfs.fuse.attributes import Limits, Owner, entry_of, no_entry, statistics
 from satfs.fuse.crawlers import CrawlerGate
 from satfs.fuse.deadlines import Closing, PendingCalls
 from satfs.fuse.dir_cookies import DOT, DOT_DOT

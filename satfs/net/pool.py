@@ -31,7 +31,7 @@ from msgspec import Struct
 from satfs.net.connecting import CheckPeer
 from satfs.net.core_messages import Body, core_request, is_kept_open, translating
 from satfs.net.http_errors import causes_of, is_refusal
-from satfs.net.opening_ahead import OpeningAhead
+from satfs.net.pending_connections import OpeningAhead
 from satfs.net.pooled_connection import ConnectionMaker, PooledConnection, name_of
 from satfs.net.proxies import Proxies
 from satfs.net.socket_options import is_unacknowledged

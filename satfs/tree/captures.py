@@ -11,8 +11,8 @@ from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
-from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, xattr_values
+from satfs.tree.record_entries import ListedEntries, find
 from satfs.tree.rendered import Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
 

@@ -15,8 +15,8 @@ from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import account_catalog
 from satfs.tree import names
 from satfs.tree.captures import CaptureDirectory, CaptureHolder
-from satfs.tree.listed import ListedEntries, entries_of, find
 from satfs.tree.nodes import BytesFile, Directory, Entry, Node, not_there
+from satfs.tree.record_entries import ListedEntries, entries_of, find
 from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
 from satfs.tree.tasks import Tasks
 from satfs.tree.times import FALLBACK_NS

@@ -11,7 +11,6 @@ from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.stac.catalogs import task_collection, tasks_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory, CaptureHolder
-from satfs.tree.listed import entries_of, find
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -21,6 +20,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
+from satfs.tree.record_entries import entries_of, find
 from satfs.tree.rendered import ListedFile, Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import TreeSources
 from satfs.tree.times import time_ns

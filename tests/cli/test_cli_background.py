@@ -10,7 +10,7 @@ import pytest
 
 _FRONT = """
 import os, sys, time
-from satfs.cli.launch import Failure, Waiter, in_background
+from satfs.cli.mount_process import Failure, Waiter, in_background
 
 def work(waiter: Waiter) -> int:
 {work}

@@ -27,7 +27,7 @@ def test_a_missing_library_is_told_when_it_is_needed(
     for name in [name for name in sys.modules if name.startswith(loaded)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "satfs.cli.commands.mount", raising=False)
-    monkeypatch.delitem(sys.modules, "satfs.cli.launch", raising=False)
+    monkeypatch.delitem(sys.modules, "satfs.cli.mount_process", raising=False)
     monkeypatch.setitem(sys.modules, "pyfuse3", None)  # "import of pyfuse3 halted"
 
     commands.main(["umount", "--help"], standalone_mode=False)

@@ -22,7 +22,7 @@ from story.shelves import (
 from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.pins import StoredObject
 from satfs.control import prefetching
-from satfs.control.components import MountComponents
+from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import prefetch
 from satfs.control.raster_prefetch import places_of
 from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable

@@ -15,7 +15,7 @@ import pytest
 from demo.asking import ask
 
 from satfs.demo.process import DemoProcess
-from satfs.demo.serve import COMMANDS
+from satfs.demo.program import COMMANDS
 from satfs.errors import Unreachable, Unsupported
 
 pytestmark = pytest.mark.slow

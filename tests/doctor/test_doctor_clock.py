@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.fetch.links import MARGIN_S
+from satfs.doctor.connection_steps import NOTE_FROM_S, WARN_FROM_S, clock_finding, skew_s
 from satfs.doctor.findings import Severity
-from satfs.doctor.reach import NOTE_FROM_S, WARN_FROM_S, clock_finding, skew_s
 
 NOON_S = 1_790_000_000.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from satfs.cli.main import COMMANDS
-from satfs.doctor.reach import NOTE_FROM_S, WARN_FROM_S
+from satfs.doctor.connection_steps import NOTE_FROM_S, WARN_FROM_S
 from satfs.errors import Unneeded
 from satfs.fuse.errnos import ERRNOS
 from satfs.settings import Settings, load_settings, variable_of

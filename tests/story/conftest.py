@@ -15,7 +15,7 @@ from story.shelves import (
     sources_of,
 )
 
-from satfs.fuse.appearance import Limits, Owner
+from satfs.fuse.attributes import Limits, Owner
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Operations
 from satfs.tree.nodes import Node

@@ -18,7 +18,7 @@ from story.kernel import Kernel, Token
 from story.shelves import FakeCatalogue, FakeObjects, Listed, failing, make_capture, make_task
 
 from satfs import errors
-from satfs.fuse.appearance import Limits
+from satfs.fuse.attributes import Limits
 from satfs.fuse.errnos import errno_of, is_result
 from satfs.fuse.error_reporting import QUIET_S
 from satfs.fuse.inodes import ROOT

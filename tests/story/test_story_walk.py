@@ -25,7 +25,7 @@ from story.shelves import (
 )
 
 from satfs.errors import NotAllowed, Unreachable
-from satfs.fuse.appearance import Limits
+from satfs.fuse.attributes import Limits
 from satfs.fuse.inodes import ROOT
 from satfs.model import Capture, CaptureId
 from satfs.tree.names import name_of

@@ -29,7 +29,7 @@ from story.shelves import (
 
 from satfs.archive.archive import Archives
 from satfs.errors import Unreachable
-from satfs.fuse.appearance import Limits, Owner
+from satfs.fuse.attributes import Limits, Owner
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Operations
 from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version

@@ -22,8 +22,8 @@ from rich.text import Text
 from satfs.cli.commands.mount import mount_options
 from satfs.cli.flags import OutputOptions, complete_directories, log_flags, verbosity_flags
 from satfs.cli.hints import program_name, shell_path
-from satfs.cli.launch import launch
 from satfs.cli.mount_options import GivenOptions, parse_options
+from satfs.cli.mount_process import launch
 from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import console, print_sentence, show
 from satfs.demo.process import DemoProcess

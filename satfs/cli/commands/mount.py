@@ -19,8 +19,8 @@ from satfs.cli.flags import (
     verbosity_flags,
 )
 from satfs.cli.hints import hint, program_name, shell_path
-from satfs.cli.launch import launch
 from satfs.cli.mount_options import GivenOptions, parse_options
+from satfs.cli.mount_process import launch
 from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import print_remark, print_sentence
 from satfs.doctor import fuse

@@ -8,7 +8,7 @@ The kernel reads ahead by offsets, half a megabyte at a time, also beyond the bl
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
-(mm/filemap.c): see `content.fetch.refusals` and `content.fetch.page_run`.
+(mm/filemap.c): see `content.fetch.refused_readahead` and `content.fetch.page_run`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES, Block
 from satfs.content.fetch.page_run import MAX_REST_BYTES, PAGE_BYTES, PageRun
 from satfs.content.fetch.raster_files import RasterFile
 from satfs.content.fetch.readahead import Pattern, Plan
-from satfs.content.fetch.refusals import SHORT_BYTES, Refusals
+from satfs.content.fetch.refused_readahead import SHORT_BYTES, Refusals
 from satfs.imagery.layout import Block
 from satfs.imagery.pattern import AccessPattern
 from satfs.imagery.spans import merge_spans

@@ -1,4 +1,4 @@
-"""Connections and requests of one service; `sending` sends the responses.
+"""Connections and requests of one service; `response_sender` sends the responses.
 
 The response to a request is decided elsewhere (`api`, `store`, `effects`); this waits and counts.
 """
@@ -19,8 +19,8 @@ from satfs.demo.api import Api
 from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
+from satfs.demo.response_sender import send, set_to_lose, set_to_reset
 from satfs.demo.responses import Request, Response, http_date
-from satfs.demo.sending import send, set_to_lose, set_to_reset
 from satfs.demo.store import Store
 from satfs.errors import Unsupported
 

@@ -1,4 +1,4 @@
-"""`net/ready_connections.py`: connections come about while somebody looks, and at no other time."""
+"""`net/preconnect.py`: connections come about while somebody looks, and at no other time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from satfs.net.ready_connections import (
+from satfs.net.preconnect import (
     LOOK_EVERY_S,
     LOOKED_WITHIN_S,
     READY_AT_FIRST,

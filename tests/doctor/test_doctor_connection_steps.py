@@ -17,8 +17,7 @@ from doctor.conftest import only
 from fakes.certificates import inspection_box
 from fakes.origin import serving
 
-from satfs.doctor.findings import Area, Severity
-from satfs.doctor.reach import (
+from satfs.doctor.connection_steps import (
     NAME_LIMIT_S,
     RESPONSE_LIMIT_S,
     Host,
@@ -26,6 +25,7 @@ from satfs.doctor.reach import (
     on_the_way,
     reach,
 )
+from satfs.doctor.findings import Area, Severity
 from satfs.errors import BadSettings, SatfsError, Unreachable
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies
