@@ -15,7 +15,6 @@ from typing import Final
 
 from isal.isal_zlib import crc32
 
-from satfs.archive.obeyed_names import is_obeyed
 from satfs.humanize import CONTROLS, SURROGATES
 
 #: The longest file name on Linux, in bytes (NAME_MAX, limits.h).
@@ -46,6 +45,39 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:[/\\]")
 _PLAIN: Final = re.compile(
     r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}"
 )
+#: Names of files that programs obey in any directory, without a command of the user: a shell's
+#: prompt runs git, and git the program that `.git/config` names as its file system monitor; a file
+#: manager draws the icon that `.directory` names; an editor runs the commands in `.vscode`. In
+#: lower case: a mount that is exported to another system is read there without regard to case.
+_OBEYED_NAMES: Final = frozenset(
+    {
+        # Version control: configuration and hooks that run commands. A directory with a file HEAD
+        # may be a bare repository, which git obeys as it does a `.git`.
+        ".git", "head", ".hg", ".svn", ".bzr", "_darcs", "cvs", ".jj", ".sl", ".fslckout",
+        "_fossil_", ".repo", ".pijul",
+        # Shells, and what sets their environment by directory.
+        ".envrc", ".env", ".autoenv", ".autoenv.zsh", ".autoenv_leave.zsh", ".mise.toml",
+        "mise.toml", ".tool-versions",
+        # Editors: settings, tasks and code by directory.
+        ".vscode", ".vs", ".idea", ".fleet", ".zed", ".devcontainer", ".devcontainer.json", ".exrc",
+        ".vimrc", ".nvimrc", ".nvim.lua", ".lvimrc", ".local.vimrc", ".dir-locals.el",
+        ".dir-locals-2.el", ".editorconfig",
+        # Interpreters and debuggers that run a file of the directory they are started in.
+        ".gdbinit", ".lldbinit", ".pdbrc", "sitecustomize.py", "usercustomize.py", ".rprofile",
+        ".renviron", ".rdata", ".octaverc", "startup.m", ".pnp.cjs", ".yarnrc", ".yarnrc.yml",
+        ".npmrc",
+        # Web servers of a directory that is exported.
+        ".htaccess", ".user.ini",
+        # Desktops: how to draw a folder, what to run when a volume appears, what to hide.
+        ".directory", "desktop.ini", ".hidden", ".autorun", ".autoopen", "autoopen",
+        ".xdg-volume-info", ".volumeicon.icns", ".volume.icns",
+    }
+)  # fmt: skip
+#: Programs that start when a volume appears (freedesktop.org's autostart specification; Windows).
+_OBEYED_BEGINNING: Final = "autorun"
+#: Launchers and links that a file manager draws and opens as what they name (freedesktop.org's
+#: desktop entries); Windows fetches the icons of the others from wherever they lead.
+_OBEYED_ENDINGS: Final = (".desktop", ".lnk", ".url", ".scf", ".library-ms", ".searchconnector-ms")
 
 
 class NameProblem(StrEnum):
@@ -144,3 +176,13 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
     if any(is_obeyed(part.decode()) for part in parts):
         raise UnsafeName(NameProblem.OBEYED)
     return parts, is_directory
+
+
+def is_obeyed(name: str) -> bool:
+    """Return whether *name*, one part of a path, is one that programs obey."""
+    folded = name.casefold()
+    return (
+        folded in _OBEYED_NAMES
+        or folded.startswith(_OBEYED_BEGINNING)
+        or folded.endswith(_OBEYED_ENDINGS)
+    )

@@ -2,7 +2,7 @@
 
 Limits for any number of open members: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints
 of members that are not open, 96 MiB of directories beyond the one in use, and what
-`decoder_memory.py` gives to decoders of members that are unpacked as a whole. An open deflated
+`DecoderMemory` gives to decoders of members that are unpacked as a whole. An open deflated
 member adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. Bytes on disk are in
 `content.cache.derived`, which is the cache of fetched blocks: its bounds hold for both together.
 """
@@ -19,12 +19,13 @@ import trio
 from cachetools import LRUCache
 
 from satfs.archive.checkpoints import MIN_DISTANCE_BYTES, Checkpoints
-from satfs.archive.decoder_memory import DecoderMemory
+from satfs.archive.decoders import MAX_DECODER_BYTES
 from satfs.archive.members import Members
 from satfs.content.cache.derived import Derived
 
 if TYPE_CHECKING:
     from satfs.archive.cursor import Cursor
+    from satfs.archive.spooled import SpooledMember
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,14 @@ _ALL_SHARES: Final = 8 * 1024 * 1024
 
 _CLOSED_CHECKPOINTS_BYTES: Final = 64 * 1024 * 1024
 _DIRECTORIES_BYTES: Final = 96 * 1024 * 1024
+#: Memory of all decoders together: one of the largest, or two with the dictionary of `xz -9`
+#: (64 MiB), or a dozen of plain `xz` (8 MiB). With what a mount holds besides, its ceiling of
+#: 200 MiB (docs/RELIABILITY.md) stays.
+MAX_ALL_DECODERS_BYTES: Final = MAX_DECODER_BYTES
+
+#: Time after which a waiting member looks again whether a busy one has become idle without a word,
+#: because the network keeps it waiting.
+_LOOK_AGAIN_S: Final = 0.5
 
 
 class ArchiveResources:
@@ -136,3 +145,50 @@ class ArchiveResources:
 
 def _key(identity: bytes) -> str:
     return f"checkpoints {identity.hex()}"
+
+
+class DecoderMemory:
+    """Reservations of memory for decoders. One per mount; used by the event loop alone.
+
+    A decoder of xz or zstandard holds a dictionary of up to 128 MiB, and a program may have
+    hundreds of such members open. So a member reserves memory for its decoder, and loses it to
+    another member when it is idle; it makes a new decoder when it needs more output.
+    """
+
+    def __init__(self, max_bytes: int = MAX_ALL_DECODERS_BYTES) -> None:
+        self._max_bytes = max_bytes
+        # Those reserved first come first.
+        self._reserved: dict[SpooledMember, int] = {}
+        self._turn = trio.StrictFIFOLock()
+        self._changed = trio.Event()
+
+    @property
+    def n_bytes(self) -> int:
+        """Return how many bytes are reserved."""
+        return sum(self._reserved.values())
+
+    async def reserve(self, owner: SpooledMember, n_bytes: int) -> None:
+        """Reserve *n_bytes*, at most the limit, for *owner*, which has none reserved.
+
+        Takes them from idle owners, and waits while the others are busy. Members that wait are
+        served in their order. Cancelled, nothing is reserved.
+        """
+        async with self._turn:
+            while self.n_bytes + n_bytes > self._max_bytes:
+                idle = next((other for other in self._reserved if not other.is_busy), None)
+                if idle is not None:
+                    idle.drop_decoder()
+                    continue
+                self._changed = trio.Event()
+                with trio.move_on_after(_LOOK_AGAIN_S):
+                    await self._changed.wait()
+            self._reserved[owner] = n_bytes
+
+    def release(self, owner: SpooledMember) -> None:
+        """Give back what *owner* has reserved, if anything."""
+        if self._reserved.pop(owner, None) is not None:
+            self._changed.set()
+
+    def became_idle(self) -> None:
+        """Let a waiting member look for an idle owner now."""
+        self._changed.set()

@@ -2,7 +2,7 @@
 
 Unpacked bytes are kept in the derived store, for all mounts, until their room is needed. Evicted
 bytes are unpacked again, from the beginning: these methods know no other way. The same happens when
-a member lost its decoder to others (`decoder_memory.py`) before all was unpacked.
+a member lost its decoder to others (`resources.DecoderMemory`) before all was unpacked.
 """
 
 from __future__ import annotations

@@ -10,21 +10,27 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from satfs import read_trace
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.fetch.beginning import N_NEW, TAIL_WAITS_S, bring_beginning, parts_of_beginning
+from satfs.content.cache.index import KnownVersion
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.early_bytes import (
+    N_NEW,
+    TAIL_WAITS_S,
+    PartDelivery,
+    bring_beginning,
+    parts_of_beginning,
+)
 from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.first_reads import BEGINNING_BYTES
 from satfs.content.fetch.links import LinkCaches
 from satfs.content.fetch.probe import Probe
-from satfs.content.fetch.tail_delivery import Learning, PartDelivery
 from satfs.content.fetch.tails import TAIL_BYTES, Tail
 from satfs.content.open_fetchers import Key, OpenFetchers, label_of
 from satfs.content.transfer.etags import is_same
-from satfs.errors import TooManyOpen
+from satfs.errors import Misuse, TooManyOpen
 from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of
 from satfs.read_trace import ReadTraces
@@ -46,6 +52,21 @@ class RequestParts(Struct, frozen=True):
     egress: EgressLimit
     n_idle: Callable[[str], int]
     may_open: Callable[[str, int], bool]
+
+
+class Learning(Struct, eq=False):
+    """A version that is being learnt; settled with `known`, or with `failure`."""
+
+    is_settled: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    known: KnownVersion | None = None
+    failure: Exception | None = None
+
+    def result(self) -> KnownVersion:
+        """Return what was learnt, once it is settled; raises what went wrong before."""
+        if self.known is not None:
+            return self.known  # also where the tail failed
+        raise self.failure or Misuse("a version that is not settled")
 
 
 class VersionRequest:

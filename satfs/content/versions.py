@@ -19,11 +19,10 @@ from satfs import read_trace
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.open_objects import alone_with
 from satfs.content.fetch.first_reads import FirstReads
-from satfs.content.fetch.tail_delivery import Learning
 from satfs.content.known_versions import KnownVersions
 from satfs.content.open_fetchers import Key, label_of
 from satfs.content.transfer.etags import is_same
-from satfs.content.version_request import RequestParts, VersionRequest
+from satfs.content.version_request import Learning, RequestParts, VersionRequest
 from satfs.errors import (
     Changed,
     Garbled,

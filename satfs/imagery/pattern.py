@@ -18,9 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, islice, product
 from typing import Final
 
-from satfs.imagery.bulk_run import BulkRun
 from satfs.imagery.layout import Block, BlockPlace, Image
-from satfs.imagery.strides import Stride
+from satfs.imagery.sequences import BulkRun, Stride
 from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape, extent
 from satfs.model import ByteRange
 

@@ -21,7 +21,7 @@ from satfs.archive import unreadable
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
-from satfs.archive.obeyed_names import is_obeyed
+from satfs.archive.paths import is_obeyed
 from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, NotThere
 from satfs.model import DELIVERY_ZIP, Attachment, Reader

@@ -14,7 +14,7 @@ from archive.test_archive_spooled import with_dictionary, zip_lzma, zstd
 from archive.zips import Entry, build, deflated
 
 from satfs.archive import resources, spooled
-from satfs.archive.decoder_memory import DecoderMemory
+from satfs.archive.resources import DecoderMemory
 from satfs.errors import Unreachable
 from satfs.model import ByteRange
 

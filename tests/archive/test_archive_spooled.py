@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satfs.archive import decoders, spooled
-from satfs.archive.decoder_memory import DecoderMemory
 from satfs.archive.member_data import MemberData
+from satfs.archive.resources import DecoderMemory
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange, Reader
 

@@ -12,7 +12,7 @@ from content.fakestore import PASSING, SCENE, ZIP, FakeStore, learn, opened, run
 from msgspec.structs import replace
 
 from satfs.content.attachments import Attachments
-from satfs.content.fetch.beginning import BEGINNING_S
+from satfs.content.fetch.early_bytes import BEGINNING_S
 from satfs.content.fetch.fetcher import NEARLY_DONE_BYTES
 from satfs.content.fetch.first_reads import BEGINNING_BYTES
 from satfs.content.fetch.tails import TAIL_BYTES

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from imagery.rasters import plain_image
 from imagery.traces import Outcome, chips, follow, in_file_order, spans, window_reads
 
-from satfs.imagery.bulk_run import BULK_BYTES
 from satfs.imagery.layout import Block, BlockPlace, Image, Window
 from satfs.imagery.pattern import (
     ALLOWANCE_BYTES,
     MAX_OUTSTANDING,
     AccessPattern,
 )
+from satfs.imagery.sequences import BULK_BYTES
 from satfs.imagery.windows import NextBlocks, ReadWindow, WindowShape
 from satfs.model import ByteRange
 

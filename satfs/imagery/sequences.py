@@ -1,4 +1,4 @@
-"""Blocks of an image that a program reads at equal distances.
+"""Blocks of an image that a program reads in a sequence: at equal distances, or all in a row.
 
 A picture of a few hundred rows is made of each tenth strip of a raster, and rasters are also read
 from the last block to the first.
@@ -6,9 +6,12 @@ from the last block to the first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from satfs.imagery.layout import Block, Image
+from satfs.imagery.windows import ReadWindow, WindowShape
+from satfs.model import ByteRange
 
 #: Equal distances that show a habit. Three blocks one above the other are a program that goes back.
 _MIN_STEPS: Final = 3
@@ -17,6 +20,18 @@ _MIN_STEPS: Final = 3
 #: (`pattern.ALLOWANCE_BYTES`). With four for each one, a picture of 288 rows takes 36 requests in a
 #: row, and 24 with this.
 _READ_PER_AHEAD: Final = 2
+
+#: A read of everything has begun when this number of bytes was read in the order of the file, over
+#: at least two whole rows of blocks: from an image's first block on, and from anywhere else. The
+#: second is more than a window of 512 rows takes in strips (16 bytes a pixel, 1000 pixels).
+BULK_BYTES: Final = 2 * 1024 * 1024
+BULK_BYTES_ELSEWHERE: Final = 8 * 1024 * 1024
+#: The same in strips: a window of 1024 rows of them takes 40 MB and more.
+_BULK_BYTES_OF_STRIPS: Final = 64 * 1024 * 1024
+_BULK_ROWS: Final = 2
+#: How far apart two blocks may be that still count as one behind the other: what lies between a
+#: COG's blocks is 8 bytes, or the block of a mask.
+_BULK_GAP_BYTES: Final = 64 * 1024
 
 
 class Stride:
@@ -70,3 +85,48 @@ class Stride:
                 break
             blocks.append(Block(image.number, number))
         return blocks
+
+
+class BulkRun:
+    """The blocks of one image, and of its mask, that were read last in the order of the file.
+
+    The overviews of an image often lie directly behind it. A program that has read the image does
+    not go on with them, so that a run ends with its image.
+    """
+
+    def __init__(self) -> None:
+        self._start, self._stop = 0, -1
+        self._n_blocks = 0
+        self._is_from_first = False
+        #: Page and level of the image.
+        self._image = (-1, -1)
+
+    def note(self, image: Image, block: Block, span: ByteRange) -> None:
+        """Note that a program reads a block of an image, which lies at *span*."""
+        if not span:
+            return
+        is_behind = self._stop >= 0 and 0 <= span.start - self._stop <= _BULK_GAP_BYTES
+        if not is_behind or self._image != (image.page, image.level):
+            self._start, self._n_blocks = span.start, 0
+            self._image = (image.page, image.level)
+            self._is_from_first = block.number == 0
+        self._stop = span.stop
+        self._n_blocks += 1
+
+    def ahead_bytes(self, window: ReadWindow, shapes: Sequence[WindowShape], share: int) -> int:
+        """Return how far to read ahead of a program that reads everything; 0 for any other.
+
+        That is as much again as was read in one piece from an image's first block on, and one part
+        in *share* of what was read in one piece from anywhere else. It is 0 while the window is no
+        higher than one of those before it, which had these *shapes*.
+        """
+        if self._n_blocks < _BULK_ROWS * window.image.n_columns:
+            return 0
+        if any(shape.n_rows >= window.bottom - window.top for shape in shapes):
+            return 0
+        n_bytes = self._stop - self._start
+        if self._is_from_first:
+            return n_bytes if n_bytes >= BULK_BYTES else 0
+        is_strips = window.image.n_columns == 1
+        least_bytes = _BULK_BYTES_OF_STRIPS if is_strips else BULK_BYTES_ELSEWHERE
+        return n_bytes // share if n_bytes >= least_bytes else 0
