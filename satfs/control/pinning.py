@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from satfs.content.cache.maintenance import records_of
+from satfs.content.open_fetchers import label_of
 from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import collect
 from satfs.control.progress import CommandProgress
@@ -48,6 +49,5 @@ async def pins(mount: MountComponents, _given: Given, _send: SendNotice) -> Resu
 
 
 def _label(target: Target) -> str | None:
-    if isinstance(target.node, AttachmentFile) and isinstance(target.node.parent, SceneDirectory):
-        return f"{target.node.parent.scene_id}/{target.node.attachment.name}"
-    return None
+    node = target.node
+    return label_of(*node.key) if isinstance(node, AttachmentFile) else None

@@ -22,7 +22,6 @@ from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import (
     Selection,
     Target,
-    attachment_of,
     conditions_of,
     paths_of,
     starts,
@@ -35,7 +34,7 @@ from satfs.model import ByteRange, Json, Reader
 from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import File
-from satfs.tree.scenes import AttachmentFile, SceneDirectory
+from satfs.tree.scenes import AttachmentFile
 
 #: Files at once by default: one file read from its beginning fills a line; more help
 #: where files are small.
@@ -124,24 +123,19 @@ def _kinds(given: Json) -> frozenset[MemberKind]:
 
 
 def _identity(target: Target) -> tuple[str, ...]:
-    attachment = attachment_of(target)
-    scene = None if attachment is None else attachment.parent
-    if attachment is None or not isinstance(scene, SceneDirectory):
+    node = target.node
+    if not isinstance(node, AttachmentFile):
         return ("", target.path)
-    version = attachment.version
-    return (scene.scene_id, attachment.attachment.name, version.etag, str(version.size_bytes))
+    return (*node.key, node.version.etag, str(node.version.size_bytes))
 
 
 def stored(mount: MountComponents, found: Sequence[Target]) -> dict[str, StoredObject]:
     """Return what the cache knows the attachments among *found* as, by path."""
-    names = {}
-    for target in found:
-        attachment = attachment_of(target)
-        scene = None if attachment is None else attachment.parent
-        if attachment is not None and isinstance(scene, SceneDirectory):
-            key = scene.scene_id, attachment.attachment.name, attachment.version
-            names[target.path] = mount.contents.stored(*key)
-    return names
+    return {
+        target.path: mount.contents.stored(*target.node.key, target.node.version)
+        for target in found
+        if isinstance(target.node, AttachmentFile)
+    }
 
 
 async def _require_room(mount: MountComponents, sound: Sequence[Target]) -> None:
@@ -243,9 +237,9 @@ async def _read_newest(instead: dict[str, Target], target: Target, node: File, t
     try:
         return await read_whole(node, take)
     except Changed:
-        if not isinstance(node, AttachmentFile) or not isinstance(node.parent, SceneDirectory):
+        if not isinstance(node, AttachmentFile):
             raise
-        looked_up = await node.parent.attachment(node.attachment.name)
+        looked_up = await node.scene.attachment(node.attachment.name)
         instead[target.path] = Target(target.path, looked_up)
         return await read_whole(looked_up, take)
 

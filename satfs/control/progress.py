@@ -28,12 +28,12 @@ class CommandProgress(Struct):
     _reported_s: dict[str, float] = field(default_factory=dict)
 
     async def found(self, n_files: int, n_bytes: int) -> None:
-        """Return how much has been found to do so far."""
+        """Send how much has been found so far."""
         if self._is_due(""):
             await self.send({"event": "found", "files": n_files, "bytes": n_bytes})
 
     async def planned(self, sizes: Sequence[int]) -> None:
-        """Return how much there is to do."""
+        """Send how much there is to do."""
         self.n_files, self.n_bytes = len(sizes), sum(sizes)
         await self.send({"event": "planned", "files": self.n_files, "bytes": self.n_bytes})
 
@@ -65,7 +65,7 @@ class CommandProgress(Struct):
         await self.send(message)
 
     def result(self) -> dict[str, Json]:
-        """Return what has come of it all."""
+        """Return the counts, and the failures."""
         return {
             "files": self.n_files,
             "bytes": self.n_bytes,

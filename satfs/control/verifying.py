@@ -69,11 +69,10 @@ async def verify(mount: MountComponents, given: Given, send: SendNotice) -> Resu
 async def _verify(
     mount: MountComponents, target: Target, file: File, facts: _Facts, progress: CommandProgress
 ) -> int:
-    scene = file.parent
-    if not isinstance(file, AttachmentFile) or not isinstance(scene, SceneDirectory):
+    if not isinstance(file, AttachmentFile):
         return await _read(file, target, None, progress)
+    scene, key = file.scene, file.attachment.name
     record = await scene.record()
-    key = file.attachment.name
     now = await mount.contents.renew(scene.scene_id, key, record.revision)
     if now != file.version:
         facts.was_replaced = True

@@ -22,7 +22,7 @@ from satfs.tree.names import RECORD_DIRECTORIES
 from satfs.tree.nodes import ContentFile, Directory, File, Node, Symlink
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
-from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
+from satfs.tree.scenes import Extra, SceneDirectory
 from satfs.tree.tasks import TaskDirectory
 
 if TYPE_CHECKING:
@@ -185,16 +185,9 @@ async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]
             yield Target(_path(node), node)
         return
     try:
-        if isinstance(node, Symlink):
-            node, here = await _behind(node, wanted)
-        elif isinstance(node, Directory):
-            here = await _with_record(node, wanted)
-        else:
-            return
-        if here is None or (
-            isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
-        ):
+        if (entered := await _entered(node, wanted)) is None:
             return  # before the store gets a request for the scene
+        node, here = entered
         if isinstance(node, SceneDirectory) and wanted.kinds:
             for target in await _rasters(node, wanted):
                 yield target
@@ -220,17 +213,11 @@ async def scenes(
     A directory that cannot be listed is yielded as its path and the error; the walk goes on.
     """
     try:
-        if isinstance(node, Symlink):
-            node, here = await _behind(node, wanted)
-        elif isinstance(node, Directory):
-            here = await _with_record(node, wanted)
-        else:
+        if (entered := await _entered(node, wanted)) is None:
             return
-        if here is None:
-            return
+        node, here = entered
         if isinstance(node, SceneDirectory):
-            if holds_all(here.conditions, here.records):
-                yield node
+            yield node
             return
         children = await _children(node)
     except SatfsError as error:
@@ -243,6 +230,24 @@ async def scenes(
             async with aclosing(scenes(child, here)) as below:
                 async for each in below:
                     yield each
+
+
+async def _entered(node: Node, wanted: Selection) -> tuple[Directory, Selection] | None:
+    """Return the directory that *node* is or leads to, and *wanted* with the records down to it.
+
+    None when it is a file, or a record breaks a condition.
+    """
+    if isinstance(node, Symlink):
+        node, here = await _behind(node, wanted)
+    elif isinstance(node, Directory):
+        here = await _with_record(node, wanted)
+    else:
+        return None
+    if here is None or (
+        isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
+    ):
+        return None
+    return node, here
 
 
 async def _behind(link: Symlink, wanted: Selection) -> tuple[Directory, Selection | None]:
@@ -311,11 +316,6 @@ def scene_of(node: Node) -> SceneDirectory | None:
     while here is not None and not isinstance(here, SceneDirectory):
         here = here.parent
     return here
-
-
-def attachment_of(target: Target) -> AttachmentFile | None:
-    """Return the attachment that *target* is, if it is one and no member of a zip."""
-    return target.node if isinstance(target.node, AttachmentFile) else None
 
 
 def _path(node: Node) -> str:

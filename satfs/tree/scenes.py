@@ -343,7 +343,7 @@ class SceneDirectory(Directory):
 class AttachmentFile(File):
     """One version of one attachment."""
 
-    __slots__ = ("_ctime_ns", "_objects", "_scene", "attachment", "version")
+    __slots__ = ("_ctime_ns", "_objects", "attachment", "scene", "version")
 
     def __init__(
         self,
@@ -356,11 +356,16 @@ class AttachmentFile(File):
         ctime_ns: int,
     ) -> None:
         super().__init__(parent, name)
-        self._scene = parent
+        self.scene = parent
         self._objects = objects
         self._ctime_ns = ctime_ns
         self.attachment = attachment
         self.version = version
+
+    @property
+    def key(self) -> tuple[SceneId, AttachmentName]:
+        """The scene and the name of the attachment, as the API identifies it."""
+        return self.scene.scene_id, self.attachment.name
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -370,17 +375,16 @@ class AttachmentFile(File):
     def attributes(self) -> Attributes:
         """Return the attributes: exact size, the scene's time."""
         size_bytes = self.version.size_bytes
-        return Attributes(Kind.FILE, 0o644, size_bytes, self._scene.mtime_ns, self._ctime_ns)
+        return Attributes(Kind.FILE, 0o644, size_bytes, self.scene.mtime_ns, self._ctime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the scene's attributes, and which attachment and version this is."""
         own = xattr_values(attachment=self.attachment.name, etag=self.version.etag)
-        return {**self._scene.xattrs(), **own}
+        return {**self.scene.xattrs(), **own}
 
     async def is_held(self) -> bool:
         """Return whether all of this version is in the cache."""
-        name = self.attachment.name
-        return await self._objects.is_held(self._scene.scene_id, name, self.version)
+        return await self._objects.is_held(*self.key, self.version)
 
     async def open(self) -> Reader:
         """Return a reader of this version.
@@ -389,7 +393,7 @@ class AttachmentFile(File):
             Changed: the vendor has replaced it.
             SatfsError: it cannot be opened.
         """
-        return await self._objects.open(self._scene.scene_id, self.attachment.name, self.version)
+        return await self._objects.open(*self.key, self.version)
 
 
 #: The files made from a scene's record, and how.
