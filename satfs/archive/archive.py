@@ -13,9 +13,9 @@ import trio
 from cachetools import LRUCache
 from msgspec import Struct
 
+from satfs.archive.central_directory import DEFLATED, STORED, DirectoryParser
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember
-from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.inflate import require_zlib
 from satfs.archive.member_data import MemberData, OpenZip, PackedReader

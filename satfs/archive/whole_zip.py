@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from satfs.archive.archive import Archive
-from satfs.archive.directory import STORED
+from satfs.archive.central_directory import STORED
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, locate
 from satfs.archive.member_data import MemberData
 from satfs.archive.members import LOCAL_HEADER_BYTES

@@ -20,7 +20,7 @@ from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_retry import RangeRetry
 from satfs.content.transfer.inloop import InLoopMover
 from satfs.content.transfer.interface import BulkMover
-from satfs.content.transfer.workers import WorkerPool
+from satfs.content.transfer.worker_moves import WorkerPool
 from satfs.net.http import Http
 from satfs.net.retry_loop import Pauses, Retries
 from satfs.node_locks import NodeLocks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from satfs.archive.central_directory import DEFLATED, STORED
 from satfs.archive.decoders import METHOD_NAMES
-from satfs.archive.directory import DEFLATED, STORED
 from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
 from satfs.control.mount_components import MountComponents
 from satfs.control.walk import find, scene_of

@@ -18,7 +18,7 @@ from msgspec.structs import astuple, replace
 
 from satfs.facts import values
 from satfs.facts.geometry import bbox_of
-from satfs.facts.members import raster_kind
+from satfs.facts.member_kinds import raster_kind
 from satfs.facts.scene import (
     RASTER_KINDS,
     BandFacts,

@@ -19,7 +19,7 @@ from satfs.api.record_parsers import without_secrets
 from satfs.errors import Garbled
 from satfs.facts import values
 from satfs.facts.geometry import checked_geometry
-from satfs.facts.members import raster_kind
+from satfs.facts.member_kinds import raster_kind
 from satfs.facts.record import view_of
 from satfs.facts.scene import BandFacts, ViewFacts
 from satfs.model import Json

@@ -22,7 +22,7 @@ from satfs.concurrent_map import concurrent_map
 from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
-from satfs.facts.members import MAX_NAMES, known_members, may_be_known
+from satfs.facts.member_kinds import MAX_NAMES, known_members, may_be_known
 from satfs.facts.scene import MemberFacts, MemberKind
 from satfs.model import DELIVERY_ZIP
 from satfs.request_slots import RequestSlots

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import trio
 
-from satfs.archive.directory import DirectoryParser
+from satfs.archive.central_directory import DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.members import ROOT, Members, Row
 from satfs.model import ByteRange

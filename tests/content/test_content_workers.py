@@ -31,12 +31,12 @@ from satfs.content.transfer import (
     messages,
     worker_connections,
     worker_process,
-    worker_processes,
+    worker_supervisor,
 )
-from satfs.content.transfer import workers as pool
+from satfs.content.transfer import worker_moves as pool
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.content.transfer.messages import OutcomeReport
-from satfs.content.transfer.worker import Worker
+from satfs.content.transfer.worker_main import Worker
 from satfs.demo.catalogue import (
     DELIVERY_ZIP,
     Catalogue,
@@ -369,7 +369,7 @@ async def test_a_killed_worker_costs_no_byte(tmp_path: Path) -> None:
 
             def kill(start: int) -> None:
                 nonlocal n_killed
-                if start % (4 * MIB) == 2 * MIB and n_killed < worker_processes.MAX_DEATHS - 1:
+                if start % (4 * MIB) == 2 * MIB and n_killed < worker_supervisor.MAX_DEATHS - 1:
                     for process in tuple(bulk._workers)[:1]:
                         process.process.send_signal(signal.SIGKILL)
                         n_killed += 1
@@ -434,7 +434,7 @@ async def test_workers_that_keep_dying_are_not_needed(
     with origin_of() as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, _):
             with trio.fail_after(60):
-                for _ in range(worker_processes.MAX_DEATHS):
+                for _ in range(worker_supervisor.MAX_DEATHS):
                     assert isinstance(contents._dispatcher._bulk, pool.WorkerPool)
                     await contents._dispatcher._bulk.prepare(Link(origin.link(SCENE)), 4)
                     await trio.sleep(0.2)
@@ -471,7 +471,7 @@ async def test_another_worker_comes_with_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_saturated: bool
 ) -> None:
     """One moves short transfers alone; a long one gets another, where a processor is the limit."""
-    monkeypatch.setattr(worker_processes, "GROW_AFTER_BYTES", GROW_AFTER_BYTES)
+    monkeypatch.setattr(worker_supervisor, "GROW_AFTER_BYTES", GROW_AFTER_BYTES)
     monkeypatch.setattr(worker_process, "LOOK_S", 0.0)
     monkeypatch.setattr(worker_process, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
     with origin_of(bytes_per_s=60e6) as origin:

@@ -10,7 +10,7 @@ from satfs.demo.georeference import Place
 from satfs.demo.products import Product, write_product
 from satfs.demo.terrain import draw
 from satfs.facts.delivery import DeliveryFacts, DeliveryParser
-from satfs.facts.members import known_members
+from satfs.facts.member_kinds import known_members
 
 SCENE_ID = "20260128_155747_636_SN33_L1D_SR_MS_341271"
 

@@ -18,7 +18,7 @@ from rasterio.shutil import copy
 
 from satfs.demo.products import PACKINGS
 from satfs.facts.delivery import DeliveryFacts, DeliveryParser, RasterHeader, combine
-from satfs.facts.members import known_members
+from satfs.facts.member_kinds import known_members
 from satfs.facts.record import facts_of_record
 from satfs.facts.scene import BandFacts, MemberFacts, MemberKind, RasterFacts
 from satfs.facts.vendor_item import VendorItem, read_angles, read_item

@@ -8,7 +8,7 @@ from fakes.sparse import SparseContent
 from fuzz.target import Target
 from hypothesis import strategies as st
 
-from satfs.archive.directory import DirectoryParser
+from satfs.archive.central_directory import DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.members import Members
 from satfs.demo.contents import BytesContent
@@ -105,7 +105,7 @@ def _sparse(members: list[Big], changes: list[tuple[int, int]]) -> SparseContent
 TARGETS = (
     Target(
         "zip",
-        "a zip's directory and members (archive/end_record.py, directory.py, members.py, cut.py)",
+        "the directory and members of a zip (end_record, central_directory, missing_zip64)",
         st.builds(BytesContent, st.binary(max_size=300))
         | st.builds(
             lambda entries, layout, changes: BytesContent(

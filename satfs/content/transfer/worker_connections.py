@@ -1,6 +1,6 @@
 """The connections of a worker: which job has which, which are idle, and which are being opened.
 
-No message of the mount is known here, and nothing is received: `worker.py` does both.
+No message of the mount is known here, and nothing is received: `worker_main.py` does both.
 """
 
 from __future__ import annotations

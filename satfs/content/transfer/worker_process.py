@@ -192,7 +192,7 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     # The package may have been found by the way this process was started.
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-        [sys.executable, "-P", "-m", "satfs.content.transfer.worker", str(theirs.fileno())],
+        [sys.executable, "-P", "-m", "satfs.content.transfer.worker_main", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ from satfs.content.transfer.messages import (
 )
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer.worker_process import Move, WorkerProcess, fitting
-from satfs.content.transfer.worker_processes import WorkerProcesses
+from satfs.content.transfer.worker_supervisor import WorkerProcesses
 from satfs.model import Link, Version
 from satfs.net.addresses import origin_of, shown
 from satfs.net.permits import Permits

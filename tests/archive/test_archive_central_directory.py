@@ -31,7 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.archive import members as members_module
-from satfs.archive.directory import DirectoryParser
+from satfs.archive.central_directory import DirectoryParser
 from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ROOT, Members
 from satfs.errors import Damaged

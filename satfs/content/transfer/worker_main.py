@@ -1,8 +1,8 @@
 """The worker process: receives ranges into cache files and reports its progress.
 
-Started as `python -m satfs.content.transfer.worker FD`, where FD is a socket to the mount. Knows no
-credential but the links it is sent, decides nothing but whether a response holds the requested
-bytes, and ends when the mount does.
+Started as `python -m satfs.content.transfer.worker_main FD`, where FD is a socket to the mount. It
+has no credential but the links that it is sent, decides nothing but whether a response holds the
+requested bytes, and ends when the mount does.
 
 One thread receives from all connections in turn: threads that receive together wait for each other
 at the interpreter's lock, once for each 16 KiB that TLS delivers, and take four times the processor
