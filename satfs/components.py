@@ -40,7 +40,6 @@ from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
 from satfs.tree.stac_files import ItemFile
 from satfs.tree.thumbnails import Thumbnails
-from satfs.tree.zipped_objects import ZippedObjects
 from satfs.views.directory import views_of
 from satfs.views.indexer import INDEX_FILE, SceneIndexer
 from satfs.views.task_scenes import ScenesTerms
@@ -154,16 +153,14 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
     if settings.stac is not StacView.OFF:
         reads_zips = settings.stac is StacView.FULL
         items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
-    objects: Attachments | ZippedObjects = parts.contents
-    if settings.contents is not ContentsView.OFF:
-        objects = ZippedObjects(parts.contents, parts.archives)
     sources = TreeSources(
         parts.listings,
-        objects,
+        parts.contents,
         (*contents, Thumbnails()),
         items,
         has_catalogs=bool(items),
         version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
+        archives=None if settings.contents is ContentsView.OFF else parts.archives,
     )
     root = Root(sources, program)
     if settings.views is not Views.OFF:

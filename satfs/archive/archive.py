@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 import structlog
@@ -24,9 +24,13 @@ from satfs.archive.missing_zip64 import Settling, TrueNumbers
 from satfs.archive.resources import ArchiveResources
 from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader
+from satfs.archive.whole_zip import WholeZipReader
 from satfs.content.cache.derived import Derived
 from satfs.errors import Damaged, Encrypted
-from satfs.model import ByteRange, Reader, RemoteReader
+from satfs.model import DELIVERY_ZIP, ByteRange, Reader, RemoteReader, SceneId, Version
+
+if TYPE_CHECKING:
+    from satfs.content.attachments import Attachments
 
 log = structlog.get_logger(__name__)
 
@@ -296,6 +300,22 @@ class Archives:
             known = self._archives[identity] = Archive(identity, open_zip, self._resources, label)
         self._recent[identity] = known
         return known
+
+    def of_scene(self, contents: Attachments, scene: SceneId, version: Version) -> Archive:
+        """Return the archive that one version of the zip of *scene* is. Reads nothing."""
+
+        async def open_zip(bounds: ByteRange | None) -> RemoteReader:
+            return await contents.open(scene, DELIVERY_ZIP, version, bounds=bounds)
+
+        identity = f"{scene}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
+        return self.archive(identity, open_zip, f"{scene}/contents")
+
+    async def open_whole(
+        self, contents: Attachments, scene: SceneId, version: Version
+    ) -> WholeZipReader:
+        """Return a reader of the zip itself. Raises as `Attachments.open`."""
+        reader = await contents.open(scene, DELIVERY_ZIP, version)
+        return WholeZipReader(reader, self.of_scene(contents, scene, version))
 
 
 @asynccontextmanager

@@ -6,15 +6,17 @@ through `contents/`: the reader below is given the member's place.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from satfs.archive.archive import Archive
 from satfs.archive.central_directory import STORED
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, locate
 from satfs.archive.member_data import MemberData
 from satfs.archive.members import LOCAL_HEADER_BYTES
 from satfs.errors import SatfsError
 from satfs.model import ByteRange, LimitsReadAhead, RemoteReader
+
+if TYPE_CHECKING:
+    from satfs.archive.archive import Archive
 
 #: A read that starts so near to where the last one stopped, in bytes, goes on with it.
 _SEQUENTIAL_BYTES: Final = 2 * 1024 * 1024

@@ -62,6 +62,7 @@ class LogFile(File):
     """The lines as a file that grows."""
 
     __slots__ = ("_lines",)
+    is_in_memory = True
     is_name_cacheable = False
     is_live = True
 
@@ -78,10 +79,6 @@ class LogFile(File):
         """Return the attributes as they are now."""
         changed_ns = self._lines.changed_ns
         return Attributes(Kind.FILE, 0o644, len(self._lines.text), changed_ns, changed_ns)
-
-    async def is_held(self) -> bool:
-        """Return True: no request is sent."""
-        return True
 
     async def open(self) -> Reader:
         """Return a reader; waits for nothing."""

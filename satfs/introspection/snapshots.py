@@ -87,6 +87,7 @@ class SnapshotFile(ContentFile):
     """A file as it was at one moment."""
 
     __slots__ = ("_make", "_snapshots")
+    is_in_memory = True
     is_name_cacheable = False
 
     def __init__(
@@ -101,10 +102,6 @@ class SnapshotFile(ContentFile):
         super().__init__(parent, name, snapshot.content, mtime_ns=snapshot.made_ns)
         self._snapshots = snapshots
         self._make = make
-
-    async def is_held(self) -> bool:
-        """Return True: no request is sent."""
-        return True
 
     async def open(self) -> Reader:
         """Return a reader of the bytes of that moment; waits for nothing.

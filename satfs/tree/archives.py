@@ -40,7 +40,6 @@ from satfs.tree.nodes import (
 )
 from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
-from satfs.tree.zipped_objects import archive_of
 
 CONTENTS: Final = b"contents"
 
@@ -267,7 +266,7 @@ class ContentsDirectory(_InnerDirectory):
         return self._archive(file), file.version.size_bytes
 
     def _archive(self, file: AttachmentFile) -> Archive:
-        return archive_of(self._archives, self._contents, self.scene.scene_id, file.version)
+        return self._archives.of_scene(self._contents, self.scene.scene_id, file.version)
 
     async def _notices(self) -> list[Entry]:
         """Return the file that lists what is not shown, if anything is not."""

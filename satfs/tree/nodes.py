@@ -164,6 +164,8 @@ class File(Node):
     """A node that holds the bytes of one version of one object."""
 
     __slots__ = ()
+    #: Whether all of it is held here, so that a read sends no request.
+    is_in_memory: ClassVar[bool] = False
 
     @abstractmethod
     async def open(self) -> Reader:
@@ -179,7 +181,7 @@ class File(Node):
 
         Waits for a disk at most. False where that is not known.
         """
-        return False
+        return self.is_in_memory
 
 
 class Symlink(Node):
@@ -314,14 +316,11 @@ class BytesFile(ContentFile):
     """A file whose content is kept: for the few that cannot be made again."""
 
     __slots__ = ("content",)
+    is_in_memory = True
 
     def __init__(self, parent: Directory, name: bytes, content: bytes) -> None:
         super().__init__(parent, name, content)
         self.content = content
-
-    async def is_held(self) -> bool:
-        """Return True: no request is sent."""
-        return True
 
     async def open(self) -> Reader:
         """Return a reader of the bytes."""

@@ -13,15 +13,7 @@ from msgspec import Struct, field
 
 from satfs.api import record_parsers
 from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
-from satfs.model import (
-    DELIVERY_ZIP,
-    Attachment,
-    AttachmentName,
-    Reader,
-    Scene,
-    SceneId,
-    Version,
-)
+from satfs.model import DELIVERY_ZIP, Attachment, AttachmentName, Reader, Scene, SceneId, Version
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
 from satfs.tree.nodes import (
@@ -41,9 +33,9 @@ from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 
 if TYPE_CHECKING:
     from satfs.api.listings import Listings
+    from satfs.archive.archive import Archives
     from satfs.content.attachments import Attachments
     from satfs.tree.stac_files import ItemFile
-    from satfs.tree.zipped_objects import ZippedObjects
 
 SCENE_JSON: Final = "scene.json"
 FOOTPRINT: Final = "footprint.geojson"
@@ -89,7 +81,7 @@ class TreeSources(Struct, frozen=True):
     """Where a tree has what it shows from."""
 
     catalogue: Listings
-    objects: Attachments | ZippedObjects
+    objects: Attachments
     extras: tuple[Extra, ...] = ()
     extra_files: tuple[ItemFile, ...] = ()
     #: Whether account, tasks and captures have a STAC catalogue.
@@ -100,6 +92,14 @@ class TreeSources(Struct, frozen=True):
     version_deadline_s: float = 10.0
     rendered: RenderedFiles = field(default_factory=RenderedFiles)
     ahead: SizesAhead = field(default_factory=SizesAhead)
+    #: Open the zips, so that a reader of a whole zip knows the places of its members.
+    archives: Archives | None = None
+
+    async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
+        """See `Attachments.open`."""
+        if self.archives is None or attachment != DELIVERY_ZIP:
+            return await self.objects.open(scene, attachment, version)
+        return await self.archives.open_whole(self.objects, scene, version)
 
 
 class SceneHolder(Directory):
@@ -323,11 +323,9 @@ class SceneDirectory(Directory):
     async def _attachment(
         self, scene: Scene, attachment: Attachment, name: bytes
     ) -> AttachmentFile:
-        objects = self._sources.objects
-        version = await objects.version(scene.scene_id, attachment.name, scene.revision)
-        return AttachmentFile(
-            self, name, attachment, version, objects=objects, ctime_ns=self._changed_ns
-        )
+        sources = self._sources
+        version = await sources.objects.version(scene.scene_id, attachment.name, scene.revision)
+        return AttachmentFile(self, name, attachment, version, sources, self._changed_ns)
 
     def _sidecar(self, name: bytes, scene: Scene, render: Callable[[Scene], bytes]) -> MadeFile:
         async def make() -> bytes:
@@ -343,7 +341,7 @@ class SceneDirectory(Directory):
 class AttachmentFile(File):
     """One version of one attachment."""
 
-    __slots__ = ("_ctime_ns", "_objects", "attachment", "scene", "version")
+    __slots__ = ("_ctime_ns", "_sources", "attachment", "scene", "version")
 
     def __init__(
         self,
@@ -351,13 +349,12 @@ class AttachmentFile(File):
         name: bytes,
         attachment: Attachment,
         version: Version,
-        *,
-        objects: Attachments | ZippedObjects,
+        sources: TreeSources,
         ctime_ns: int,
     ) -> None:
         super().__init__(parent, name)
         self.scene = parent
-        self._objects = objects
+        self._sources = sources
         self._ctime_ns = ctime_ns
         self.attachment = attachment
         self.version = version
@@ -384,7 +381,7 @@ class AttachmentFile(File):
 
     async def is_held(self) -> bool:
         """Return whether all of this version is in the cache."""
-        return await self._objects.is_held(*self.key, self.version)
+        return await self._sources.objects.is_held(*self.key, self.version)
 
     async def open(self) -> Reader:
         """Return a reader of this version.
@@ -393,7 +390,7 @@ class AttachmentFile(File):
             Changed: the vendor has replaced it.
             SatfsError: it cannot be opened.
         """
-        return await self._objects.open(*self.key, self.version)
+        return await self._sources.open(*self.key, self.version)
 
 
 #: The files made from a scene's record, and how.
