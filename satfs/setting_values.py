@@ -87,15 +87,20 @@ def value_of(kind: Any, given: Any) -> Any:
     return value
 
 
-def web_address(value: str) -> str:
-    """Return an address of http or https without anything that does not belong to it."""
+def is_web_address(value: str) -> bool:
+    """Return whether *value* is an address of http or https, with a host that can be."""
     try:
         parts = urlsplit(value)
-        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port or a bracket that cannot be; its text may quote a password
-        is_address = False
-    if not is_address:
+        return False
+
+
+def web_address(value: str) -> str:
+    """Return an address of http or https without anything that does not belong to it."""
+    if not is_web_address(value):
         raise ValueError("must be an http or https address")
+    parts = urlsplit(value)
     if parts.query or parts.fragment or any(map(str.isspace, value)):
         raise ValueError("must be an address without a query, a fragment or blanks")
     if parts.username or parts.password:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 
 from satfs.errors import BadSettings, DeadlineReached, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.net.http import Http
+from satfs.setting_values import is_web_address
 from satfs.settings import Settings, load_settings
 
 #: Longest time to connect, and longest silence of a receiver, in seconds.
@@ -77,12 +77,7 @@ def check_address(url: str) -> None:
     Raises:
         BadSettings: it is not.
     """
-    try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
+    if not is_web_address(url):
         raise BadSettings("--webhook takes an address that begins with http:// or https://")
 
 
