@@ -267,7 +267,7 @@ def test_the_beginning_of_a_long_record_is_reported_as_a_response(tmp_path: Path
                 continue
             reports.append(report)
             if report == messages.LookReport(7, has_begun=True):
-                assert half.half_sent.is_set()
+                assert half.half_sent.wait(5.0)  # set by a thread, right after it has sent
                 half.may_go_on.set()
         assert [type(each) for each in reports[:2]] == [
             messages.LookReport,
