@@ -65,7 +65,7 @@ WORKLOADS = {
             "cold sequential read of 1 GiB",
             sequential,
             EVERYWHERE,
-            (*ALL_MOUNTED, VSICURL),
+            (*ALL_MOUNTED, SATFS_BEFORE.name, VSICURL),
             ("a",),
             {
                 "plain": ("matched", "4"),
@@ -76,7 +76,7 @@ WORKLOADS = {
         ),
         Workload(
             "dd", "cold `dd` of 1 GiB", unannounced, ("tls", "wan", "far"),
-            ("satfs", "rclone-streams", "rclone-cached", "s3fs"), ("a",),
+            ("satfs", SATFS_BEFORE.name, "rclone-streams", "rclone-cached", "s3fs"), ("a",),
         ),
         Workload(
             "cpu", "processor seconds of a cold sequential read of 1 GiB", processor_time,
@@ -104,11 +104,12 @@ WORKLOADS = {
         ),
         Workload(
             "eight-readers", "eight sequential readers of one file", eight_readers,
-            ("tls", "wan", "far"), ("satfs", "rclone-streams", "rclone-cached", "s3fs"), ("a",),
+            ("tls", "wan", "far"),
+            ("satfs", SATFS_BEFORE.name, "rclone-streams", "rclone-cached", "s3fs"), ("a",),
         ),
         Workload(
             "checksum", "`sha256sum` of a 230 MB zip, fresh mount", checksum, ("tls", "wan", "far"),
-            ALL_MOUNTED, ("zip",),
+            (*ALL_MOUNTED, SATFS_BEFORE.name), ("zip",),
         ),
         Workload(
             "reread-kernel", "re-read from the kernel", reread_kernel, ("tls",),
