@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import trio
 from msgspec import Struct
@@ -177,6 +176,4 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
 
 
 def _is_proxied(proxies: Proxies, url: str) -> bool:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return proxies.for_host(parts.scheme, parts.hostname or "", port) is not None
+    return proxies.for_url(url) is not None

@@ -314,10 +314,8 @@ class Credential:
 
     def _not_a_token(self, response: Response) -> Exception:
         where = shown(self._settings.auth_url)
-        stored = error_text.error_text(response.body, self.secrets())
-        message = f"request a token: {where} responded with {response.status}" + (
-            f": {stored}" if stored else ""
-        )
+        text = error_text.response_text(where, response.status, response.body, self.secrets())
+        message = f"request a token: {text}"
         if response.status == 403 and error_text.is_page(response.headers, response.body):
             return error_text.RefusedByPage(message)
         if response.status in (400, 401, 403):

@@ -47,6 +47,12 @@ def error_text(body: bytes, secrets: Iterable[str] = ()) -> str:
     return for_people(_of_json(value), secrets)
 
 
+def response_text(sender: str, status: int, body: bytes, secrets: Iterable[str]) -> str:
+    """Return that *sender* responded with *status*, and its own words in *body* (`error_text`)."""
+    words = error_text(body, secrets)
+    return f"{sender} responded with {status}" + (f": {words}" if words else "")
+
+
 def _of_json(value: Json) -> str:
     if isinstance(value, str):
         return value

@@ -318,10 +318,8 @@ class ApiSession:
                 raise Garbled(message)
 
     def _error_text(self, response: Response) -> str:
-        sentence = error_text.error_text(response.body, self.credential.secrets())
-        return f"the vendor responded with {response.status}" + (
-            f": {sentence}" if sentence else ""
-        )
+        secrets = self.credential.secrets()
+        return error_text.response_text("the vendor", response.status, response.body, secrets)
 
     # -- contracts and refusals --------------------------------------------------------------------
 

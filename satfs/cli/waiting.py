@@ -66,10 +66,7 @@ def hurried(settings: Settings) -> Settings:
 
     A proxy may be on this machine, and reach what we cannot: with one they stay as they are.
     """
-    parts = urlsplit(settings.api_url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    is_proxied = proxies_of_environment().for_host(parts.scheme, parts.hostname or "", port)
-    if is_proxied is not None or has_route():
+    if proxies_of_environment().for_url(settings.api_url) is not None or has_route():
         return settings
     deadline_s = min(settings.metadata_deadline_s, NO_ROUTE_S)
     return replace(settings, metadata_deadline_s=deadline_s)

@@ -104,7 +104,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
     by_proxy: dict[str, list[str]] = {}
     for host in hosts:
         parts = urlsplit(host.url)
-        proxy = _proxy_for(host.url, proxies)
+        proxy = proxies.for_url(host.url)
         if proxy is None:
             continue
         kind = proxy.address.partition("://")[0]
@@ -140,7 +140,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
             by_proxy.setdefault(where, []).append(host.name)
     for where, names in by_proxy.items():
         yield _PROXY.fine(f"{first_up(' and '.join(names))}: reached through {where}.")
-    if not by_proxy and not any(_proxy_for(host.url, proxies) for host in hosts):
+    if not by_proxy and not any(proxies.for_url(host.url) for host in hosts):
         yield _PROXY.fine("No proxy is used.")
 
 
@@ -152,7 +152,7 @@ async def reach(
     Waits for the network, at most `NAME_LIMIT_S` and `RESPONSE_LIMIT_S`. Only the host and never
     the path of *host.url* is shown: that may lead to an object by a signed link.
     """
-    proxy = _proxy_for(host.url, proxies)
+    proxy = proxies.for_url(host.url)
     requested = host.url if proxy is None else proxy.address
     name = urlsplit(requested).hostname or ""
     peer = f"the proxy to {host.name}" if proxy else host.name
@@ -251,11 +251,6 @@ def _led_elsewhere(url: str, reply: HostReply) -> str | None:
     except ValueError:
         return None
     return host if host and host != urlsplit(url).hostname else None
-
-
-def _proxy_for(url: str, proxies: Proxies) -> Proxy | None:
-    parts = urlsplit(url)
-    return proxies.chosen(parts.scheme, parts.hostname or "", port_of(url))
 
 
 def _shown_proxy(proxy: str) -> str:

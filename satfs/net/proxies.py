@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from satfs.errors import BadSettings
-from satfs.net.addresses import is_loopback
+from satfs.net.addresses import DEFAULT_PORTS, is_loopback
 
 #: Schemes of proxies that satfs can use.
 SCHEMES: Final = frozenset({"http", "https"})
@@ -68,16 +68,17 @@ class Proxies:
 
     by_scheme: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def for_host(self, scheme: str, host: str, port: int) -> str | None:
-        """Return the address of the proxy for *host*, or None to connect directly.
-
-        The address is that of the environment, and may be of no use (`Proxy.parts`).
-        """
-        proxy = self.chosen(scheme, host, port)
-        return None if proxy is None else proxy.address
+    def for_url(self, url: str) -> Proxy | None:
+        """Return the proxy for *url*, or None to connect directly."""
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 443)
+        return self.chosen(parts.scheme, parts.hostname or "", port)
 
     def chosen(self, scheme: str, host: str, port: int) -> Proxy | None:
-        """Return the proxy for *host*, or None to connect directly."""
+        """Return the proxy for *host*, or None to connect directly.
+
+        Its address is that of the environment, and may be of no use (`Proxy.parts`).
+        """
         kind = scheme if self.by_scheme.get(scheme) else "all"
         address = self.by_scheme.get(kind)
         if not address or is_loopback(host):
