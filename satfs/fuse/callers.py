@@ -63,13 +63,13 @@ class Callers:
         return Caller(_name(comm), thread)
 
 
-def is_gone(thread_id: int, *, proc: Path = Path("/proc")) -> bool:
+def is_gone(thread_id: int) -> bool:
     """Return whether a thread that was there has ended.
 
     A thread without an id here (0) counts as running. The kernel may have given the id to another
     thread, which then counts as the first one.
     """
-    return thread_id > 0 and not (proc / str(thread_id)).exists()
+    return thread_id > 0 and not Path(f"/proc/{thread_id}").exists()
 
 
 def _name(text: str) -> str:

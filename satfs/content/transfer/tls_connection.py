@@ -83,12 +83,7 @@ class TlsConnection:
         self.fileno, self.close = sock.fileno, sock.close
         self.settimeout, self.setblocking = sock.settimeout, sock.setblocking
 
-    def handshake(
-        self,
-        timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        on_wait: Callable[[], None] = lambda: None,
-    ) -> None:
+    def handshake(self, timeout_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
         """Shake hands, which may wait for *timeout_s* seconds in all.
 
         *on_wait* is called each time before the other side is waited for.
@@ -97,7 +92,7 @@ class TlsConnection:
             OSError: `ssl.SSLCertVerificationError` where the host is not trusted, `TimeoutError`
                 where it is silent.
         """
-        until_s = clock() + timeout_s
+        until_s = time.monotonic() + timeout_s
         private = bytearray(16 * 1024)  # other threads shake hands at the same time
         while True:
             try:
@@ -117,7 +112,7 @@ class TlsConnection:
                 self._sessions.keep(self._place, self._tls)
                 return
             self._flush()
-            if (left_s := until_s - clock()) <= 0:
+            if (left_s := until_s - time.monotonic()) <= 0:
                 raise TimeoutError("no TLS handshake in time")
             self._sock.settimeout(left_s)
             on_wait()
