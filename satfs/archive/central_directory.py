@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from satfs.archive.decoders import has_decoder
 from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
 from satfs.archive.missing_zip64 import (
@@ -169,7 +170,7 @@ class DirectoryParser:
         found = settled if self._is_settled else [None] * len(self._held)
         for (entry, _), numbers in zip(self._held, found, strict=True):
             self._entry(entry, 0, numbers)
-        self._members.hide_overlaps()
+        self._members.settle(can_unpack)
         return self._members
 
     def _entry(self, data: bytes, position: int, settled: TrueNumbers | None = None) -> None:
@@ -256,6 +257,11 @@ def _can_be(method: int, compressed: int, size: int, *, is_encrypted: bool) -> b
         added = compressed - size
         return 0 <= added <= _MAX_ENCRYPTION_BYTES if is_encrypted else added == 0
     return size <= compressed * _most_ratio(method)
+
+
+def can_unpack(method: int) -> bool:
+    """Return whether members of that *method* can be opened."""
+    return method in (STORED, DEFLATED) or has_decoder(method)
 
 
 def _most_ratio(method: int) -> int:

@@ -14,7 +14,7 @@ import heapq
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NewType
 
 from msgspec import Struct
@@ -80,6 +80,16 @@ class UnreadableMember(Struct, frozen=True):
     refusal: NameProblem
 
 
+class UnopenedMember(Struct, frozen=True):
+    """A member that is shown and cannot be opened: its name, the beginning of it at least, and why.
+
+    *method* is that of its compression; None where it is encrypted.
+    """
+
+    name: str
+    method: int | None
+
+
 class Members:
     """Directories and files of one zip. Built by `directory.DirectoryParser`, then only read.
 
@@ -95,6 +105,10 @@ class Members:
         self.data_stop = data_stop
         self.n_refused = 0
         self.refused: list[UnreadableMember] = []
+        #: Of the members that are shown those that cannot be opened: the first ones, as of those
+        #: that are refused.
+        self.n_unopened = 0
+        self.unopened: list[UnopenedMember] = []
         # One entry for each row.
         self._parent = array("I", [0])
         self._name_at = array("I", [0])
@@ -290,8 +304,10 @@ class Members:
         self._records += _RECORD.pack(compressed_bytes, size_bytes, crc, name_bytes, method, flags)
         return None
 
-    def hide_overlaps(self) -> None:
-        """Refuse each file that certainly begins among the bytes of another.
+    def settle(self, can_unpack: Callable[[int], bool]) -> None:
+        """Refuse each file that certainly begins among the bytes of another; note what is left.
+
+        *can_unpack* returns whether members of a method can be opened.
 
         Of those that overlap the first in the zip stays. Honest archives have none; a bomb has
         thousands of members in the same few bytes. Only the directory is read: how long name and
@@ -309,10 +325,19 @@ class Members:
                 self.refuse(self._text(row), NameProblem.OVERLAP)
                 self._kind[row] = _HIDDEN
             else:
-                compressed_bytes, *_ = _RECORD.unpack_from(self._records, record * _RECORD.size)
+                compressed_bytes, _, _, _, method, flags = _RECORD.unpack_from(
+                    self._records, record * _RECORD.size
+                )
+                if flags & ENCRYPTED or not can_unpack(method):
+                    self._note_unopened(row, None if flags & ENCRYPTED else method)
                 stop = least_stop(start, compressed_bytes)
                 self._starts.append(start)
                 self._started.append(row)
+
+    def _note_unopened(self, row: Row, method: int | None) -> None:
+        self.n_unopened += 1
+        if len(self.unopened) < MAX_REFUSALS:
+            self.unopened.append(UnopenedMember(self._text(row)[:_SHOWN_CHARACTERS], method))
 
     def _records_by_offset(self) -> Iterator[int]:
         n_records = len(self._row)

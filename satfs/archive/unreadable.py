@@ -1,9 +1,10 @@
-"""The text of `UNREADABLE.txt`: the members that an archive cannot show, and why."""
+"""The text of `UNREADABLE.txt`: the members that an archive cannot show or open, and why."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import Members
 
 _HEAD: Final = (
@@ -12,17 +13,37 @@ _HEAD: Final = (
 
 
 def of_members(members: Members) -> bytes | None:
-    """Return the text about members that are not shown; None when all are."""
-    if not members.n_refused:
-        return None
-    lines = [
-        f"{_HEAD} Here, {members.n_refused} of its members cannot be shown:",
-        "",
-        *(f"{_printable(refused.name)}: {refused.refusal}" for refused in members.refused),
-    ]
-    if members.n_refused > len(members.refused):
-        lines.append(f"and {members.n_refused - len(members.refused)} more")
-    return "\n".join((*lines, "")).encode()
+    """Return the text about members that are not shown, or not opened; None when all are."""
+    lines: list[str] = []
+    if members.n_refused:
+        lines += [
+            f"{_HEAD} Here, {members.n_refused} of its members cannot be shown:",
+            "",
+            *(f"{_printable(refused.name)}: {refused.refusal}" for refused in members.refused),
+            *_more(members.n_refused - len(members.refused)),
+        ]
+    if members.n_unopened:
+        lines += [
+            *([""] if lines else []),
+            f"{'' if lines else _HEAD + ' '}Here, {members.n_unopened} of its members are shown and"
+            " cannot be opened:",
+            "",
+            *(f"{_printable(each.name)}: {_why(each.method)}" for each in members.unopened),
+            *_more(members.n_unopened - len(members.unopened)),
+        ]
+    return "\n".join((*lines, "")).encode() if lines else None
+
+
+def _more(n: int) -> list[str]:
+    return [f"and {n} more"] if n else []
+
+
+def _why(method: int | None) -> str:
+    """Return why a member of a compression *method* cannot be opened; None: it is encrypted."""
+    if method is None:
+        return "it is encrypted, and satfs has no password"
+    name = METHOD_NAMES.get(method, f"method {method}")
+    return f"it is compressed in a way that satfs cannot undo ({name})"
 
 
 def of_damage(cause: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from satfs.archive.central_directory import DEFLATED, STORED
-from satfs.archive.decoders import METHOD_NAMES
+from satfs.archive.decoders import METHOD_NAMES, has_decoder
 from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
 from satfs.control.mount_components import MountComponents
 from satfs.control.walk import find, scene_of
@@ -30,6 +30,10 @@ HEAD_BYTES: Final = 64 * 1024
 _MAX_ROUNDS: Final = 1024
 #: How much of a packed member is unpacked in order to show its layout, in bytes.
 _MAX_UNPACKED_BYTES: Final = 8 * 1024 * 1024
+#: Names of methods of which any byte takes the whole member.
+_UNPACKED_AS_A_WHOLE: Final = frozenset(
+    name for method, name in METHOD_NAMES.items() if has_decoder(method)
+)
 _SUFFIXES: Final = (".tif", ".tiff")
 
 
@@ -142,12 +146,16 @@ async def open_raster(node: File) -> Reader:
     """Return a reader of a raster.
 
     Raises:
-        Unsupported: it is packed so that any byte takes the whole of it.
+        Unsupported: it is packed so that any byte takes the whole of it, or cannot be unpacked.
         SatfsError: it cannot be opened now.
     """
     packing = packing_of(node)
     if packing not in (METHOD_NAMES[STORED], METHOD_NAMES[DEFLATED]):
-        raise Unsupported(f"its layout is not known: it is packed as a whole ({packing})")
+        raise Unsupported(
+            f"its layout is not known: it is packed as a whole ({packing})"
+            if packing in _UNPACKED_AS_A_WHOLE
+            else f"it is compressed in a way that satfs cannot undo ({packing})"
+        )
     return await node.open()
 
 

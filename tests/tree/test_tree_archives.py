@@ -307,10 +307,36 @@ async def test_members_that_cannot_be_opened_have_an_errno(
             ]
         )
     )
-    assert await it.ls() == {"secret", "odd", "bad"}
+    assert await it.ls() == {"secret", "odd", "bad", "UNREADABLE.txt"}
     assert await it.errno_of("secret") == errno.EACCES
     assert await it.errno_of("odd") == errno.EOPNOTSUPP
     assert await it.errno_of("bad") == errno.EIO
+
+
+async def test_members_that_cannot_be_opened_are_named_in_unreadable_txt(
+    mount: Callable[..., Mounted],
+) -> None:
+    """What is encrypted, or of another method, is named in UNREADABLE.txt, with the reason."""
+    it = mount(
+        build(
+            [
+                Entry(b"secret", b"x" * 5, packed=b"?" * 17, flags=1),
+                Entry(b"old\x1b[2J", b"x"),
+                Entry(b"large", b"x", method=9, packed=b"?"),
+                Entry(b"odd", b"x", method=1234, packed=b"?"),
+                Entry(b"fine", b"content"),
+            ]
+        )
+    )
+    assert await it.ls() == {"secret", "large", "odd", "fine", "UNREADABLE.txt"}
+    lines = (await it.read("UNREADABLE.txt")).decode().splitlines()
+    assert "1 of its members cannot be shown" in lines[0]
+    assert "3 of its members are shown and cannot be opened" in lines[4]
+    assert lines[6:] == [
+        "secret: it is encrypted, and satfs has no password",
+        "large: it is compressed in a way that satfs cannot undo (deflate64)",
+        "odd: it is compressed in a way that satfs cannot undo (method 1234)",
+    ]
 
 
 async def test_a_zip_that_is_not_there_yet_has_no_contents(mount: Callable[..., Mounted]) -> None:
