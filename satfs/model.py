@@ -224,3 +224,15 @@ class LimitsReadAhead(Protocol):
     def limit_read_ahead(self, span: ByteRange) -> None:
         """Read nothing ahead beyond *span* of the file."""
         ...
+
+
+@runtime_checkable
+class FetchesAround(Protocol):
+    """A reader of an object that can be given more to fetch than is read with it."""
+
+    def fetch_around(self, position: int, span: ByteRange) -> None:
+        """Fetch the part of *span* around *position* that is not there, in one range.
+
+        It ends where bytes are cached, and is empty where that of *position* is. Never waits.
+        """
+        ...

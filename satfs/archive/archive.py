@@ -22,12 +22,21 @@ from satfs.archive.member_data import MemberData, OpenZip, PackedReader
 from satfs.archive.members import Members, Row
 from satfs.archive.missing_zip64 import Settling, TrueNumbers
 from satfs.archive.resources import ArchiveResources
+from satfs.archive.small_members import SmallMembers
 from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader
 from satfs.archive.whole_zip import WholeZipReader
 from satfs.content.cache.derived import Derived
 from satfs.errors import Damaged, Encrypted
-from satfs.model import DELIVERY_ZIP, ByteRange, Reader, RemoteReader, SceneId, Version
+from satfs.model import (
+    DELIVERY_ZIP,
+    ByteRange,
+    FetchesAround,
+    Reader,
+    RemoteReader,
+    SceneId,
+    Version,
+)
 
 if TYPE_CHECKING:
     from satfs.content.attachments import Attachments
@@ -72,6 +81,7 @@ class Archive:
         self._progress: _Progress | None = None
         self._damage: str | None = None
         self._bodies: LRUCache[Row, MemberData] = LRUCache(_MAX_BODIES)
+        self._small_members = SmallMembers()
         self._deflated: WeakValueDictionary[Row, DeflatedMember] = WeakValueDictionary()
         self._spooled: WeakValueDictionary[Row, SpooledMember] = WeakValueDictionary()
 
@@ -191,12 +201,17 @@ class Archive:
             Unsupported: its method, or its size under that method, is not ours.
             Damaged: the archive is, as far as that is known now.
         """
-        body = self._body(await self.members(), row)
+        members = await self.members()
+        body = self._body(members, row)
         method = METHOD_NAMES.get(body.member.method, str(body.member.method))
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")
         body.require_sound()
         zip_reader = await self._open_zip(body.bounds_of(first_bytes))
+        if first_bytes is None and isinstance(zip_reader, FetchesAround):
+            around = self._small_members.opened(members, row)
+            if around is not None:
+                zip_reader.fetch_around(body.bounds.start, around)
         try:
             return await self._opened(row, body, zip_reader)
         except BaseException:

@@ -20,6 +20,7 @@ from typing import Final, NewType
 from msgspec import Struct
 
 from satfs.archive.paths import NameProblem
+from satfs.model import ByteRange
 
 #: A row: a directory or file in an archive.
 Row = NewType("Row", int)
@@ -193,8 +194,7 @@ class Members:
     def stop(self, row: Row) -> int:
         """Return where the bytes of the file *row* end at the latest: where another's begin."""
         offset = self._header_offset[self._first[row]]
-        index = bisect_right(self._starts, offset)
-        return self._starts[index] if index < len(self._starts) else self.data_stop
+        return self._stop_of(bisect_right(self._starts, offset) - 1)
 
     def file_at(self, position: int) -> Row | None:
         """Return the shown file whose local header or bytes are at *position*, or None.
@@ -203,6 +203,32 @@ class Members:
         """
         index = bisect_right(self._starts, position) - 1
         return Row(self._started[index]) if index >= 0 and position < self.data_stop else None
+
+    def neighbours(self, row: Row, small_bytes: int, max_bytes: int) -> ByteRange | None:
+        """Return the part of the zip that *row* and small files beside it take, of *max_bytes*.
+
+        None where the file itself is longer than *small_bytes*. Local headers are included.
+        """
+        offset = self._header_offset[self._first[row]]
+        first = last = bisect_right(self._starts, offset) - 1
+        if first < 0 or self._stop_of(last) - self._starts[first] > small_bytes:
+            return None
+
+        def takes(index: int) -> bool:
+            if not 0 <= index < len(self._starts):
+                return False
+            start, stop = self._starts[index], self._stop_of(index)
+            length = max(stop, self._stop_of(last)) - min(start, self._starts[first])
+            return stop - start <= small_bytes and length <= max_bytes
+
+        while takes(last + 1):
+            last += 1
+        while takes(first - 1):
+            first -= 1
+        return ByteRange(self._starts[first], self._stop_of(last))
+
+    def _stop_of(self, index: int) -> int:
+        return self._starts[index + 1] if index + 1 < len(self._starts) else self.data_stop
 
     @property
     def n_bytes(self) -> int:
@@ -214,7 +240,7 @@ class Members:
             + len(self._row) * per_file
             + len(self._slots) * 4
             + len(self._names)
-            + len(self.refused) * 400
+            + (len(self.refused) + len(self.unopened)) * 400
         )
 
     def find_path(self, parts: Iterable[bytes]) -> Row | None:

@@ -119,6 +119,48 @@ def test_the_zip_and_its_members_share_their_bytes(
         mount.stop()
 
 
+def test_small_members_are_copied_in_few_requests(
+    start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
+) -> None:
+    """Small members that lie side by side are fetched together, in whatever order they are read."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for number in range(24):
+            method = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[number % 2]
+            made.writestr(f"{number}.json", wordy(20_000, number), method)
+        for name in ("image.tif", "mask.tif"):  # what is cached of the zip's end holds none of them
+            made.writestr(name, random.Random(name).randbytes(3 * MIB), zipfile.ZIP_STORED)
+    origin = start_origin(catalogue_of({"scene": buffer.getvalue()}), store_latency_s=0.02)
+    contents = mount_it(origin).path / "scenes/scene/contents"
+    names = [f"{number}.json" for number in range(24)]
+    assert set(os.listdir(contents)) == {*names, "image.tif", "mask.tif"}
+    origin.journal.clear()
+    random.Random(1).shuffle(names)
+    copy = unzipped(buffer.getvalue(), tmp_path / "copy")
+    for name in names:
+        assert (contents / name).read_bytes() == (copy / name).read_bytes()
+    assert origin.journal.n_requests("object") <= 6
+    assert object_bytes(origin) < sum((copy / name).stat().st_size for name in names) + MIB // 4
+
+
+def test_one_or_two_small_members_are_read_by_themselves(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """A program that looks at a scene's metadata fetches that, and nothing beside it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for number in range(24):
+            made.writestr(f"{number}.json", wordy(20_000, number), zipfile.ZIP_STORED)
+        made.writestr("image.tif", random.Random(1).randbytes(3 * MIB), zipfile.ZIP_STORED)
+    origin = start_origin(catalogue_of({"scene": buffer.getvalue()}))
+    contents = mount_it(origin).path / "scenes/scene/contents"
+    os.listdir(contents)
+    origin.journal.clear()
+    for name in ("3.json", "17.json"):
+        (contents / name).read_bytes()
+    assert object_bytes(origin) <= 2 * (20_000 + 2 * 16 * 1024)
+
+
 def test_open_members_share_the_memory_of_their_decoders(
     start_origin: StartOrigin, mount_it: MountIt
 ) -> None:

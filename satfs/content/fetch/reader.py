@@ -51,9 +51,9 @@ class ObjectReader:
         self._raster_reads: RasterReads | None = None
         self._is_looked_up = bounds is not None
         self._first: ByteRange | None = None
-        #: Wants the directories of a raster that are requested before the program does: what the
-        #: program reads meanwhile does not cancel them.
-        self._directories = object()
+        #: Wants what is requested before the program does, directories of a raster and neighbours
+        #: of a member: what the program reads meanwhile does not cancel it.
+        self._beside = object()
         fetcher.enter(self)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
@@ -129,6 +129,13 @@ class ObjectReader:
         self._place = self._raster = self._raster_reads = None
         self._is_looked_up = True
 
+    def fetch_around(self, position: int, span: ByteRange) -> None:
+        """See `FetchesAround.fetch_around`."""
+        gaps = self._fetcher.cached.gaps(span.clip(self.size_bytes))
+        gap = next((each for each in gaps if each.start <= position < each.stop), None)
+        if gap is not None:
+            self._fetcher.want(Plan(gap, (), Pattern.STRAY), self._beside)
+
     # -- rasters ---------------------------------------------------------------------------------
 
     def _plan(self, span: ByteRange) -> Plan | None:
@@ -169,7 +176,7 @@ class ObjectReader:
         if self._raster is not None:
             self._raster.feed(span.start, data)
             if (directory := self._raster.directory_ahead()) is not None:
-                self._fetcher.want(Plan(directory, (), Pattern.STRAY), self._directories)
+                self._fetcher.want(Plan(directory, (), Pattern.STRAY), self._beside)
 
     def _know(self, raster: RasterFile) -> None:
         self._raster = raster
@@ -235,6 +242,6 @@ class ObjectReader:
         if not self._is_closed:
             self._is_closed = True
             self._forget_raster()
-            self._fetcher.leave(self._directories)
+            self._fetcher.leave(self._beside)
             self._fetcher.leave(self)
             self._on_close()
