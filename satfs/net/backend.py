@@ -81,6 +81,11 @@ class Dialer(httpcore.AsyncNetworkBackend):
             stream = TlsAhead(await stream.start_tls(ssl_context, host, timeout))
         self._ahead = stream
 
+    @property
+    def n_received_bytes(self) -> int:
+        """Return the bytes received on the connections made here, those of TLS included."""
+        return sum(stream.n_received_bytes for stream in self._opened)
+
     def has_ended(self) -> bool:
         """Return whether the other side has closed a connection made here, or it broke."""
         return any(stream.has_ended() for stream in self._opened)

@@ -288,19 +288,22 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     def _take(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
         """Return an idle connection to *origin* that is still good, else a new one.
 
+        It is the one on which most bytes come at once, and of equal ones the one used last.
+
         Raises:
             httpx.ConnectError: with *may_be_refused*, the one that would be used was refused.
         """
         self._expire()
-        for connection in reversed(self._idle):
-            if connection.origin != origin:
-                continue
+        now_s = trio.current_time()
+        idle = [each for each in reversed(self._idle) if each.origin == origin]
+        for connection in sorted(idle, key=lambda each: -each.window_bytes(now_s)):
             self._idle.remove(connection)
-            if connection.has_expired(trio.current_time(), self._wall_clock()):
+            if connection.has_expired(now_s, self._wall_clock()):
                 connection.dialer.abort()
                 if may_be_refused and self._is_refused_ahead(connection):
                     raise httpx.ConnectError("closed before its first request")
                 continue
+            connection.take(now_s)
             self._in_use.add(connection)
             self._counts.reused += 1
             return connection
@@ -343,7 +346,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
     def _keep(self, connection: PooledConnection, place: int) -> None:
         self._in_use.discard(connection)
-        connection.idle_until = trio.current_time() + self._idle_expiry_s
+        connection.idle_since = trio.current_time()
+        connection.idle_until = connection.idle_since + self._idle_expiry_s
         connection.idle_until_wall = self._wall_clock() + self._idle_expiry_s
         self._idle.insert(place, connection)
         while len(self._idle) > self._max_idle:

@@ -6,7 +6,7 @@ The protocol is httpcore's, the sockets are a `Dialer`'s, and `net/pool.py` deci
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, Final
 
 import httpcore
 import httpx
@@ -22,6 +22,9 @@ from satfs.net.proxy_login import ProxyLogin
 from satfs.net.streams import NotResumed
 from satfs.net.tls_sessions import TlsSessions
 
+#: Least retransmission timeout of Linux (TCP_RTO_MIN, include/net/tcp.h), in seconds.
+HALVED_AFTER_S: Final = 0.2
+
 
 class PooledConnection(Struct, eq=False):
     """An HTTP/1.1 connection and the sockets under it.
@@ -30,6 +33,7 @@ class PooledConnection(Struct, eq=False):
         name: of the origin, as `addresses.origin_of` writes it.
         login: to the proxy that it goes through; None without one.
         is_ahead: it was opened before there was a request for it.
+        idle_since: when its last response ended, on trio's clock.
         idle_until: when it has been idle for too long, on trio's clock.
         idle_until_wall: the same on the wall clock, which goes on while the machine sleeps.
     """
@@ -43,8 +47,27 @@ class PooledConnection(Struct, eq=False):
     n_requests: int = 0
     has_responded: bool = False
     is_ahead: bool = False
+    idle_since: float = 0.0
     idle_until: float = 0.0
     idle_until_wall: float = 0.0
+    #: What it had received when it was as good as new, by the congestion window of its other side.
+    _n_cold_bytes: int = 0
+
+    def window_bytes(self, now_s: float) -> int:
+        """Return about how many bytes the other side of an idle connection sends at once.
+
+        A sender begins with ten packets, and may send on as many bytes as have been acknowledged
+        (RFC 5681, slow start). For each retransmission timeout without a packet it halves that
+        (RFC 2861, which Linux does). Zero for one that has not responded.
+        """
+        if not self.has_responded:
+            return 0
+        n_halvings = min(int((now_s - self.idle_since) / HALVED_AFTER_S), 64)
+        return max(0, self.dialer.n_received_bytes - self._n_cold_bytes) >> n_halvings
+
+    def take(self, now_s: float) -> None:
+        """Note that an idle connection is given a request."""
+        self._n_cold_bytes = self.dialer.n_received_bytes - self.window_bytes(now_s)
 
     async def connect_ahead(self, ssl_context: ssl.SSLContext, timeout_s: float) -> None:
         """Connect now, before there is a request, with TLS where the origin has it.

@@ -61,6 +61,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
         self._connect_by = connect_by
         # Bytes that the head of a response may still take; None in its body.
         self._head_left: int | None = None
+        self.n_received_bytes = 0
         #: Called when the beginning of a body has come, perhaps before the head can be decrypted.
         self.report_body: Callable[[], None] = ignore
 
@@ -85,6 +86,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
                 data = bytes(await self._stream.receive_some(size))
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as failure:
                 raise httpcore.ReadError(str(failure)) from failure
+            self.n_received_bytes += len(data)
             if self._head_left is not None:
                 self._head_left -= len(data)
             elif len(data) == size:

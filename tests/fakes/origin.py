@@ -49,6 +49,8 @@ class Origin:
     n_let_through: int | None = None
     n_refused: int = 0
     heads: list[bytes] = field(default_factory=list)
+    #: On which connection each request came, counted from 1.
+    used: list[int] = field(default_factory=list)
     streams: set[trio.abc.Stream] = field(default_factory=set)
     accepting: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -105,6 +107,7 @@ async def _serve(origin: Origin, stream: trio.abc.Stream) -> None:
         await trio.aclose_forcefully(stream)
         return
     origin.n_connections += 1
+    number = origin.n_connections
     origin.n_open += 1
     origin.streams.add(stream)
     received = b""
@@ -117,6 +120,7 @@ async def _serve(origin: Origin, stream: trio.abc.Stream) -> None:
                 received += data
             head, _, received = received.partition(b"\r\n\r\n")
             origin.heads.append(head)
+            origin.used.append(number)
             if not await _answer(stream, head):
                 return
     except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -21,6 +21,7 @@ from satfs.errors import BadSettings, DeadlineReached, Unreachable
 from satfs.net.addresses import origin_of
 from satfs.net.http import Http
 from satfs.net.pool import PoolStatistics
+from satfs.net.pooled_connection import HALVED_AFTER_S
 
 Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Http, Origin]]]
 
@@ -133,6 +134,28 @@ async def test_a_connection_is_used_again(serve: Serve) -> None:
         assert origin.n_connections == 5
         assert figures(http).n_in_use == 0
         assert figures(http).n_idle == 5
+
+
+async def test_the_connection_that_has_received_most_is_used_next(serve: Serve) -> None:
+    """Its other side sends most at once; after a pause it begins slowly again, as any other."""
+    async with serve() as (http, origin):
+        async with http.stream(origin.url("/ramp/3000000"), headers={}) as response:
+            await get(http, origin.url("/ramp/10"))  # on a connection of its own
+            assert len([chunk async for chunk in response.chunks()]) > 1
+        await get(http, origin.url("/ramp/10"))
+        assert origin.used == [1, 2, 1]
+        async with contextlib.AsyncExitStack() as both:
+            url = origin.url("/ramp/400000")
+            short, long = [
+                await both.enter_async_context(http.stream(each, headers={}))
+                for each in (origin.url("/ramp/10"), url)
+            ]
+            assert origin.used[3:] == [1, 2]
+            assert [chunk async for chunk in short.chunks()] == [ramp(0, 10)]
+            await trio.sleep(5 * HALVED_AFTER_S)
+            assert b"".join([bytes(chunk) async for chunk in long.chunks()]) == ramp(0, 400_000)
+        await get(http, origin.url("/ramp/10"))
+        assert origin.used[5:] == [2]
 
 
 async def test_a_request_notes_whether_its_connection_is_new(serve: Serve) -> None:
