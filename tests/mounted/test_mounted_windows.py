@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from fakes.raster_program import RasterProgram
 from imagery.rasters import EPSG, TRANSFORM, learn, noisy_pixels, write
 from mounted.conftest import MountIt, StartOrigin
@@ -88,6 +89,37 @@ def _jpeg(path: Path) -> Path:
     return write(path, pixels, compress="jpeg", photometric="ycbcr", interleave="pixel", **tiles)
 
 
+def _webp(path: Path) -> Path:
+    pixels = (noisy_pixels(N)[:3] // 16).astype("uint8")
+    tiles: dict[str, Any] = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    return write(path, pixels, compress="webp", interleave="pixel", **tiles)
+
+
+def _in_any_order(path: Path) -> Path:
+    """Write tiles as a program does whose parts end at any time: neighbours lie anywhere."""
+    shape: dict[str, Any] = {"width": N, "height": N, "count": 4, "dtype": "uint16"}
+    options: dict[str, Any] = {"compress": "lzw", "interleave": "pixel", "tiled": True}
+    options |= {"crs": CRS.from_epsg(EPSG), "transform": TRANSFORM}
+    places = list(product(range(0, N, 256), repeat=2))
+    random.Random(1).shuffle(places)
+    with rasterio.open(
+        path, "w", driver="GTiff", **shape, **options, blockxsize=256, blockysize=256
+    ) as file:
+        for top, left in places:
+            part = noisy_pixels(N)[:, top : top + 256, left : left + 256]
+            file.write(part, window=Part(left, top, 256, 256))
+    return path
+
+
+def _planes_of_strips(path: Path) -> Path:
+    """Write a BigTIFF of another program: big-endian, a strip for each row of each band."""
+    tifffile.imwrite(
+        path, noisy_pixels(N), bigtiff=True, byteorder=">", compression="zlib",
+        planarconfig="separate", photometric="minisblack", rowsperstrip=1,
+    )  # fmt: skip
+    return path
+
+
 def _narrow(path: Path) -> Path:
     """Write one band of 8 bits in strips of one row, of which several lie in a page of memory."""
     return write(path, (noisy_pixels(N)[:1] // 16).astype("uint8"), compress="lzw", blockysize=1)
@@ -144,6 +176,9 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
     "big-endian": _tiled(256, compress="lzw", interleave="pixel", ENDIANNESS="BIG"),
     "LERC, bands": _tiled(512, compress="lerc", interleave="band"),
     "narrow strips": _narrow,
+    "WebP": _webp,
+    "tiles in any order": _in_any_order,
+    "BigTIFF, big-endian, bands, strips": _planes_of_strips,
     "strips of 8, bands": lambda path: write(
         path, noisy_pixels(N), compress="lzw", blockysize=8, interleave="band"
     ),
