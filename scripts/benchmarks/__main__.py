@@ -56,8 +56,9 @@ QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL, 
 
 #: How often a sample is taken again because the host gave the processors to another guest.
 MAX_TRIES = 3
-#: Memory had for certain before each sample, in objects: one in the cache file's pages, one in the
-#: mount's, and as much again for what a peer keeps in memory and for sockets.
+#: Memory had for certain before each sample, for each file that is read whole, in objects: one in
+#: the cache file's pages, one in the mount's, and as much again for what a peer keeps in memory and
+#: for sockets.
 MEMORY_CLAIMED = 4
 
 
@@ -268,7 +269,8 @@ def _sample(plan: Plan, scene: Scene, workload: Workload, name: str, repetition:
         return {"skipped": reason}
     for _ in range(1 if plan.is_quick else MAX_TRIES):
         if CASE not in name:  # what is read of a raster fits into memory many times
-            claim_memory(MEMORY_CLAIMED * plan.sizes.sequential_bytes)
+            n_objects = MEMORY_CLAIMED * workload.n_whole_files
+            claim_memory(n_objects * plan.sizes.sequential_bytes)
         wait_until_quiet(plan.patience_s)
         before = Moment.now()
         sample = _try(scene, workload, name, repetition)

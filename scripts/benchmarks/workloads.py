@@ -51,6 +51,8 @@ class Workload:
     objects: tuple[str, ...] = ()
     #: Curl's numbers of connections, by profile; "matched" is what satfs chose in the same round.
     curls: dict[str, tuple[str, ...]] | None = None
+    #: Files of the largest size that are read whole: each fills as much memory again.
+    n_whole_files: int = 1
 
 
 #: satfs of an earlier commit takes part where it is named (--only).
@@ -101,6 +103,7 @@ WORKLOADS = {
         Workload(
             "two-files", "two sequential readers of two files", two_files, ("tls", "wan", "far"),
             ("satfs", SATFS_BEFORE.name, "rclone-streams", "rclone-cached", "s3fs"), ("a", "b"),
+            n_whole_files=2,
         ),
         Workload(
             "eight-readers", "eight sequential readers of one file", eight_readers,
