@@ -48,20 +48,12 @@ def test_commands_work_in_a_locale_that_lacks_the_names(aleph: Mounted) -> None:
     """`ls`, `info` and `refresh` name, find and print what the locale has no characters for."""
     aleph.mount()
     scene = next(aleph.place.glob("tasks/*/*/*/*.zip")).parent
-    wanted = [
-        run(aleph, "ls"),
-        run(aleph, "info", "1"),
-        run(aleph, "ls", scene),
-        run(aleph, "info", scene),
-    ]
+    commands: list[tuple[object, ...]] = [
+        ("ls",), ("info", "1"), ("ls", scene), ("info", scene),
+    ]  # fmt: skip
+    wanted = [aleph.program(*command).stdout for command in commands]
     assert NAME in wanted[0] + wanted[1]
-    narrow = [
-        run(aleph, "ls", **NARROW),
-        run(aleph, "info", "1", **NARROW),
-        run(aleph, "ls", scene, **NARROW),
-        run(aleph, "info", scene, **NARROW),
-    ]
-    assert narrow == wanted
+    assert [run(aleph, *command, **NARROW) for command in commands] == wanted
     run(aleph, "refresh", scene, **NARROW)
 
 

@@ -104,6 +104,14 @@ def run(
         )
 
 
+def satfs(
+    *arguments: object, environment: Mapping[str, str], timeout_s: float = 30
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed `satfs` to its end; *environment* is added to that of this process."""
+    command = [str(Path(sys.executable).with_name("satfs")), *map(str, arguments)]
+    return run(command, {**os.environ, **environment}, Path("/"), timeout_s)
+
+
 def standard_input(text: str) -> IO[bytes]:
     """Return a pipe with *text* and its end; /dev/null without a text."""
     if not text:

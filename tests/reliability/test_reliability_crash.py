@@ -8,12 +8,12 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import forking
 from fakes.processes import wait_until
 from reliability.conftest import MakeStand
 from reliability.crashing import CrashLoop, workers_of
@@ -65,19 +65,14 @@ def test_a_dead_mount_is_cleaned_by_the_next_one(make_stand: MakeStand) -> None:
     stand = make_stand(workers=0)
     stand.current.stop(signal.SIGKILL)
     assert stand.current.is_mounted()
-    done = subprocess.run(
-        [sys.executable, "-m", "satfs", "mount", str(stand.root)],
-        env={**os.environ, **stand.environment()},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    done = forking.satfs("mount", stand.root, environment=stand.environment())
     try:
         assert done.returncode == 0, done.stderr
         assert "had died was removed" in done.stderr
         assert sorted(stand.list(stand.root / "tasks")) == ["1", "catalog.json"]
     finally:
-        subprocess.run(
-            [sys.executable, "-m", "satfs", "umount", "-z", str(stand.root)], check=True, timeout=20
-        )
+        done = forking.satfs("umount", "-z", stand.root, environment=stand.environment())
+        assert done.returncode == 0, done.stderr
 
 
 @contextlib.contextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from fakes import forking
 from mounted.mounting import MountFailed
 from reliability.conftest import MakeStand
 from reliability.stand import AT_ONCE_S, KIB, MIB, QUICK_DEADLINES, Stand, refused
@@ -147,23 +146,13 @@ def test_the_command_line_mounts_without_network_with_its_option(make_stand: Mak
     stand.list(stand.root / "tasks")
     stand.current.stop()
     stand.origin.stop_listening()
-    environment = {**os.environ, **stand.environment()}
-    command = [sys.executable, "-m", "satfs", "mount"]
-    done = _run(stand, [*command, str(stand.root)], environment)
+    done = forking.satfs("mount", stand.root, environment=stand.environment())
     assert done.returncode == 4
     assert "--offline" in done.stderr
-    done = _run(stand, [*command, "--offline", str(stand.root)], environment)
+    done = forking.satfs("mount", "--offline", stand.root, environment=stand.environment())
     try:
         assert done.returncode == 0, done.stderr
         assert sorted(stand.list(stand.root / "tasks")) == ["1", "catalog.json"]
     finally:
-        umount = [sys.executable, "-m", "satfs", "umount", "-z", str(stand.root)]
-        subprocess.run(umount, check=True, timeout=20)
-
-
-def _run(
-    stand: Stand, command: list[str], environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
+        done = forking.satfs("umount", "-z", stand.root, environment=stand.environment())
+        assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import forking
 from reliability.conftest import MakeStand
 from reliability.stand import KIB, MIB, Stand, refused
 
@@ -165,16 +166,10 @@ def test_a_mount_that_cannot_be_says_so_without_secrets(make_stand: MakeStand) -
         where = {"location": "http://127.0.0.2:9/elsewhere?token=1"} if fault == "redirect" else {}
         stand.origin.faults.clear()
         stand.origin.faults.add(fault, endpoint, **where)
-        done = subprocess.run(
-            [sys.executable, "-m", "satfs", "mount", "-f", "-vv", str(stand.root)],
-            capture_output=True,
-            timeout=30,
-            env={**os.environ, **stand.environment()},
-            check=False,
-        )
+        done = forking.satfs("mount", "-f", "-vv", stand.root, environment=stand.environment())
         assert done.returncode != 0, fault
-        assert found(stand, fault, done.stdout + done.stderr) == []
-        assert b"Error:" in done.stderr
+        assert found(stand, fault, (done.stdout + done.stderr).encode()) == []
+        assert "Error:" in done.stderr
     assert stand.origin.leaks == []
 
 
@@ -182,14 +177,11 @@ def test_settings_are_shown_without_secrets(make_stand: MakeStand) -> None:
     """`satfs config show` shows that a secret is set, and not which."""
     stand = make_stand()
     token = "eyJ-a-token-that-nobody-may-see"
-    environment = {**os.environ, **stand.environment(), "SATFS_TOKEN": token}
-    done = subprocess.run(
-        [sys.executable, "-m", "satfs", "settings"],
-        capture_output=True, timeout=30, env=environment, check=True,
-    )  # fmt: skip
-    assert found(stand, "settings", done.stdout + done.stderr) == []
-    assert token.encode() not in done.stdout + done.stderr
-    assert b"SATFS_CLIENT_SECRET" in done.stdout
+    done = forking.satfs("settings", environment=stand.environment() | {"SATFS_TOKEN": token})
+    assert done.returncode == 0
+    assert found(stand, "settings", (done.stdout + done.stderr).encode()) == []
+    assert token not in done.stdout + done.stderr
+    assert "SATFS_CLIENT_SECRET" in done.stdout
 
 
 def test_a_crash_leaves_no_secret(make_stand: MakeStand) -> None:
