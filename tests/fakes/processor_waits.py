@@ -15,24 +15,30 @@ from pathlib import Path
 
 
 class Stopwatch:
-    """Measures calls that the process *pid* answers, for the sake of this process' threads."""
+    """Measures calls that the process *pid* answers, for the sake of this process' threads.
 
-    def __init__(self, pid: int) -> None:
-        self._pids = (pid, os.getpid())
+    Other processes that the call is made in, or that a response depends on, are *others*.
+    """
+
+    def __init__(self, pid: int, *others: int) -> None:
+        self._pids = (pid, os.getpid(), *others)
         #: Of each call, in seconds.
         self.took_s: list[float] = []
+        #: The time without a processor, which `took_s` leaves out.
+        self.waited_s: list[float] = []
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
         """Measure the body, and enter its time in `took_s`."""
         before, began_s = [_waits_s(pid) for pid in self._pids], time.monotonic()
         yield
-        took_s = time.monotonic() - began_s
-        for pid, waited_s in zip(self._pids, before, strict=True):
-            # Threads wait at the same time: of a process that of the longest wait counts, alone.
-            grown_s = [now_s - waited_s.get(thread, 0.0) for thread, now_s in _waits_s(pid).items()]
-            took_s -= max(grown_s, default=0.0)
-        self.took_s.append(max(0.0, took_s))
+        took_s, waited_s = time.monotonic() - began_s, 0.0
+        for pid, earlier_s in zip(self._pids, before, strict=True):
+            # One after the other, for the interpreter's lock: all of them delay a response.
+            waits_s = [now_s - earlier_s.get(each, 0.0) for each, now_s in _waits_s(pid).items()]
+            waited_s += sum(waits_s)
+        self.took_s.append(max(0.0, took_s - waited_s))
+        self.waited_s.append(waited_s)
 
 
 def _waits_s(pid: int) -> dict[str, float]:
