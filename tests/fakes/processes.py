@@ -24,13 +24,14 @@ def is_running(pid: int) -> bool:
 
 def wait_until(
     is_so: Callable[[], object],
-    timeout_s: float = 10,
+    timeout_s: float = 30,
     what: str = "the awaited state",
     or_else: Callable[[], None] | None = None,
 ) -> None:
     """Return when *is_so* returns something true, which another process or thread brings about.
 
-    When it does not in time the test fails; *or_else* is called first, to print what it can.
+    When it does not in time the test fails; *or_else* is called first, to print what it can. The
+    time is no promise of what is awaited: a busy machine may take most of it.
     """
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
