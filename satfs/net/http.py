@@ -36,10 +36,10 @@ from satfs.net.connecting import CheckPeer
 from satfs.net.headers import plain_headers
 from satfs.net.host_connections import Crowded, Holder, Permit
 from satfs.net.http_errors import causes_of, translating
+from satfs.net.login_refusals import LoginForgotten
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
-from satfs.net.proxy_login import LoginForgotten
 from satfs.net.reachability import Reachability
 from satfs.net.responses import (
     LARGE_RESPONSE_BYTES,

@@ -256,7 +256,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         connection.n_requests += 1
         connection.dialer.expect_head()
         try:
-            if connection.login is None:
+            # A tunnel that is open needs no login any more.
+            is_open_tunnel = connection.n_requests > 1 and connection.origin.scheme == b"https"
+            if connection.login is None or is_open_tunnel:
                 response = await connection.http.handle_async_request(request)
             else:
                 response = await connection.login.send(connection.http, request)

@@ -1,9 +1,7 @@
 """A proxy that refuses user and password (407): one request is sent, then none for a while.
 
-Every request with a wrong password counts at the proxy, and directory services lock an account
-after a few. So the first request through a proxy goes alone, and after a 407 nothing is sent for
-a time that doubles with each one. The environment of a process never changes: only a change at the
-proxy can make the same password right.
+`net/login_refusals.py` decides when. The first request through a proxy goes alone, and so does the
+first one after a refusal: the others wait until it is known what the proxy makes of the login.
 """
 
 from __future__ import annotations
@@ -13,25 +11,12 @@ from typing import Any, Final
 import httpcore
 import trio
 
-from satfs.errors import ProxyRefused, SatfsError, Unreachable
+from satfs.errors import ProxyRefused, SatfsError
+from satfs.net.login_refusals import LoginForgotten, LoginRefusals
 from satfs.net.proxies import Proxy
 
-#: Time without a request after a 407, in seconds; doubled with each 407 in a row. Accounts are
-#: commonly locked at five to ten failures within half an hour.
-REFUSED_S: Final = 600.0
-#: The same for a proxy that accepted the login before: its directory service may have been out of
-#: reach for a moment. So its first refusals are a failure like others, which callers try again
-#: within their deadlines: after 5 s, 15 s and 35 s.
-PROVEN_REFUSED_S: Final = 5.0
-MAX_FORGIVEN: Final = 3
-#: Limit of that time, in seconds.
-MAX_REFUSED_S: Final = 3600.0
 #: httpcore's event (its "trace" extension) that has the status of a response.
 _STATUS_EVENT: Final = "http11.receive_response_headers.complete"
-
-
-class LoginForgotten(Unreachable):
-    """A proxy refuses a login that it has accepted before; nothing was sent to the host."""
 
 
 class ProxyLogin:
@@ -44,65 +29,80 @@ class ProxyLogin:
         self._proxy = proxy
         self._shown = proxy.shown()
         self._has_login = proxy.has_login
-        self._is_accepted = False
-        self._n_refused = 0
-        self._refused_until_s = 0.0
-        self._first = trio.Lock()
+        self._refusals = LoginRefusals()
+        #: Set when it is known what the proxy makes of the one request that is under way.
+        self._verdict: trio.Event | None = None
 
     async def send(
         self, connection: httpcore.AsyncConnectionInterface, request: httpcore.Request
     ) -> httpcore.Response:
         """Send *request* over *connection*, which goes through the proxy; return the response.
 
-        Waits while the first request through this proxy is under way.
+        Waits while another request finds out whether the proxy accepts the login.
 
         Raises:
             ProxyRefused: 407, now or a while ago.
             LoginForgotten: the same, the first times after it was accepted.
             httpcore's errors.
         """
-        if self._has_login and not self._is_accepted:
-            async with self._first:
-                if not self._is_accepted:
-                    return await self._send(connection, request)
-        return await self._send(connection, request)
+        while self._verdict is not None:
+            await self._verdict.wait()
+        if self._refusals.wait_s(trio.current_time()) > 0:
+            raise self._failure()
+        if self._refusals.is_certain or not self._has_login:
+            return await self._send(connection, request)
+        self._verdict = verdict = trio.Event()
+        try:
+            return await self._send(connection, request)
+        finally:
+            self._end(verdict)
+
+    def _end(self, verdict: trio.Event) -> None:
+        """Let the requests go on that wait for *verdict*."""
+        verdict.set()
+        if self._verdict is verdict:
+            self._verdict = None
 
     async def _send(
         self, connection: httpcore.AsyncConnectionInterface, request: httpcore.Request
     ) -> httpcore.Response:
-        if trio.current_time() < self._refused_until_s:
-            raise self._failure()
+        sent_at_s, verdict = trio.current_time(), self._verdict
+        is_tunnel = request.url.scheme == b"https"
         status = 0
 
         async def note(event: str, details: dict[str, Any]) -> None:
             nonlocal status
-            if event == _STATUS_EVENT:
-                status = details["return_value"][1]
+            if event != _STATUS_EVENT:
+                return
+            is_first, status = not status, details["return_value"][1]
+            # Of a tunnel the first one is the proxy's, which sends others for a host that is away.
+            if is_first and (200 <= status < 300 if is_tunnel else status != 407):
+                self._refusals.accepted()
+                if verdict is not None:
+                    self._end(verdict)
 
         request.extensions = {**request.extensions, "trace": note}
         try:
             response = await connection.handle_async_request(request)
         except httpcore.ProxyError:
             if status == 407:
-                raise self._refused() from None
+                raise self._refused(sent_at_s) from None
             raise
         # In a tunnel a 407 is not the proxy's: the host at its end has sent it.
-        if response.status == 407 and request.url.scheme == b"http":
+        if response.status == 407 and not is_tunnel:
             await response.aclose()
-            raise self._refused()
-        self._is_accepted, self._n_refused = True, 0
+            raise self._refused(sent_at_s)
         return response
 
-    def _refused(self) -> SatfsError:
-        first_s = PROVEN_REFUSED_S if self._is_accepted else REFUSED_S
-        wait_s = min(MAX_REFUSED_S, first_s * 2.0 ** min(self._n_refused, 20))
-        self._n_refused += 1
-        self._refused_until_s = trio.current_time() + wait_s
+    def _refused(self, sent_at_s: float) -> SatfsError:
+        self._refusals.refused(sent_at_s, trio.current_time())
         return self._failure()
 
     def _failure(self) -> SatfsError:
-        is_forgiven = self._is_accepted and self._n_refused <= MAX_FORGIVEN
-        return (LoginForgotten if is_forgiven else ProxyRefused)(self._sentence())
+        if self._refusals.is_forgiven:
+            wait_s = self._refusals.wait_s(trio.current_time())
+            return LoginForgotten(self._sentence(), wait_s=wait_s)
+        return ProxyRefused(self._sentence())
 
     def _sentence(self) -> str:
         variable, shown = self._proxy.variable, self._shown

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC
 
 from satfs.errors import Garbled, Throttled, Unreachable
+from satfs.net.login_refusals import LoginForgotten
 
 #: Statuses after which the same request may be accepted: it came too slowly for a server, over a
 #: connection that leads to another one, or too early in TLS (408 and 421, RFC 9110 §15.5.9 and
@@ -60,12 +61,14 @@ def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
 def wait_before_next_s(n_failed: int, failure: BaseException | None, draw: float) -> float:
     """Return seconds to wait after *n_failed* failures (at least 1), the last being *failure*.
 
-    *draw* is a random number in [0, 1). Never less than what the other side requires; above
-    that, a little more for some than for others.
+    *draw* is a random number in [0, 1). Never less than what the other side requires, or what is
+    left until a proxy gets a login again; above that, a little more for some than for others.
     """
     # The exponent is bounded because 2**2000 is no float.
     limit_s = min(CAP_S, BASE_S * 2.0 ** min(n_failed - 1, 30))
     stated_s = failure.retry_after_s if isinstance(failure, Throttled) else None
+    if isinstance(failure, LoginForgotten):
+        return failure.wait_s + draw * BASE_S
     if stated_s is not None:
         return max(stated_s + draw * BASE_S, draw * limit_s)
     return draw * limit_s

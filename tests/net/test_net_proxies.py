@@ -15,13 +15,8 @@ from fakes.origin import Origin, ramp, serving
 
 from satfs.errors import BadSettings, ProxyRefused, Unreachable
 from satfs.net.http import Http
+from satfs.net.login_refusals import PROVEN_REFUSED_S, PROVEN_WAITS_S, LoginForgotten
 from satfs.net.proxies import Proxies, proxies_of_environment
-from satfs.net.proxy_login import (
-    MAX_FORGIVEN,
-    PROVEN_REFUSED_S,
-    REFUSED_S,
-    LoginForgotten,
-)
 
 BOTH = Proxies(
     {
@@ -264,15 +259,46 @@ async def test_a_proxy_that_refuses_for_a_moment_is_tried_again_seldom(
 
             assert await is_let_through()
             assert not await is_let_through()
-            autojump_clock.jump(PROVEN_REFUSED_S)
+            autojump_clock.jump(PROVEN_WAITS_S[0])
             assert not await is_let_through()
-            autojump_clock.jump(PROVEN_REFUSED_S)
+            autojump_clock.jump(PROVEN_WAITS_S[0])
             assert not await is_let_through()
             assert len(heads) == 3
-            autojump_clock.jump(PROVEN_REFUSED_S)
+            autojump_clock.jump(PROVEN_WAITS_S[1])
             assert await is_let_through()
     assert len(heads) == 4
-    assert PROVEN_REFUSED_S < REFUSED_S
+
+
+async def test_a_login_that_is_in_doubt_is_sent_by_one_request(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Many requests at the moment when it is tried again: one is sent, and all learn from it."""
+    heads: list[bytes] = []
+    autojump_clock.autojump_threshold = float("inf")  # sockets are real, moments are set below
+    async with proxy_with_login([204, 407, 407, 204], heads) as place:
+        monkeypatch.setenv("http_proxy", f"http://me:secret@{place}")
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=9) as http:
+            autojump_clock.rate = 1.0
+            n_let_through = 0
+
+            async def ask() -> None:
+                nonlocal n_let_through
+                try:
+                    await http.request("GET", "http://store.test/", headers={})
+                except LoginForgotten:
+                    return
+                n_let_through += 1
+
+            await ask()
+            await ask()
+            assert (n_let_through, len(heads)) == (1, 2)
+            for wait_s, n_heads, n_more in [(PROVEN_WAITS_S[0], 3, 0), (PROVEN_WAITS_S[1], 11, 8)]:
+                autojump_clock.jump(wait_s)
+                n_let_through = 0
+                async with trio.open_nursery() as nursery:
+                    for _ in range(8):
+                        nursery.start_soon(ask)
+                assert (n_let_through, len(heads)) == (n_more, n_heads)
 
 
 async def test_a_proxy_that_goes_on_refusing_is_believed(
@@ -286,7 +312,7 @@ async def test_a_proxy_that_goes_on_refusing_is_believed(
         async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=9) as http:
             autojump_clock.rate = 1.0
             await http.request("GET", "http://store.test/", headers={})
-            for kind in (*[LoginForgotten] * MAX_FORGIVEN, ProxyRefused, ProxyRefused):
+            for kind in (*[LoginForgotten] * len(PROVEN_WAITS_S), ProxyRefused, ProxyRefused):
                 with pytest.raises(kind, match="407"):
                     await http.request("GET", "http://store.test/", headers={})
-                autojump_clock.jump(REFUSED_S)
+                autojump_clock.jump(PROVEN_REFUSED_S)

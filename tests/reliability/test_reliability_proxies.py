@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +17,12 @@ from reliability.stand import MIB, Stand
 from satfs.demo.catalogue import Catalogue, make_task
 from satfs.demo.server import DemoOrigin
 
-#: Longer than the times after which a proxy that accepted the login before is tried again (5 s, and
-#: 10 s more).
+#: A third of the usual one, and three times what two refusals of a login that was accepted before
+#: take (`satfs.net.login_refusals.PROVEN_WAITS_S`).
 READ_DEADLINE_S = 20.0
 SIZE_BYTES = 12 * MIB
+#: How long the proxy refuses, in seconds; and more refusals than there are in that time.
+MOMENT_S, MANY = 0.5, 1000
 
 
 @pytest.fixture
@@ -44,16 +49,38 @@ def stand(proxy: Proxy, tmp_path: Path) -> Iterator[Stand]:
 def test_a_proxy_that_forgets_a_login_for_a_moment(stand: Stand, proxy: Proxy) -> None:
     """The tunnels that were open have ended, and new ones are refused twice: right bytes."""
     scene = stand.publish(SIZE_BYTES)
-    content = stand.content(scene)
-    stand.origin.store_line.bytes_per_s = 2e6  # not all of it is read ahead by then
     with stand.opened(scene) as file:
-        stand.compare(file, content, stop=SIZE_BYTES // 3)
         proxy.n_refusals = 2
-        stand.origin.store_line.bytes_per_s = None
         stand.origin.drop_connections("store")
-        stand.compare(file, content, start=SIZE_BYTES // 3, limit_s=READ_DEADLINE_S)
+        stand.compare(file, stand.content(scene), limit_s=READ_DEADLINE_S)
     assert proxy.n_tunnels
     assert proxy.n_refused == 2
+
+
+def test_a_proxy_that_forgets_a_login_as_all_tunnels_end(stand: Stand, proxy: Proxy) -> None:
+    """Several requests are refused together: that is one refusal, which passes."""
+    scenes = [stand.publish(SIZE_BYTES) for _ in range(6)]
+    with contextlib.ExitStack() as files:
+        opened = [(each, files.enter_context(stand.opened(each))) for each in scenes]
+        proxy.n_refusals = MANY
+        stand.origin.drop_connections("store")
+        calls = [
+            stand.calls.start("read", READ_DEADLINE_S, os.pread, file, MIB, SIZE_BYTES // 2)
+            for _, file in opened
+        ]
+        stand.until(READ_DEADLINE_S, lambda: refused_once(proxy))
+        time.sleep(MOMENT_S)
+        proxy.n_refusals = 0
+        for (scene, _), call in zip(opened, calls, strict=True):
+            got = stand.calls.end("read", READ_DEADLINE_S, call)
+            stand.check(got, stand.content(scene), SIZE_BYTES // 2, MIB)
+    assert proxy.n_refused < MANY
+
+
+def refused_once(proxy: Proxy) -> None:
+    """Raise `OSError` while the proxy has refused nothing."""
+    if not proxy.n_refused:
+        raise OSError
 
 
 @pytest.mark.parametrize("n_bytes", [100_000, 1_000_000])
