@@ -192,6 +192,7 @@ async def _serve(
             on_name=partial(_note_walk, parts.contents),
             on_list=parts.contents.note_listing,
         )
+        background.start_soon(operations.calls.watch, parts.contents.received_bytes)
         introspection = _introspection(settings, options, mountpoint, parts, operations)
         root.hide(introspection.nodes(root))
         root.hide(volume_files(root, options.source))

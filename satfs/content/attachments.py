@@ -175,6 +175,10 @@ class Attachments:
         """See `LinkCaches.left_s`."""
         return self._links.left_s(max_links)
 
+    def received_bytes(self) -> float:
+        """Return how many bytes have come from the store, those of ranges that go on included."""
+        return self._dispatcher.counters["received_bytes"]
+
     def statistics(self) -> dict[str, float]:
         """Return counts of what is open, under way and kept."""
         return {

@@ -66,7 +66,8 @@ def _request_handler(
             operations.counters[handler.__name__] += 1
             try:
                 with operations.calls.within(
-                    limits.read_deadline_s if is_read else limits.metadata_deadline_s
+                    limits.read_deadline_s if is_read else limits.metadata_deadline_s,
+                    is_read=is_read,
                 ):
                     return await handler(operations, *args, **kwargs)
             except FUSEError:
