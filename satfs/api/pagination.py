@@ -25,6 +25,9 @@ PageKey: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
 #: Pages in a row that may bring nothing new. A page repeats entries when others are inserted before
 #: it meanwhile; a pager that goes in circles brings nothing new for ever.
 MAX_STALE_PAGES = 3
+#: Pages in a row without an entry, each of which names another one. A service that applies its
+#: filter after it has cut the pages sends such ones where nothing fits (DynamoDB's Query does).
+MAX_EMPTY_PAGES = 15
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class PageChain:
     n_entries: int = field(init=False, default=0)
     _seen: set[PageKey] = field(init=False, default_factory=set)
     _n_stale: int = field(init=False, default=0)
+    _n_empty: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.next_url = self.first_url
@@ -61,9 +65,14 @@ class PageChain:
         self.next_url = self._following(url, page)
         if self.next_url is None:
             return
-        self._n_stale = 0 if n_new else self._n_stale + 1
-        if self._n_stale >= MAX_STALE_PAGES:
-            raise Garbled(f"{self._n_stale} pages of the listing brought nothing new")
+        if page.n_sent:
+            self._n_empty = 0
+            self._n_stale = 0 if n_new else self._n_stale + 1
+        else:
+            self._n_empty += 1
+        if self._n_stale >= MAX_STALE_PAGES or self._n_empty >= MAX_EMPTY_PAGES:
+            n_pages = max(self._n_stale, self._n_empty)
+            raise Garbled(f"{n_pages} pages of the listing brought nothing new")
         if page_key(self.next_url) in self._seen:
             raise Garbled("the listing's pages go in a circle")
 

@@ -323,6 +323,15 @@ class Api:
                     following = {"limit": limit, "offset": offset + limit}
                     path_sent = fault["path"] or path
                     envelope["next"] = page_url(fault["base"], path_sent, query, following)
+                case "empty-pages":
+                    n_empty = _whole_number(query.get("empty")) or 0
+                    if n_empty < fault["pages"]:
+                        envelope["results"] = []
+                        here = {"limit": limit, "offset": offset, "empty": n_empty + 1}
+                        envelope["next"] = page_url(request.base_url, path, query, here)
+                    elif envelope["next"]:
+                        following = {"limit": limit, "offset": offset + limit, "empty": 0}
+                        envelope["next"] = page_url(request.base_url, path, query, following)
                 case "relative-next" if envelope["next"]:
                     envelope["next"] = envelope["next"].removeprefix(request.base_url)
                 case "wrong-count":

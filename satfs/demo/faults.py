@@ -90,7 +90,9 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"etag": '"fedcba9876543210"'},
     ),
     "refused-condition": FaultKind(
-        "412 to each If-Match, as of a server that has another ETag than it shows (store)."
+        "412 to each If-Match, as of a server that has another ETag than it shows; with *status* "
+        "501, as of one that knows no conditions (store).",
+        {"status": 412},
     ),
     "archived": FaultKind("403 InvalidObjectState: the object is in an archive (store)."),
     "labelled-encoding": FaultKind(
@@ -146,6 +148,10 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"base": "http://127.0.0.2:9", "path": ""},
     ),
     "relative-next": FaultKind("`next` is relative."),
+    "empty-pages": FaultKind(
+        "*pages* pages without an entry come before each page: the filter is applied last.",
+        {"pages": 5},
+    ),
     "wrong-count": FaultKind("`count` is this instead.", {"value": None}),
     "listing-grows": FaultKind("From the second page on, entries are inserted in front.",
                           {"entries": 1}),

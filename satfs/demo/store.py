@@ -112,7 +112,11 @@ class Store:
         if (flipping := named(faults, "flipping-etag")) is not None:
             tagged = Tagged(content, flipping["etag"])
             return object_response(request, replace(attachment, content=tagged))
-        if named(faults, "refused-condition") is not None and "if-match" in request.headers:
+        refused = named(faults, "refused-condition")
+        if refused is not None and "if-match" in request.headers:
+            if refused["status"] == 501:
+                text = "A header you provided implies functionality that is not implemented."
+                return xml_error(501, "NotImplemented", text)
             return xml_error(412, "PreconditionFailed", "At least one of the conditions differs.")
         if named(faults, "compressed-representation") is not None:
             packed = gzip.compress(bytes(content.read(0, content.size_bytes)), 1, mtime=0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from satfs.api.page_prefetch import follow
 from satfs.api.pagination import (
+    MAX_EMPTY_PAGES,
     MAX_STALE_PAGES,
     PageChain,
     page_key,
@@ -184,6 +185,18 @@ def test_a_few_pages_may_repeat_what_was_there() -> None:
         chain.take(Page((1,), None, f"/tasks/?offset={number + 1}"), 0)
     with pytest.raises(Garbled, match="nothing new"):
         chain.take(Page((1,), None, "/tasks/?offset=9"), 0)
+
+
+def test_many_pages_may_be_empty() -> None:
+    """A service that filters after it has cut the pages sends such ones; but not for ever."""
+    chain = PageChain(FIRST, 100)
+    for number in range(MAX_EMPTY_PAGES - 1):
+        chain.take(Page((), None, f"/tasks/?cursor={number}"), 0)
+    chain.take(Page((1,), None, "/tasks/?cursor=a"), 1)
+    for number in range(MAX_EMPTY_PAGES - 1):
+        chain.take(Page((), None, f"/tasks/?cursor=b{number}"), 0)
+    with pytest.raises(Garbled, match="nothing new"):
+        chain.take(Page((), None, "/tasks/?cursor=c"), 0)
 
 
 def test_entries_are_bounded() -> None:

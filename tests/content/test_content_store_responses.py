@@ -10,6 +10,7 @@ from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.store_responses import (
     CONDITION_REFUSED,
     MAX_SKIPPED_BYTES,
+    NOT_IMPLEMENTED,
     ResponseClass,
     ResponseKind,
     classify_error,
@@ -112,6 +113,7 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
         (504, "", ResponseKind.RETRY),
         (408, "", ResponseKind.RETRY),
         (425, "", ResponseKind.RETRY),
+        (501, "NotImplemented", ResponseKind.GARBLED),
         (409, "OperationAborted", ResponseKind.RETRY),
         (421, "", ResponseKind.RETRY),
         (423, "", ResponseKind.RETRY),
@@ -121,7 +123,7 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
 )
 def test_the_stores_own_words(status: int, code: str, kind: ResponseKind) -> None:
     body = f"<Error><Code>{code}</Code><Message>Request</Message></Error>".encode()
-    reason = CONDITION_REFUSED if status == 412 else code or str(status)
+    reason = {412: CONDITION_REFUSED, 501: NOT_IMPLEMENTED}.get(status, code or str(status))
     assert classify_error(status, body) == ResponseClass(kind, reason)
 
 

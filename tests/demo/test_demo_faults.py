@@ -443,6 +443,14 @@ def test_relative_next(origin: DemoOrigin, customer: Customer) -> None:
     assert body["next"] == "/tasking/tasks/?limit=2&offset=2"
 
 
+def test_empty_pages(origin: DemoOrigin, customer: Customer) -> None:
+    """Each page with entries comes behind some without."""
+    origin.faults.add("empty-pages", "tasks", pages=2)
+    body = customer.get("/tasking/tasks/?limit=2").json()
+    assert (body["results"], body["next"] is None) == ([], False)
+    assert len(walk(customer, "/tasking/tasks/?limit=2", 9)) == 3
+
+
 def test_wrong_count(origin: DemoOrigin, customer: Customer) -> None:
     """`count` is what the fault says."""
     origin.faults.add("wrong-count", "tasks", value=-1)

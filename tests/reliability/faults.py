@@ -175,6 +175,7 @@ STORE_FAULTS = [
     Fault("ETag with a suffix in turn", store("suffixed-etag", every=2)),
     Fault("ETag with a suffix before", store("suffixed-etag", every=2), is_before=True),
     Fault("ETag that no condition matches", store("refused-condition")),
+    Fault("conditions that the store does not know", store("refused-condition", status=501)),
     # -- another version
     Fault("416", store("range-not-satisfiable", size_bytes=5), STALE),
     Fault("412", store("precondition-failed"), STALE),

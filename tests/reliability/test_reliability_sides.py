@@ -162,6 +162,16 @@ def test_a_listing_that_changes_between_its_pages_loses_nothing_that_stays(
         assert stay <= set(stand.list(stand.root / "tasks"))
 
 
+def test_pages_without_entries_end_no_listing(make_stand: MakeStand) -> None:
+    """Where the API applies its filter last, many empty pages may come before the next entry."""
+    origin = DemoOrigin(many_tasks(25), page_limits=PageLimits(10, 10))
+    stand = make_stand(origin=origin, workers=0)
+    fault = origin.faults.add("empty-pages", "tasks", pages=12)
+    names = stand.list(stand.root / "tasks")
+    assert fault.hits > 12
+    assert {task.task_id for task in origin.catalogue.tasks} <= set(names)
+
+
 def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> None:
     """A store that cannot prove who it is gives EIO, soon; the rest of the mount lives."""
     other = trustme.CA()

@@ -25,7 +25,11 @@ from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.content.fetch.soon_idle import SoonIdle
 from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
-from satfs.content.transfer.store_responses import CONDITION_REFUSED, ResponseKind
+from satfs.content.transfer.store_responses import (
+    CONDITION_REFUSED,
+    NOT_IMPLEMENTED,
+    ResponseKind,
+)
 from satfs.errors import (
     Changed,
     DeadlineReached,
@@ -334,6 +338,7 @@ class RangeRetry:
     ) -> SatfsError | None:
         """Return what to report for a refusal; None when another attempt makes sense."""
         response_class, label = refusal.response_class, range_request.source.label
+        replacement = range_request.source.replacement
         match response_class.kind:
             case ResponseKind.RENEW:
                 links = range_request.source.links
@@ -356,7 +361,6 @@ class RangeRetry:
                 counts.failed(failure, self._draw())
                 return failure if counts.is_over else None
             case ResponseKind.CHANGED:
-                replacement = range_request.source.replacement
                 if response_class.code == CONDITION_REFUSED and replacement.is_conditional:
                     replacement.is_conditional = False
                     return None
@@ -371,6 +375,9 @@ class RangeRetry:
             case ResponseKind.GONE:
                 return Changed(f"{label} was removed while it was open")
             case _:
+                if response_class.code == NOT_IMPLEMENTED and replacement.is_conditional:
+                    replacement.is_conditional = False
+                    return None
                 # As in net.retry: a balancer's error page is gone a moment later, and so is a
                 # status of its own that no store has.
                 counts.n_garbled += 1

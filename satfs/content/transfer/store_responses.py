@@ -54,6 +54,9 @@ MAX_SKIPPED_BYTES: Final = 1024 * 1024
 
 #: The code of a response that refuses the condition of a request, however the store calls it.
 CONDITION_REFUSED: Final = "412"
+#: The code of a response to what a store does not do at all: perhaps the condition (S3 has
+#: NotImplemented: "a header you provided implies functionality that is not implemented").
+NOT_IMPLEMENTED: Final = "501"
 
 
 class ResponseKind(StrEnum):
@@ -132,6 +135,8 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
     # end of the version that we opened.
     if status == 412:
         return ResponseClass(ResponseKind.CHANGED, CONDITION_REFUSED)
+    if status == 501:
+        return ResponseClass(ResponseKind.GARBLED, NOT_IMPLEMENTED)
     if status == 416:
         return ResponseClass(ResponseKind.CHANGED, code)
     if status in (404, 410):
