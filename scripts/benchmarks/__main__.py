@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import connections, curl, render
+from benchmarks import connections, curl, losses, render
 from benchmarks.contenders import CURL, MOUNTED, SATFS, VSICURL, DidNotMount, gdal_library, program
 from benchmarks.line import Line, open_line
 from benchmarks.machine import REPOSITORY, describe_machine, describe_versions
@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["connections"]:
         return connections.main(words[1:])
+    if words[:1] == ["losses"]:
+        return losses.main(words[1:])
     parser = _parser()
     given = parser.parse_args(words)
     if given.render:

@@ -124,7 +124,15 @@ def measured(case: Case) -> Sample:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="satfs-bench-")))
         profile = Profile("far", "", case.tls, DELAY_S if case.line == "far" else 0.0)
         line = stack.enter_context(open_line(profile, room))
-        origin = stack.enter_context(_origin(case, line, room))
+        origin = stack.enter_context(
+            serving(
+                line,
+                room,
+                connection_rate=case.connection_rate,
+                tls=case.tls,
+                latency_s=DELAY_S if case.line == "slow" else 0.0,
+            )
+        )
         scene = origin.call("scenes")[0]
         origin.call("replace_by_ramp", scene_id=scene, size_bytes=case.size_bytes)
         best_s = _best_s(case, line, origin, scene)
@@ -137,7 +145,7 @@ def measured(case: Case) -> Sample:
         )
         mount = room / "mnt"
         mount.mkdir()
-        stack.enter_context(_mounted(line, origin, mount, room))
+        stack.enter_context(mounted(line, origin, mount, room))
         path = mount / "scenes" / scene / f"{scene}.zip"
         assert path.stat().st_size == case.size_bytes
         began_s = time.monotonic()
@@ -164,12 +172,15 @@ def _best_s(case: Case, line: Line, origin: DemoProcess, scene: str) -> float:
 
 
 @contextlib.contextmanager
-def _origin(case: Case, line: Line, room: Path) -> Iterator[DemoProcess]:
+def serving(
+    line: Line, room: Path, *, connection_rate: float, tls: bool, latency_s: float = 0.0
+) -> Iterator[DemoProcess]:
+    """Run the demo origin at the end of *line*; each connection carries *connection_rate*."""
     arguments = ["--catalogue=sample", f"--host={line.origin_address}"]
-    arguments.append(f"--connection-mb-s={case.connection_rate / MB}")
-    if case.line == "slow":
-        arguments.append(f"--store-latency-ms={DELAY_S * 1000}")
-    if case.tls:
+    arguments.append(f"--connection-mb-s={connection_rate / MB}")
+    if latency_s:
+        arguments.append(f"--store-latency-ms={latency_s * 1000}")
+    if tls:
         ca_file = make_certificates(room, line.origin_address)
         pem = room / "server.pem"
         arguments += [f"--tls-certificate={pem}", f"--tls-key={pem}", f"--ca-file={ca_file}"]
@@ -178,7 +189,8 @@ def _origin(case: Case, line: Line, room: Path) -> Iterator[DemoProcess]:
 
 
 @contextlib.contextmanager
-def _mounted(line: Line, origin: DemoProcess, mount: Path, room: Path) -> Iterator[None]:
+def mounted(line: Line, origin: DemoProcess, mount: Path, room: Path) -> Iterator[None]:
+    """Mount *origin* on the directory *mount*, on the client's side of *line*."""
     environment = {**origin.environment, "SATFS_CACHE_DIR": str(room / "cache")}
     environment |= {key: value for key, value in os.environ.items() if key.startswith("SATFS_")}
     words = [*line.client_prefix, sys.executable, "-m", "satfs", "mount", "-f", str(mount)]

@@ -1,15 +1,17 @@
 /* A long line between two network namespaces: every packet arrives DELAY later than it was sent.
  *
- *   line DELAY_NS
+ *   line DELAY_NS [LOST_PER_MILLE]
  *
  * Makes two network namespaces, a TUN interface "wan0" in each, and carries packets between them,
- * first in first out, each DELAY_NS nanoseconds after it was read. Nothing else is done to them: no
- * loss, no limit; how fast one connection may be is the sender's business (SO_MAX_PACING_RATE).
+ * first in first out, each DELAY_NS nanoseconds after it was read. How fast one connection may be is
+ * the sender's business (SO_MAX_PACING_RATE). LOST_PER_MILLE of a thousand packets are lost, on each
+ * way, in an order that is the same each time. While the last byte on standard input was an "x", all
+ * are lost; after any other byte they are not.
  *
  * For kernels without netem. TCP sees what it would see on a real line: round trips for handshakes,
  * slow start, acknowledgements that come late. Packets are passed with their virtio-net header, so
  * the kernel may hand over up to 64 KiB of segments at once (TSO) while TCP still counts in segments
- * of the interface's MTU.
+ * of the interface's MTU. With losses it hands over each segment by itself.
  *
  * Both namespaces are held open as descriptors 3 (clients) and 4 (origin), to be entered through
  * /proc/PID/fd/3. "ready" is printed when the interfaces exist. The program ends when its standard
@@ -23,6 +25,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +49,11 @@ struct packet {
 struct direction {
     int from, to;
     int64_t delay_ns;
+    uint64_t dice;
 };
+
+static unsigned lost_per_mille;
+static atomic_bool loses_all;
 
 static void die(const char *what)
 {
@@ -58,6 +66,15 @@ static int64_t now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static bool is_lost(struct direction *way)
+{
+    /* xorshift64 (Marsaglia 2003). */
+    way->dice ^= way->dice << 13;
+    way->dice ^= way->dice >> 7;
+    way->dice ^= way->dice << 17;
+    return atomic_load(&loses_all) || way->dice % 1000 < lost_per_mille;
 }
 
 static void *carry(void *argument)
@@ -98,6 +115,8 @@ static void *carry(void *argument)
             ssize_t length = read(way->from, slots + (size_t)slot * SLOT_BYTES, SLOT_BYTES);
             if (length <= 0)
                 break;
+            if (is_lost(way))
+                continue;
             n_free--;
             queue[(head + count) % SLOTS] =
                 (struct packet){now + way->delay_ns, slot, (uint32_t)length};
@@ -119,7 +138,7 @@ static void *carry(void *argument)
 static int interface(int namespace_fd)
 {
     struct ifreq request = {0};
-    unsigned offload = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+    unsigned offload = TUN_F_CSUM | (lost_per_mille ? 0 : TUN_F_TSO4 | TUN_F_TSO6);
     int tun, own;
 
     if (unshare(CLONE_NEWNET) < 0)
@@ -145,16 +164,19 @@ int main(int argc, char **argv)
     pthread_t a, b;
     char byte;
 
-    if (argc != 2) {
-        fprintf(stderr, "usage: line DELAY_NS\n");
+    if (argc < 2 || argc > 3) {
+        fprintf(stderr, "usage: line DELAY_NS [LOST_PER_MILLE]\n");
         return 2;
     }
+    lost_per_mille = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
     /* Keep 3 and 4 for the namespaces, whatever was inherited. */
     for (int fd = 3; fd < 8; fd++)
         dup2(STDERR_FILENO, fd);
     there.from = back.to = interface(3);
     there.to = back.from = interface(4);
     there.delay_ns = back.delay_ns = atoll(argv[1]);
+    there.dice = 0x9E3779B97F4A7C15;
+    back.dice = 0xD1B54A32D192ED03;
     /* The line must not be late because the machine is busy. */
     setpriority(PRIO_PROCESS, 0, -15);
     if (pthread_create(&a, NULL, carry, &there) || pthread_create(&b, NULL, carry, &back))
@@ -162,6 +184,6 @@ int main(int argc, char **argv)
     puts("ready");
     fflush(stdout);
     while (read(STDIN_FILENO, &byte, 1) > 0)
-        ;
+        atomic_store(&loses_all, byte == 'x');
     return 0;
 }

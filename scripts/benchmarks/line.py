@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from benchmarks.profiles import Profile
 
@@ -33,6 +34,8 @@ class Line:
     is_relayed: bool = False
     #: How the delay is made, for the report.
     how: str = "loopback"
+    #: Takes a byte: `x` has all packets be lost, any other one ends that (`line.c`).
+    control: IO[bytes] | None = None
 
 
 def what_is_missing() -> str | None:
@@ -48,8 +51,12 @@ def what_is_missing() -> str | None:
 
 
 @contextlib.contextmanager
-def open_line(profile: Profile, workspace: Path, *, relay: bool = False) -> Iterator[Line]:
+def open_line(
+    profile: Profile, workspace: Path, *, relay: bool = False, lost_per_mille: int = 0
+) -> Iterator[Line]:
     """Hold the line of *profile* open; everything it is made of is gone afterwards.
+
+    Of a thousand packets *lost_per_mille* are lost, where packets can be made to arrive late.
 
     Where packets cannot be made to arrive late, or with *relay*, the line is loopback with a relay
     on it; `Line.how` has that.
@@ -71,7 +78,10 @@ def open_line(profile: Profile, workspace: Path, *, relay: bool = False) -> Iter
     # Half of the round trip on each way.
     delay_ns = round(profile.round_trip_s * 1e9 / 2)
     carrier = subprocess.Popen(
-        [program, str(delay_ns)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=True
+        [program, str(delay_ns), str(lost_per_mille)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        close_fds=True,
     )
     assert carrier.stdout is not None
     assert carrier.stdin is not None
@@ -101,6 +111,7 @@ def open_line(profile: Profile, workspace: Path, *, relay: bool = False) -> Iter
             origin_prefix=origin,
             how="a user-space delay line between two TUN interfaces in network namespaces; "
             "connections capped by SO_MAX_PACING_RATE",
+            control=carrier.stdin,
         )
     finally:
         carrier.stdin.close()
