@@ -36,7 +36,7 @@ from satfs.errors import (
     Unreachable,
 )
 from satfs.model import Contract, ContractId
-from satfs.net.addresses import origin_of, resolved, shown
+from satfs.net.addresses import is_same_resource, origin_of, resolved, shown
 from satfs.net.http import Http
 from satfs.net.refused_credentials import Refusals
 from satfs.net.responses import Response
@@ -278,9 +278,12 @@ class ApiSession:
                     before_large=take_place,
                 )
                 self.counters[f"status_{response.status}"] += 1
-            if response.status not in REDIRECTS or request.takes_redirect:
+            if response.status not in REDIRECTS:
                 return response
-            url = resolved(url, response.headers.get("location", ""))
+            location = resolved(url, response.headers.get("location", ""))
+            if request.takes_redirect and not is_same_resource(location, url):
+                return response
+            url = location
         raise Garbled("the API redirects in circles")
 
     def _outcome(

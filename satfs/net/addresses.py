@@ -93,6 +93,16 @@ def resolved(base_url: str, reference: str) -> str:
         raise Garbled("the address in a response is not valid") from None
 
 
+def is_same_resource(one: str, other: str) -> bool:
+    """Return whether two addresses differ in their query, or in a slash at the end, alone."""
+    try:
+        here, there = urlsplit(one), urlsplit(other)
+    except ValueError:
+        return False
+    is_same_host = (here.scheme, here.netloc) == (there.scheme, there.netloc)
+    return is_same_host and here.path.rstrip("/") == there.path.rstrip("/")
+
+
 def request_target(url: str) -> bytes | None:
     """Return path and query of *url* as they are written, without any normalisation.
 

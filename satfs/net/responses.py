@@ -165,6 +165,9 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where:
         raise Garbled(f"{where} responded in an encoding that was not requested")
     # 32: recognise gzip and zlib by their headers.
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    if encoding == "deflate" and not _has_zlib_header(body):
+        # Some servers leave out the zlib format (RFC 9110 §8.4.1.2 notes it).
+        inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     try:
         plain = inflater.decompress(body, max_bytes + 1)
     except zlib.error as failure:
@@ -172,3 +175,9 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where:
     if len(plain) > max_bytes or not inflater.eof:
         raise Garbled(f"{where} responded with more than {max_bytes} bytes, or a cut body")
     return plain
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    """Return whether *body* begins as RFC 1950 §2.2 has it, or with the magic of gzip."""
+    is_zlib = body[0] & 0x0F == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0
+    return is_zlib or body.startswith(b"\x1f\x8b")

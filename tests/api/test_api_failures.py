@@ -286,6 +286,20 @@ async def test_a_delivery_in_place_of_a_link_is_not_fetched(
     assert sum(sent) < (2 + MAX_GARBLED) * MAX_LINK_BYTES
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("query", ["?redirect=false&stage=prod", ""])
+async def test_a_redirect_of_a_request_for_a_link_to_itself_is_no_link(
+    vendor: Vendor, connect: Any, autojump_clock: Any, status: int, query: str
+) -> None:
+    """A gateway that adds a parameter or removes a slash is followed."""
+    path = "/telluric/scenes/s/attachments/delivery_zip/download"
+    place = f"{path}/{query}" if query else f"{path}?redirect=false"
+    vendor.fail_next(httpx.Response(status, headers={"Location": place}), path=path)
+    async with connect() as aleph:
+        link = await aleph.sign(SceneId("s"), ZIP)
+    assert link.url.startswith(f"{STORE}/bucket/s/delivery_zip?X-Amz-")
+
+
 @pytest.mark.parametrize("signing", ["json", "redirect"])
 async def test_a_link_is_signed_and_tells_its_end(
     vendor: Vendor, connect: Any, autojump_clock: Any, signing: str

@@ -25,7 +25,7 @@ def test_what_passes_is_worth_another_try(status: int) -> None:
     assert isinstance(failure, Throttled) == (status == 429)
 
 
-@pytest.mark.parametrize("status", [501, 505, 507, 521])
+@pytest.mark.parametrize("status", [501, 505, 507, 511, 526])
 def test_other_failures_of_a_server_last(status: int) -> None:
     """A method that is not implemented will not be implemented in a second."""
     failure = retry.failure_for(status, {}, "label", now_s=NOW_S)

@@ -230,6 +230,8 @@ STORE_FAULTS = [
     Fault("502 in a burst", store("server-error", status=502, count=2)),
     Fault("503 in a burst", store("server-error", status=503, count=2)),
     Fault("504 in a burst", store("server-error", status=504, count=2)),
+    Fault("520 in a burst", store("server-error", status=520, count=2)),
+    Fault("599 in a burst", store("server-error", status=599, count=3)),
     Fault("500 ever", store("server-error", status=500), FAILS),
 ]
 
@@ -281,6 +283,8 @@ API_FAULTS = [
     Fault("API 500", api("server-error", "scene", status=500, count=2), is_before=True),
     Fault("API 502", api("server-error", "sign", status=502, count=2), is_before=True),
     Fault("API 503", api("server-error", "scene", status=503, count=2), is_before=True),
+    Fault("API 521", api("server-error", "scene", status=521, count=2), is_before=True),
+    Fault("API 530", api("server-error", "sign", status=530, count=2), is_before=True),
     Fault("API 504 ever", api("server-error", "scene", status=504), FAILS, is_before=True),
     Fault("HTML as JSON once", api("html", "scene", count=1), is_before=True),
     Fault("HTML as JSON ever", api("html"), FAILS, is_before=True),
