@@ -16,6 +16,7 @@ from typing import Final, Protocol
 #: Longest time without an acknowledgement of what was sent, in seconds. A lost packet is sent again
 #: after 0.2 s and a round trip at first, so that this allows for three losses in a row on a line of
 #: 300 ms. Of the 15 s in which a name is to be answered, enough are left for a new connection.
+#: Where up to a fifth of the packets are lost, 30 s are no quicker (docs/RELIABILITY.md).
 UNACKNOWLEDGED_S: Final = 3.0
 
 

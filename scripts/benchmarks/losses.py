@@ -1,11 +1,11 @@
 """Reading over a line that loses packets, all the time or all of them for some seconds.
 
-    scripts/bench losses [--case 5%] [--work sequential] [--reps 3]
+    scripts/bench losses [--case 5%] [--work sequential] [--round-trip-ms 600] [--reps 3]
 
-Each figure is a new mount of the demo origin, 50 ms away over TLS, and one file whose size is
-known. It is read from its first byte to its last, or in pieces of 64 KiB at random places. Every
-byte is compared. Besides the time the table has the longest read, the connections that were opened
-to the origin, and those that the kernel ended since nothing was acknowledged
+Each figure is a new mount of the demo origin, as a rule 50 ms away over TLS, and one file whose
+size is known. It is read from its first byte to its last, or in pieces of 64 KiB at random places.
+Every byte is compared. Besides the time the table has the longest read, the connections that were
+opened to the origin, and those that the kernel ended since nothing was acknowledged
 (`net/socket_options.py`): `TCPAbortOnTimeout` of the client's side.
 """
 
@@ -76,12 +76,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("scripts/bench losses", description=__doc__)
     parser.add_argument("--case", action="append", choices=CASES, help="(repeatable)")
     parser.add_argument("--work", action="append", choices=WORKS, help="(repeatable)")
+    parser.add_argument("--round-trip-ms", type=float, default=1000 * ROUND_TRIP_S)
     parser.add_argument("--reps", type=int, default=1, help="the median counts")
     given = parser.parse_args(arguments)
     print("| line | read | seconds | longest read | connections | given up |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, work in itertools.product(given.case or CASES, given.work or WORKS):
-        samples = [measured(CASES[name], work) for _ in range(given.reps)]
+        samples = [
+            measured(CASES[name], work, given.round_trip_ms / 1000) for _ in range(given.reps)
+        ]
         print(
             f"| {name} | {work} | {statistics.median(each.took_s for each in samples):.1f} |"
             f" {statistics.median(each.longest_s for each in samples):.1f} |"
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def measured(case: Case, work: str) -> Sample:
+def measured(case: Case, work: str, round_trip_s: float) -> Sample:
     """Return what reading one file takes on a new mount.
 
     Raises:
@@ -101,7 +104,7 @@ def measured(case: Case, work: str) -> Sample:
     """
     with contextlib.ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="satfs-bench-")))
-        profile = Profile("lossy", "", tls=True, round_trip_s=ROUND_TRIP_S)
+        profile = Profile("lossy", "", tls=True, round_trip_s=round_trip_s)
         line = stack.enter_context(open_line(profile, room, lost_per_mille=case.lost_per_mille))
         origin = stack.enter_context(serving(line, room, connection_rate=CONNECTION_RATE, tls=True))
         scene = origin.call("scenes")[0]
