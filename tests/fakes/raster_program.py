@@ -55,13 +55,10 @@ class RasterProgram:
         self, path: Path | str, windows: Sequence[Window], out: Sequence[int] | None = None
     ) -> None:
         """Begin to read; `result` waits for it. Others may read at the same time."""
-        if self._process is None:
-            command = [sys.executable, "-c", _PROGRAM]
-            pipe = subprocess.PIPE
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([str(path), windows, out]) + "\n")
-        self._process.stdin.flush()
+        process = self._started()
+        assert process.stdin is not None
+        process.stdin.write(json.dumps([str(path), windows, out]) + "\n")
+        process.stdin.flush()
 
     def result(self) -> str:
         """Wait for the read that was begun, and return what `digest` does."""
@@ -72,6 +69,18 @@ class RasterProgram:
             self.close()
             raise EOFError("a raster cannot be read; the reason is on standard error")
         return line.strip()
+
+    @property
+    def pid(self) -> int:
+        """Return the id of the process; it is started if it does not run."""
+        return self._started().pid
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            command = [sys.executable, "-c", _PROGRAM]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        return self._process
 
     def close(self) -> None:
         """End the process."""
