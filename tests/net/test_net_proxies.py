@@ -301,6 +301,46 @@ async def test_a_login_that_is_in_doubt_is_sent_by_one_request(
                 assert (n_let_through, len(heads)) == (n_more, n_heads)
 
 
+@pytest.mark.slow
+async def test_an_open_tunnel_is_used_while_the_login_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The proxy looks at a login when a tunnel is opened: one that is open needs none."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("store.test").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    requests: list[bytes] = []
+    url = "https://store.test/ramp/1000"
+    async with serving(context) as origin, trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+
+        async def handle(stream: trio.SocketStream) -> None:
+            if not requests:
+                await tunnel(stream, origin, requests)
+                return
+            requests.append(await stream.receive_some())
+            await stream.send_all(
+                b"HTTP/1.1 407 Status\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        place = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        monkeypatch.setenv("https_proxy", f"http://me:secret@{place}")
+        async with Http(
+            connect_timeout_s=5, progress_timeout_s=5, max_connections=2, ca_file=ca_file
+        ) as http:
+            async with http.stream(url, headers={}) as response:
+                with pytest.raises(LoginForgotten):
+                    await http.request("GET", url, headers={})
+                assert b"".join([chunk async for chunk in response.chunks()]) == ramp(0, 1000)
+            response_again = await http.request("GET", url, headers={})
+            assert response_again.body == ramp(0, 1000)
+        nursery.cancel_scope.cancel()
+    assert len(requests) == 2
+
+
 async def test_a_proxy_that_goes_on_refusing_is_believed(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
