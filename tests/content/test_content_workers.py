@@ -176,7 +176,7 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
     Shutting an `ssl.SSLSocket` down takes its TLS away: a thread in the middle of a body went on
     reading, and put ciphertext where another transfer had put the right bytes a moment ago.
     """
-    allow_log("socket.send.. raised exception")
+    allow_log("socket.send.. raised exception.")
     size = CONTENT.size_bytes
     fd = os.memfd_create("object")
     os.pwrite(fd, CONTENT.read(0, size), 0)
@@ -324,7 +324,7 @@ async def test_a_worker_that_cannot_read_the_ca_file_is_not_needed(
     tmp_path: Path, allow_log: Callable[[str], None]
 ) -> None:
     """The file was there when the mount read it: the loop moves what a worker cannot."""
-    allow_log("socket.send.. raised exception")  # what a reader leaves early is cut off
+    allow_log("socket.send.. raised exception.")  # what a reader leaves early is cut off
     with origin_of(**tls_of(tmp_path)) as origin:
         async with opened(origin, tmp_path / "cache", has_worker=False) as (contents, bulk):
             assert origin.ca_file is not None
