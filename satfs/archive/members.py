@@ -92,7 +92,7 @@ class UnopenedMember(Struct, frozen=True):
 
 
 class Members:
-    """Directories and files of one zip. Built by `directory.DirectoryParser`, then only read.
+    """Directories and files of one zip, built by `DirectoryParser` and then only read.
 
     Invariants:
         No two shown children of a directory have the same name.
