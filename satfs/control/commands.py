@@ -1,4 +1,4 @@
-"""The commands of the control socket, by name."""
+"""The commands of the control socket, by name, and the short ones of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from functools import partial
 
 from satfs.content.cache.index import CachedVersion
+from satfs.content.cache.maintenance import records_of
+from satfs.content.open_fetchers import label_of
 from satfs.control import records
 from satfs.control.mount_components import MountComponents
-from satfs.control.pinning import pins, unpin
-from satfs.control.prefetching import prefetch
+from satfs.control.prefetching import collect, prefetch
+from satfs.control.progress import CommandProgress
 from satfs.control.raster_prefetch import block_choice_of, prefetch_blocks
 from satfs.control.rasters import described_rasters
 from satfs.control.records import selected
@@ -17,9 +19,10 @@ from satfs.control.refreshing import refresh
 from satfs.control.server import Command, Given, Result, SendNotice
 from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify
-from satfs.control.walk import paths_of, record_path
-from satfs.errors import BadSettings
+from satfs.control.walk import find, paths_of, record_path
+from satfs.errors import BadSettings, NotThere
 from satfs.log_level import set_level
+from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 
 def commands_on(mount: MountComponents) -> dict[str, Command]:
@@ -29,12 +32,12 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
         "list": partial(_list, mount),
         "log": partial(_log, mount),
         "log-level": _set_log_level,
-        "pins": partial(pins, mount),
+        "pins": partial(_pins, mount),
         "prefetch": partial(_prefetch, mount),
         "refresh": partial(refresh, mount),
         "stac": partial(stac_items, mount),
         "status": partial(_status, mount),
-        "unpin": partial(unpin, mount),
+        "unpin": partial(_unpin, mount),
         "verify": partial(verify, mount),
     }
 
@@ -80,3 +83,40 @@ async def _set_log_level(given: Given, _send: SendNotice) -> Result:
         raise BadSettings("no log level was given")
     set_level(level)
     return {"level": level}
+
+
+async def _unpin(mount: MountComponents, given: Given, send: SendNotice) -> Result:
+    """Take the pins from all versions of what the `paths` hold; return what had one.
+
+    A scene or attachment is named by its path also when the vendor has it no more.
+
+    Raises:
+        BadCache: nothing is kept on disk.
+    """
+    labels: set[str] = set()
+    for path_names in paths_of(given.get("paths")):
+        try:
+            found = await collect(
+                mount, {**given, "paths": [list(path_names)]}, CommandProgress(send)
+            )
+            labels |= {
+                label_of(*each.node.key) for each in found if isinstance(each.node, AttachmentFile)
+            }
+            node = await find(mount.root, path_names)
+        except NotThere:
+            node = None
+        # Also objects that the store has no longer, or whose version is not known now.
+        if node is None or isinstance(node, SceneDirectory):
+            scene_id = path_names[-1] if node is None else node.scene_id
+            kept = await _cached_versions(mount)
+            labels.update(each.label for each in kept if each.label.rpartition("/")[0] == scene_id)
+    return {"unpinned": records_of(await mount.pins.unpin(labels))}
+
+
+async def _pins(mount: MountComponents, _given: Given, _send: SendNotice) -> Result:
+    """Return what is pinned, and where it is kept."""
+    kept = await _cached_versions(mount)
+    return {
+        "cache_dir": str(mount.cache_dir),
+        "pinned": records_of(each for each in kept if each.is_pinned),
+    }
