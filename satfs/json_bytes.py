@@ -64,10 +64,10 @@ def _written(text: str) -> bytes:
 
 
 def _dump(value: Json, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=plain)
 
 
-def _plain(value: object) -> Json:
+def plain(value: object) -> Json:
     """Return *value* as what `json` knows: records are mappings, not always dictionaries."""
     if isinstance(value, Mapping):
         return dict(value.items())

@@ -31,6 +31,7 @@ from msgspec import Struct, field
 
 from satfs import errors
 from satfs.errors import Garbled, Misuse, SatfsError
+from satfs.json_bytes import plain
 from satfs.model import Json
 
 #: Grows when older programs would misunderstand newer ones.
@@ -191,14 +192,7 @@ def error_of(failure: Failed) -> SatfsError:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), default=_plain).encode() + b"\n"
-
-
-def _plain(value: object) -> Json:
-    """Return *value* as a type that `json` writes: records are mappings, not all dictionaries."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"not JSON: {type(value).__name__}")
+    return json.dumps(value, separators=(",", ":"), default=plain).encode() + b"\n"
 
 
 def _object(line: bytes) -> dict[str, Any]:
