@@ -18,7 +18,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 from msgspec import Struct, field
@@ -284,25 +284,20 @@ def _with_record(found: Found) -> dict[str, Json]:
 
 async def _by_id(catalogue: Listings, id: str) -> Found:
     """Find the task, capture or scene with this id, first the kind whose ids look like it."""
-
-    async def task() -> Found:
-        return Found("task", await catalogue.task(TaskId(id)))
-
-    async def capture() -> Found:
-        return Found("capture", await catalogue.capture(CaptureId(id)))
-
-    async def scene() -> Found:
-        return Found("scene", await catalogue.scene(SceneId(id)))
-
+    lookups: Mapping[str, Callable[[Any], Awaitable[Task | Capture | Scene]]] = {
+        "task": catalogue.task,
+        "capture": catalogue.capture,
+        "scene": catalogue.scene,
+    }
     if id.isdecimal():
-        lookups = (task, scene, capture)
+        kinds = ("task", "scene", "capture")
     elif _UUID.fullmatch(id):
-        lookups = (capture, scene, task)
+        kinds = ("capture", "scene", "task")
     else:
-        lookups = (scene, task, capture)
-    for lookup in lookups:
+        kinds = ("scene", "task", "capture")
+    for kind in kinds:
         try:
-            return await lookup()
+            return Found(kind, await lookups[kind](id))
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed):
