@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -159,15 +159,18 @@ async def starts(
 
 
 async def _known_above(node: Node, wanted: Selection) -> Selection | None:
-    above: list[Node] = []
-    here: Node | None = node
-    while here is not None:
-        above.insert(0, here)
-        here = here.parent
     found: Selection | None = wanted
-    for each in above[:-1]:
+    for each in [*_lineage(node)][:0:-1]:  # from the root down
         found = None if found is None else await _with_record(each, found)
     return found
+
+
+def _lineage(node: Node) -> Iterator[Node]:
+    """Yield *node*, and each directory that it is in, up to the root."""
+    here: Node | None = node
+    while here is not None:
+        yield here
+        here = here.parent
 
 
 async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]:
@@ -252,9 +255,7 @@ async def _entered(node: Node, wanted: Selection) -> tuple[Directory, Selection]
 
 async def _behind(link: Symlink, wanted: Selection) -> tuple[Directory, Selection | None]:
     """Return the directory that a link leads to, and *wanted* with the records down to it."""
-    root: Node = link
-    while root.parent is not None:
-        root = root.parent
+    *_, root = _lineage(link)
     node = await _followed(root, link) if isinstance(root, Directory) else None
     if not isinstance(node, Directory):
         raise NotThere(f"{_path(link)} leads to no directory")
@@ -312,10 +313,7 @@ async def _with_record(node: Node, wanted: Selection) -> Selection | None:
 
 def scene_of(node: Node) -> SceneDirectory | None:
     """Return the scene that *node* is, or is part of."""
-    here: Node | None = node
-    while here is not None and not isinstance(here, SceneDirectory):
-        here = here.parent
-    return here
+    return next((each for each in _lineage(node) if isinstance(each, SceneDirectory)), None)
 
 
 def _path(node: Node) -> str:
