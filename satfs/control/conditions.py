@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final, TypeAlias
@@ -136,14 +136,12 @@ def _comparable(text: str, wanted: str) -> tuple[Any, Any]:
     numbers = _number(text), _number(wanted)
     if None not in numbers:
         return numbers
+    moment, wanted_moment = _moment(text), _moment(wanted)
+    if moment is None or wanted_moment is None:
+        return text, wanted
     if DAY.fullmatch(wanted):
-        day, moment = _day(wanted), _moment(text)
-        if day is not None and moment is not None:
-            return moment.date(), day
-    moments = _moment(text), _moment(wanted)
-    if None not in moments:
-        return moments
-    return text, wanted
+        return moment.date(), wanted_moment.date()
+    return moment, wanted_moment
 
 
 def _number(text: str) -> Decimal | None:
@@ -153,13 +151,6 @@ def _number(text: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
-
-
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _moment(text: str) -> datetime | None:

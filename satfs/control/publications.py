@@ -10,12 +10,12 @@ finished take turns: tasks that are long over, captures that were published long
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from msgspec import Struct, field
 
+from satfs.api.record_parsers import moment
 from satfs.errors import BadSettings
 from satfs.model import PUBLISHED, Json
 
@@ -176,9 +176,5 @@ def _is_over(record: Mapping[str, Json], now_s: float) -> bool:
     """Return whether nothing more is to be expected of a task."""
     if record.get("status") not in _FINAL:
         return False
-    try:
-        end = datetime.fromisoformat(record["end"])
-        end = end if end.tzinfo else end.replace(tzinfo=UTC)
-        return now_s - end.timestamp() > OVER_S
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return False
+    end = moment(record.get("end"))
+    return end is not None and now_s - end.timestamp() > OVER_S
