@@ -69,9 +69,8 @@ class CaptureDirectory(SceneHolder):
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id and status of the capture, over those of what it was found in."""
-        inherited = self.parent.xattrs() if self.parent is not None else {}
         own = xattr_values(capture_id=self.capture_id, status=self._status)
-        return {**inherited, **own}
+        return {**self._holder.xattrs(), **own}
 
     async def lookup(self, name: bytes) -> Node:
         """Return the scene or sidecar called *name*."""

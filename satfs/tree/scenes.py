@@ -29,7 +29,7 @@ from satfs.tree.nodes import (
 )
 from satfs.tree.rendered import ListedFile, RenderedFiles
 from satfs.tree.sizes_ahead import SizesAhead
-from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
+from satfs.tree.times import FALLBACK_NS, time_ns
 
 if TYPE_CHECKING:
     from satfs.api.listings import Listings
@@ -147,8 +147,8 @@ class SceneDirectory(Directory):
             self.name = scene.scene_id  # one text in memory, that of the listing
         self._record = scene.record
         #: When the scene was taken, in nanoseconds since the epoch.
-        self.mtime_ns = time_ns(scene.timestamp, fallback_ns=fallback_ns)
-        changed_ns = time_ns(parse_time(scene.revision), fallback_ns=self.mtime_ns)
+        self.mtime_ns = time_ns(scene.timestamp, fallback_ns)
+        changed_ns = time_ns(record_parsers.moment(scene.revision), self.mtime_ns)
         # Never before it was made: some backup programs take that for a broken clock.
         self._changed_ns = max(self.mtime_ns, changed_ns)
         self._sources = sources
@@ -169,11 +169,10 @@ class SceneDirectory(Directory):
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return ids and product of the scene, over those of what it was found in."""
-        inherited = self.parent.xattrs() if self.parent is not None else {}
         scene = self._as_found()
         timestamp = scene.record.get("timestamp")
         return {
-            **inherited,
+            **self._holder.xattrs(),
             **xattr_values(
                 scene_id=self.scene_id,
                 capture_id=scene.capture_id,

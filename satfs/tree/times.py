@@ -25,30 +25,17 @@ _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-def time_ns(*candidates: datetime | None, fallback_ns: int = FALLBACK_NS) -> int:
-    """Return the first plausible date among *candidates*, in nanoseconds since the epoch.
+def time_ns(date: datetime | None, fallback_ns: int = FALLBACK_NS) -> int:
+    """Return *date*, if it is plausible, in nanoseconds since the epoch.
 
     A date without a zone is taken as UTC. The year 1, the year 9999 and everything outside 1970 to
-    2200 is implausible. Without a plausible date, *fallback_ns* is returned.
+    2200 is implausible, and *fallback_ns* is returned then.
     """
-    for candidate in candidates:
-        if candidate is None:
-            continue
-        # The year alone first: arithmetic on datetime.max with a zone overflows.
-        if not _EARLIEST.year <= candidate.year <= _LATEST.year:
-            continue
-        moment = candidate if candidate.tzinfo else candidate.replace(tzinfo=UTC)
-        if _EARLIEST <= moment < _LATEST:
-            elapsed = moment - _EPOCH  # integers throughout: a float would lose nanoseconds
-            return ((elapsed.days * 86_400 + elapsed.seconds) * 10**6 + elapsed.microseconds) * 1000
-    return fallback_ns
-
-
-def parse_time(text: object) -> datetime | None:
-    """Return the ISO 8601 date that *text* is; None when it is anything else."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
+    # The year alone first: arithmetic on datetime.max with a zone overflows.
+    if date is None or not _EARLIEST.year <= date.year <= _LATEST.year:
+        return fallback_ns
+    moment = date if date.tzinfo else date.replace(tzinfo=UTC)
+    if not _EARLIEST <= moment < _LATEST:
+        return fallback_ns
+    elapsed = moment - _EPOCH  # integers throughout: a float would lose nanoseconds
+    return ((elapsed.days * 86_400 + elapsed.seconds) * 10**6 + elapsed.microseconds) * 1000
