@@ -1,4 +1,4 @@
-"""`index.html` and `map.js`: the scenes of a task as pictures and outlines, for a browser. *Pure*.
+"""The scenes of a task as pictures and outlines: `index.html` with `map.js`, and GeoJSON. *Pure*.
 
 The page is the same for every task, and needs no network: Leaflet, its style and the outlines of
 the continents are in it. The data of a task is in `map.js`, a classic script, since a page
@@ -19,6 +19,7 @@ from importlib import resources
 from typing import Final
 from urllib.parse import quote
 
+from satfs.facts.geometry import cut_at_antimeridian
 from satfs.facts.scene import MemberKind, RasterFacts
 from satfs.imagery.utm import degrees_of
 from satfs.json_bytes import json_bytes
@@ -180,3 +181,40 @@ def _boxes(
 def _point(longitude: float, latitude: float) -> list[Json]:
     """Return [latitude, longitude], as Leaflet has it."""
     return [round(float(latitude), _PLACES), round(float(longitude), _PLACES)]
+
+
+def footprints_of(scenes: Sequence[SceneView]) -> bytes:
+    """Return `footprints.geojson`: one feature for each of *scenes*, by time (RFC 7946).
+
+    Longitudes and latitudes are cut at the antimeridian. `datetime` is text in ISO 8601, which GDAL
+    and QGIS take for a field of time. A scene whose place is not known has a null geometry.
+
+    Raises:
+        Garbled: a geometry is nested too deeply to be written.
+    """
+    features: list[Json] = [_feature(scene) for scene in newest_last(scenes)]
+    return json_bytes({"type": "FeatureCollection", "features": features})
+
+
+def _feature(scene: SceneView) -> dict[str, Json]:
+    facts = scene.facts
+    geometry = None if facts.geometry is None else dict(cut_at_antimeridian(facts.geometry))
+    properties: dict[str, Json] = {
+        "scene_id": facts.scene_id,
+        "capture_id": facts.capture_id,
+        "datetime": time_text(facts.moment),
+        "product": facts.product,
+        "platform": facts.platform,
+        "cloud_percent": facts.cloud_percent,
+        "gsd_m": facts.gsd_m,
+        "off_nadir_deg": facts.view.off_nadir_deg,
+        "sun_elevation_deg": facts.view.sun_elevation_deg,
+        "epsg": facts.epsg,
+        "directory": scene.directory,
+    }
+    return {
+        "type": "Feature",
+        "id": facts.scene_id,
+        "geometry": geometry,
+        "properties": properties,
+    }

@@ -10,6 +10,7 @@ pauses between, so that what programs wait for goes first. The index is kept on 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -269,7 +270,7 @@ class SceneIndexer:
                 await self._save()
             await trio.sleep(_PAUSE_S)
 
-        await concurrent_map(look, sorted(tasks, key=_age), _TASKS_AT_ONCE)
+        await concurrent_map(look, sorted(tasks, key=_created_s, reverse=True), _TASKS_AT_ONCE)
 
     async def _scenes_of(self, task: Task) -> list[IndexedScene]:
         found: list[IndexedScene] = []
@@ -313,7 +314,5 @@ class SceneIndexer:
             log.warning("the index of scenes was not kept", reason=error.strerror)
 
 
-def _age(task: Task) -> float:
-    """Return a number that is smaller for a newer task."""
-    created_at = task.created_at or datetime.min.replace(tzinfo=UTC)
-    return -created_at.timestamp()
+def _created_s(task: Task) -> float:
+    return -math.inf if task.created_at is None else task.created_at.timestamp()

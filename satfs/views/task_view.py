@@ -19,8 +19,7 @@ from satfs.tree.nodes import (
 from satfs.tree.rendered import Rendering
 from satfs.tree.tasks import TaskDirectory, Tasks
 from satfs.tree.times import TREE_NS
-from satfs.views.footprints import footprints_of
-from satfs.views.gallery import map_script, page
+from satfs.views.gallery import footprints_of, map_script, page
 from satfs.views.mosaic import (
     expected_mosaics,
     expected_true_colours,

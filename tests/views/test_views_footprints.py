@@ -10,7 +10,7 @@ import pytest
 
 from satfs.facts.scene import SceneFacts
 from satfs.model import Json, SceneId
-from satfs.views.footprints import footprints_of
+from satfs.views.gallery import footprints_of
 from satfs.views.scene_view import SceneView
 
 NOON = datetime(2026, 2, 14, 12, 0, 0, 5000, UTC)

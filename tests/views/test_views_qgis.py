@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from interpreters import python_with
 from views.delivered import CAPTURE, Taken, delivered
 
-from satfs.views.footprints import footprints_of
+from satfs.views.gallery import footprints_of
 from satfs.views.qgis import layers_of, project_of
 from satfs.views.scene_view import SceneView
 
