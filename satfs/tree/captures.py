@@ -13,7 +13,7 @@ from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, xattr_values
 from satfs.tree.record_entries import ListedEntries, find
-from satfs.tree.rendered import Rendering, cheap, listed, rendered_from
+from satfs.tree.rendered import Rendering, listed, rendered_from
 from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class CaptureDirectory(SceneHolder):
             return rendered_from(self, name.encode(), render, scenes, self._sources.rendered)
 
         found = {
-            CAPTURE_JSON.encode(): cheap(capture_json),
+            CAPTURE_JSON.encode(): Rendering(capture_json, capture_json),
             FOOTPRINTS.encode(): of_scenes(FOOTPRINTS, _footprints),
         }
         if self._sources.has_catalogs:

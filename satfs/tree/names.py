@@ -133,7 +133,7 @@ def name_of(text: str, reserved: Collection[str] = ()) -> bytes:
     """
     if _is_plain(text, reserved):
         return text.encode()  # most ids by far; the rules below would give the same
-    escaped = _UNSAFE.sub(_escape_match, text)
+    escaped = _UNSAFE.sub(lambda found: _escape(found[0]), text)
     if text in ("", "%"):
         escaped = _EMPTY if not text else _escape("%")
     elif escaped in (".", ".."):
@@ -152,7 +152,8 @@ def text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
     if name == _EMPTY.encode():
         return ""
     try:
-        text = _ESCAPE.sub(_unescape_match, name).decode("utf-8", "surrogatepass")
+        plain = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), name)
+        text = plain.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return None
     # One text has one name: `%61` is not another spelling of `a`.
@@ -213,14 +214,6 @@ def file_names(
 
 def _escape(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-
-
-def _escape_match(match: re.Match[str]) -> str:
-    return _escape(match.group())
-
-
-def _unescape_match(match: re.Match[bytes]) -> bytes:
-    return bytes((int(match.group(1), 16),))
 
 
 def _split_extension(text: str) -> tuple[str, str]:

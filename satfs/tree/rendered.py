@@ -86,7 +86,8 @@ class Rendering(Struct, frozen=True):
 
     `make` returns its bytes, and may wait and raise as a look-up may. `known` returns them if they
     were rendered before from what there is now, else None; it needs no more than listing the
-    directory does. A file is listed with its size when that is known.
+    directory does. A file is listed with its size when that is known. Of a file that is made of a
+    record in no time, `known` is `make`.
     """
 
     make: Callable[[], Awaitable[bytes | LargeContent]]
@@ -144,11 +145,6 @@ def rendered_from(
         return files.get(path, await load())
 
     return Rendering(make, known)
-
-
-def cheap(make: Callable[[], Awaitable[bytes | LargeContent]]) -> Rendering:
-    """Return how a file is rendered that *make* makes of a record in no time."""
-    return Rendering(make, make)
 
 
 def _held_bytes(content: bytes | LargeContent) -> int:

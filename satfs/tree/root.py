@@ -42,7 +42,9 @@ class Captures(CaptureHolder):
         """Return the published captures that are known, without a request."""
         known = self._sources.catalogue.known_captures()
         published = (capture for capture in known if capture.is_published)
-        return await entries_of(published, _capture_name, self._make)
+        return await entries_of(
+            published, lambda capture: names.name_of(capture.capture_id), self._make
+        )
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a published capture, as far as it is known."""
@@ -97,10 +99,6 @@ class Scenes(SceneHolder):
         return SceneDirectory(self, name, scene, sources=self._sources)
 
 
-def _capture_name(capture: Capture) -> bytes:
-    return names.name_of(capture.capture_id)
-
-
 _README: Final = """\
 Satellite imagery deliveries, mounted read-only by satfs.
 
@@ -146,9 +144,10 @@ class Root(Directory):
     def __init__(self, sources: TreeSources, program: str = "satfs") -> None:
         """Make the top of a mount; *program* is what to type in a shell to run satfs."""
         super().__init__(None, b"")
+        readme = _README.format(program=program).encode("utf-8", "surrogateescape")
         self.tasks = Tasks(self, b"tasks", sources)
         self._listed: dict[bytes, Node] = {
-            b"README.txt": BytesFile(self, b"README.txt", readme_of(program)),
+            b"README.txt": BytesFile(self, b"README.txt", readme),
             b"tasks": self.tasks,
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
@@ -181,25 +180,16 @@ class Root(Directory):
         return [Entry(name, node) for name, node in self._listed.items()]
 
 
-def readme_of(program: str) -> bytes:
-    """Return the note to the reader; *program* is what to type in a shell to run satfs."""
-    return _README.format(program=program).encode("utf-8", "surrogateescape")
-
-
 def volume_files(top: Directory, source: str) -> Mapping[bytes, Node]:
     """Return the files that name the mount of *source* (`satfs:default`), to be hidden in *top*."""
     profile = "".join(each for each in source.removeprefix("satfs:") if each.isprintable())
     name = "Satellite imagery" if profile in ("", "default") else f"Satellite imagery ({profile})"
-    info = f"[Volume Info]\nName={_escaped(name)}\nIconFile={ICON}\n"
+    escaped = name.replace("\\", "\\\\")  # as a desktop entry has it
+    info = f"[Volume Info]\nName={escaped}\nIconFile={ICON}\n"
     return {
         name.encode(): BytesFile(top, name.encode(), content.encode())
         for name, content in ((VOLUME_INFO, info), (ICON, _ICON))
     }
-
-
-def _escaped(value: str) -> str:
-    """Return *value* as a desktop entry holds it, where a backslash escapes."""
-    return value.replace("\\", "\\\\")
 
 
 _CATALOG: Final = json_bytes(account_catalog())

@@ -21,7 +21,7 @@ from satfs.tree.nodes import (
     xattr_values,
 )
 from satfs.tree.record_entries import entries_of, find
-from satfs.tree.rendered import ListedFile, Rendering, cheap, listed, rendered_from
+from satfs.tree.rendered import ListedFile, Rendering, listed, rendered_from
 from satfs.tree.scenes import TreeSources
 from satfs.tree.times import time_ns
 
@@ -149,7 +149,7 @@ class TaskDirectory(CaptureHolder):
 
         rendered = self._sources.rendered
         found = {
-            TASK_JSON.encode(): cheap(task_json),
+            TASK_JSON.encode(): Rendering(task_json, task_json),
             CAPTURES_JSON.encode(): rendered_from(
                 self, CAPTURES_JSON.encode(), sidecars.captures_json, captures, rendered
             ),
