@@ -7,7 +7,7 @@ the level here, on a command over its control socket (`satfs log --level`).
 from __future__ import annotations
 
 import logging
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -17,14 +17,12 @@ from satfs.errors import BadSettings
 log = structlog.get_logger(__name__)
 
 #: The levels by name, from the one with the fewest lines to the one with the most.
-LEVELS: Final = MappingProxyType(
-    {
-        "error": logging.ERROR,
-        "warning": logging.WARNING,
-        "info": logging.INFO,
-        "debug": logging.DEBUG,
-    }
-)
+LEVELS: Final[Mapping[str, int]] = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
 
 
 def level() -> str:

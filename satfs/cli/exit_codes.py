@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Final, TypeVar
 
 from msgspec import Struct
@@ -50,47 +49,41 @@ class Exit(IntEnum):
     INTERRUPTED = 130  #: 128 + SIGINT, as shells count
 
 
-MEANINGS: Final[Mapping[Exit, str]] = MappingProxyType(
-    {
-        Exit.DONE: "done; the mount works",
-        Exit.FAILED: "failed in a way that has no code of its own",
-        Exit.USAGE: "wrong usage, or a setting that is not valid",
-        Exit.CREDENTIALS: "credentials or contract missing or refused",
-        Exit.NETWORK: "the API cannot be reached, or does not respond in time",
-        Exit.MOUNTPOINT: "the mountpoint cannot be used, or is busy",
-        Exit.FUSE: "FUSE is missing, or not allowed",
-        Exit.CACHE: "the cache directory cannot be used",
-        Exit.VENDOR: "the API sends a response that makes no sense",
-        Exit.WARNINGS: "it works, and `satfs doctor` has warnings",
-        Exit.INTERRUPTED: "interrupted (Ctrl-C)",
-    }
-)
+MEANINGS: Final[Mapping[Exit, str]] = {
+    Exit.DONE: "done; the mount works",
+    Exit.FAILED: "failed in a way that has no code of its own",
+    Exit.USAGE: "wrong usage, or a setting that is not valid",
+    Exit.CREDENTIALS: "credentials or contract missing or refused",
+    Exit.NETWORK: "the API cannot be reached, or does not respond in time",
+    Exit.MOUNTPOINT: "the mountpoint cannot be used, or is busy",
+    Exit.FUSE: "FUSE is missing, or not allowed",
+    Exit.CACHE: "the cache directory cannot be used",
+    Exit.VENDOR: "the API sends a response that makes no sense",
+    Exit.WARNINGS: "it works, and `satfs doctor` has warnings",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+}
 
-_CODES: Final[Mapping[type[SatfsError], Exit]] = MappingProxyType(
-    {
-        SatfsError: Exit.FAILED,
-        BadSettings: Exit.USAGE,
-        NotAllowed: Exit.CREDENTIALS,
-        Unreachable: Exit.NETWORK,
-        BadMountpoint: Exit.MOUNTPOINT,
-        FuseMissing: Exit.FUSE,
-        BadCache: Exit.CACHE,
-        Garbled: Exit.VENDOR,
-        NotThere: Exit.VENDOR,
-    }
-)
+_CODES: Final[Mapping[type[SatfsError], Exit]] = {
+    SatfsError: Exit.FAILED,
+    BadSettings: Exit.USAGE,
+    NotAllowed: Exit.CREDENTIALS,
+    Unreachable: Exit.NETWORK,
+    BadMountpoint: Exit.MOUNTPOINT,
+    FuseMissing: Exit.FUSE,
+    BadCache: Exit.CACHE,
+    Garbled: Exit.VENDOR,
+    NotThere: Exit.VENDOR,
+}
 
-_REMEDIES: Final[Mapping[type[SatfsError], str]] = MappingProxyType(
-    {
-        ProxyRefused: "`satfs doctor` looks at the whole way, the proxy included.",
-        NeedsLogin: CREDENTIALS_ARE_MADE,
-        Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them; "
-        "`satfs doctor` looks at the whole way.",
-        FuseMissing: "`satfs doctor` looks at all that mounting takes.",
-        Garbled: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
-        NotThere: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
-    }
-)
+_REMEDIES: Final[Mapping[type[SatfsError], str]] = {
+    ProxyRefused: "`satfs doctor` looks at the whole way, the proxy included.",
+    NeedsLogin: CREDENTIALS_ARE_MADE,
+    Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them; "
+    "`satfs doctor` looks at the whole way.",
+    FuseMissing: "`satfs doctor` looks at all that mounting takes.",
+    Garbled: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
+    NotThere: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
+}
 
 
 def exit_code(error: BaseException) -> Exit:

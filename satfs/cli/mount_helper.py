@@ -16,7 +16,6 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, NoReturn
 
 from msgspec import Struct
@@ -57,15 +56,13 @@ class MountExit(IntEnum):
     FAILED = 32
 
 
-_CODES: Final[Mapping[int, MountExit]] = MappingProxyType(
-    {
-        Exit.DONE: MountExit.DONE,
-        Exit.FAILED: MountExit.BUG,
-        Exit.USAGE: MountExit.USAGE,
-        Exit.FUSE: MountExit.SYSTEM,
-        Exit.INTERRUPTED: MountExit.INTERRUPTED,
-    }
-)
+_CODES: Final[Mapping[int, MountExit]] = {
+    Exit.DONE: MountExit.DONE,
+    Exit.FAILED: MountExit.BUG,
+    Exit.USAGE: MountExit.USAGE,
+    Exit.FUSE: MountExit.SYSTEM,
+    Exit.INTERRUPTED: MountExit.INTERRUPTED,
+}
 
 
 def mount_code(code: int) -> MountExit:
@@ -156,7 +153,7 @@ def become(name: str, environment: MutableMapping[str, str]) -> None:
         return
     if os.geteuid() != 0:
         raise BadSettings("-o setuid: only root can mount for others")
-    os.closerange(3, _descriptor_limit())
+    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
     os.initgroups(user.pw_name, user.pw_gid)
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
@@ -178,11 +175,6 @@ def environment_of(name: str, home: str, environment: Mapping[str, str]) -> dict
         if variable.startswith("LC_") or variable.lower() in _KEPT
     }
     return {**kept, "PATH": _PATH, "HOME": home, "USER": name, "LOGNAME": name}
-
-
-def _descriptor_limit() -> int:
-    """Return a number above every descriptor of this process."""
-    return max(map(int, os.listdir("/proc/self/fd"))) + 1
 
 
 # -- the program -----------------------------------------------------------------------------------
