@@ -156,16 +156,16 @@ class Watch:
             except Unreachable as failure:
                 if interval_s is None:
                     raise
-                self._note_away(str(failure))
+                if not self._is_away:
+                    print_remark(f"{failure}. The watch goes on.")
+                self._is_away = True
             finally:
                 self.memory.save(self._seen)
             if not was_begun and self._seen.is_begun:
                 was_begun = True
-                n_captures = len(self._seen.captures)
-                self._remark(
-                    f"{format_count(n_captures, 'capture')} published so far; "
-                    "later ones are reported."
-                )
+                n_captures = format_count(len(self._seen.captures), "capture")
+                if not self.is_quiet:
+                    print_sentence(f"{n_captures} published so far; later ones are reported.")
             if interval_s is None:
                 return Exit.FAILED if self._n_failed else Exit.DONE
             await trio.sleep(interval_s)
@@ -320,15 +320,6 @@ class Watch:
                 f" {fields['scene_id'] or fields['capture_id']}; the next look reports it again."
             )
         return done.returncode == 0
-
-    def _note_away(self, reason: str) -> None:
-        if not self._is_away:
-            print_remark(f"{reason}. The watch goes on.")
-        self._is_away = True
-
-    def _remark(self, sentence: str) -> None:
-        if not self.is_quiet:
-            print_sentence(sentence)
 
 
 def _name(id: str, reserved: Collection[str] = ()) -> str:

@@ -10,10 +10,9 @@ from typing import Final
 
 import trio
 
-from satfs.errors import BadSettings, DeadlineReached, SatfsError, Unreachable
+from satfs.errors import DeadlineReached, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.net.http import Http
-from satfs.setting_values import is_web_address
 from satfs.settings import Settings, load_settings
 
 #: Longest time to connect, and longest silence of a receiver, in seconds.
@@ -69,16 +68,6 @@ class Poster:
         except SatfsError as failure:
             return Refusal(type(failure).__name__)
         return None if 200 <= response.status < 300 else Refusal(f"HTTP {response.status}")
-
-
-def check_address(url: str) -> None:
-    """Accept *url* if it is one of HTTP or HTTPS.
-
-    Raises:
-        BadSettings: it is not.
-    """
-    if not is_web_address(url):
-        raise BadSettings("--webhook takes an address that begins with http:// or https://")
 
 
 @asynccontextmanager

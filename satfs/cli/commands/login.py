@@ -96,7 +96,7 @@ def login(
         return replace(settings, contract_id=chosen)
 
     account, settings = query_account(settings, output_options, choose)
-    store = SecretPlace(place) if place else _best_place()
+    store = SecretPlace(place or ("keyring" if secret_store.keyring_name() else "file"))
     removed = _keep(before, settings, account, secret, store)
     if as_json:
         print_json(_record(settings, account, store))
@@ -207,10 +207,6 @@ def _chosen(
 
 
 # -- keeping ---------------------------------------------------------------------------------------
-
-
-def _best_place() -> SecretPlace:
-    return SecretPlace.FILE if secret_store.keyring_name() is None else SecretPlace.KEYRING
 
 
 def _keep(

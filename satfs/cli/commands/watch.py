@@ -16,10 +16,11 @@ from satfs.cli.targets import OnMount, Target, anywhere, missing_explained, wher
 from satfs.cli.waiting import run_alone, waiting_shown
 from satfs.cli.watch_loop import Memory, Watch, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
-from satfs.cli.webhook import Poster, check_address, poster
+from satfs.cli.webhook import Poster, poster
 from satfs.control.conditions import parse_condition
 from satfs.control.records import open_listings
 from satfs.errors import BadSettings
+from satfs.setting_values import is_web_address
 
 #: Pause between two looks, in seconds: deliveries take hours, and each look costs requests.
 _INTERVAL_S: Final = 300
@@ -112,8 +113,8 @@ def watch(
     conditions = [parse_condition(text) for text in where]
     if any(each.level in ("task", "capture") for each in conditions):
         raise BadSettings("`satfs watch` knows conditions on scenes alone, not on task or capture")
-    if webhook is not None:
-        check_address(webhook)
+    if webhook is not None and not is_web_address(webhook):
+        raise BadSettings("--webhook takes an address that begins with http:// or https://")
 
     def watch_of(source: Source, names_of_target: Sequence[str], post: Poster | None) -> Watch:
         return Watch(
