@@ -28,23 +28,11 @@ class LogFormat(StrEnum):
     JSON = "json"  #: one object a line, for programs
 
 
-class LogChoice(Struct, frozen=True):
-    """The log as one command line chooses it."""
-
-    level: int = logging.WARNING
-    format: LogFormat = LogFormat.CONSOLE
-    file: Path | None = None
-
-
-def level_for(verbosity: int) -> int:
-    """Return the level for *verbosity*: the number of `-v`, less the number of `-q`."""
-    if verbosity < 0:
-        return logging.ERROR
-    return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-
-
 class OutputOptions(Struct):
-    """How much, where and how one run of the program prints and logs."""
+    """How much, where and how one run of the program prints and logs.
+
+    *verbosity* is the number of `-v`, less the number of `-q`.
+    """
 
     verbosity: int = 0
     log_format: LogFormat = LogFormat.CONSOLE
@@ -56,9 +44,11 @@ class OutputOptions(Struct):
         return self.verbosity >= 2
 
     @property
-    def log(self) -> LogChoice:
-        """The log that the flags choose."""
-        return LogChoice(level_for(self.verbosity), self.log_format, self.log_file)
+    def level(self) -> int:
+        """The level from which on lines are logged."""
+        if self.verbosity < 0:
+            return logging.ERROR
+        return (logging.WARNING, logging.INFO, logging.DEBUG)[min(self.verbosity, 2)]
 
 
 def _verbosity(context: click.Context, parameter: click.Parameter, value: int) -> None:
@@ -259,6 +249,17 @@ def complete_profiles(
     except BadSettings:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _place_argument(offer: Offer) -> Callable[[Command], Command]:
+    return click.argument(
+        "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=offer
+    )
+
+
+#: A place that may be left out: one that is mounted, or any directory.
+mounted_argument = _place_argument(complete_mountpoints)
+directory_argument = _place_argument(complete_directories)
 
 
 def values_for(metavar: str) -> Offer | None:

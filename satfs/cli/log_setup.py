@@ -24,14 +24,14 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import StrEnum
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
-from msgspec.structs import replace
 
 from satfs import log_level
 from satfs.atomic_file import for_owner
-from satfs.cli.flags import LogChoice, LogFormat, OutputOptions
+from satfs.cli.flags import LogFormat, OutputOptions
 from satfs.cli.output import show
 from satfs.errors import BadSettings
 from satfs.introspection.log_ring import LogRing
@@ -136,8 +136,12 @@ class _Writer(logging.handlers.QueueListener):
 
 
 @contextmanager
-def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
-    """Log as chosen until the block ends, then write the lines that still wait.
+def logging_as(
+    chosen: OutputOptions, *, in_background: bool, level: int | None = None
+) -> Iterator[None]:
+    """Log as *chosen* until the block ends, then write the lines that still wait.
+
+    *level* is from which on lines are logged, by default the one chosen.
 
     Without a file, a foreground mount logs to standard error, one in the background to the system
     logger where there is one. Starts a thread: to be entered after the last fork.
@@ -145,12 +149,12 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     Raises:
         BadSettings: the log file cannot be written.
     """
-    target = _target(choice, in_background)
+    target = _target(chosen.log_file, in_background)
     is_stderr = isinstance(target, logging.StreamHandler) and target.stream is sys.stderr
     place = place_of(sys.stderr, os.environ) if is_stderr else StderrReader.PLAIN
     waiting: queue.Queue[Any] = queue.Queue(QUEUE_LINES)
     handler = _Queue(waiting)
-    handler.setFormatter(_formatter(choice.format, place))
+    handler.setFormatter(_formatter(chosen.log_format, place))
     writer = _Writer(waiting, target)
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
@@ -166,23 +170,23 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    log_level.apply(choice.level)
+    log_level.apply(chosen.level if level is None else level)
     writer.start()
     try:
         yield
     finally:
         writer.stop()
         target.close()
-        root.handlers[:], level, configuration = before
-        root.setLevel(level)
+        root.handlers[:], level_before, configuration = before
+        root.setLevel(level_before)
         logging.captureWarnings(False)
         structlog.configure(**configuration)
 
 
 def logging_quietly(output_options: OutputOptions) -> AbstractContextManager[None]:
     """Log to standard error with `-v` only: what a command prints has what its log would have."""
-    level = output_options.log.level if output_options.verbosity > 0 else logging.CRITICAL
-    return logging_as(replace(output_options.log, level=level), in_background=False)
+    level = None if output_options.verbosity > 0 else logging.CRITICAL
+    return logging_as(output_options, in_background=False, level=level)
 
 
 _COMMON: Final[list[structlog.types.Processor]] = [
@@ -229,13 +233,13 @@ class _LogFile(logging.handlers.WatchedFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=for_owner)
 
 
-def _target(choice: LogChoice, in_background: bool) -> logging.Handler:
-    if choice.file is not None:
+def _target(file: Path | None, in_background: bool) -> logging.Handler:
+    if file is not None:
         try:
             # Reopened when logrotate(8) moves it away.
-            return _LogFile(choice.file, encoding="utf-8")
+            return _LogFile(file, encoding="utf-8")
         except OSError as failure:
-            raise BadSettings(f"log file {show(str(choice.file))}: {failure.strerror}") from failure
+            raise BadSettings(f"log file {show(str(file))}: {failure.strerror}") from failure
     if not in_background:
         return logging.StreamHandler(sys.stderr)
     try:

@@ -201,7 +201,7 @@ def _stay(
         notifier.ready()
         on_ready()
 
-    with logging_as(output_options.log, in_background=False):
+    with logging_as(output_options, in_background=False):
         notifier = take_notifier(os.environ)
         try:
             with prepare() as settings:
@@ -218,7 +218,7 @@ def _serve(
 ) -> int:
     """Mount in the background; return the exit code, which perhaps no process sees."""
     try:
-        with logging_as(output_options.log, in_background=True):
+        with logging_as(output_options, in_background=True):
             return _serve_and_log(prepare, options, output_options, waiter)
     except BaseException as error:  # the log itself: there is no other place to report it
         failure = failure_of(error, with_details=output_options.with_details)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.cli import log_setup
-from satfs.cli.flags import LogChoice, LogFormat, level_for
+from satfs.cli.flags import LogFormat, OutputOptions
 from satfs.cli.log_setup import StderrReader, logging_as, place_of
 from satfs.cli.output import show
 from satfs.errors import BadSettings, NeedsLogin
@@ -89,14 +89,14 @@ def test_text_from_outside_stays_on_its_line_and_steers_nothing(text: str) -> No
     ],
 )
 def test_each_v_says_more_and_q_says_less(verbosity: int, level: int) -> None:
-    assert level_for(verbosity) == level
+    assert OutputOptions(verbosity).level == level
 
 
 def test_json_is_an_object_a_line(tmp_path: Path) -> None:
     """Fields stay fields in lines of our modules, of libraries, and of Python's warnings."""
     file = tmp_path / "log"
 
-    with logging_as(LogChoice(logging.INFO, LogFormat.JSON, file), in_background=False):
+    with logging_as(OutputOptions(1, LogFormat.JSON, file), in_background=False):
         structlog.get_logger("satfs.test").info("link renewed", scene="S1", lifetime_s=3600)
         logging.getLogger("library").warning("pool of %d is full", 64)
         structlog.get_logger("satfs.test").debug("not asked for")
@@ -115,7 +115,7 @@ def test_no_secret_and_no_forged_line_reaches_the_log(tmp_path: Path, format: Lo
     def refuse(token: str) -> None:
         raise NeedsLogin(f"refused: Bearer {token} at {SIGNED}")
 
-    with logging_as(LogChoice(logging.DEBUG, format, file), in_background=False):
+    with logging_as(OutputOptions(2, format, file), in_background=False):
         log = structlog.get_logger("satfs.test")
         log.warning("odd name", scene="a\nINFO all is well\x1b[2J", link=SIGNED)
         try:
@@ -134,7 +134,7 @@ def test_no_secret_and_no_forged_line_reaches_the_log(tmp_path: Path, format: Lo
 def test_libraries_that_log_headers_are_kept_from_it(tmp_path: Path) -> None:
     file = tmp_path / "log"
 
-    with logging_as(LogChoice(logging.DEBUG, LogFormat.JSON, file), in_background=False):
+    with logging_as(OutputOptions(2, LogFormat.JSON, file), in_background=False):
         logging.getLogger("httpcore.http11").debug("send_request_headers %r", [b"x", b"5eed"])
         logging.getLogger("httpx").info("HTTP Request: GET")
 
@@ -145,7 +145,7 @@ def test_a_foreground_mount_logs_to_standard_error(monkeypatch: pytest.MonkeyPat
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
 
-    with logging_as(LogChoice(), in_background=False):
+    with logging_as(OutputOptions(), in_background=False):
         structlog.get_logger().warning("slow", waited_s=3)
 
     assert "slow" in stream.getvalue()
@@ -169,7 +169,7 @@ def test_a_terminal_is_told_the_time_of_day_in_colours(
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
 
-    with logging_as(LogChoice(), in_background=False):
+    with logging_as(OutputOptions(), in_background=False):
         structlog.get_logger("satfs.test").warning("slow", waited_s=3)
 
     output = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
@@ -186,7 +186,7 @@ def test_a_mount_in_the_background_logs_to_the_system_log(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
         system.bind(str(path))
         system.settimeout(5)
-        with logging_as(LogChoice(), in_background=True):
+        with logging_as(OutputOptions(), in_background=True):
             structlog.get_logger().error("api unreachable", since_s=12)
         line = system.recv(4096).decode()
 
@@ -199,7 +199,7 @@ def test_without_a_system_log_a_mount_in_the_background_is_silent(
 ) -> None:
     monkeypatch.setattr(log_setup, "SYSLOG_SOCKET", str(tmp_path / "none"))
 
-    with logging_as(LogChoice(), in_background=True):
+    with logging_as(OutputOptions(), in_background=True):
         structlog.get_logger().error("api unreachable")
 
     assert capfd.readouterr() == ("", "")
@@ -213,7 +213,7 @@ def test_a_log_file_is_for_its_owner(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         for file in (new, old):
-            with logging_as(LogChoice(file=file), in_background=False):
+            with logging_as(OutputOptions(log_file=file), in_background=False):
                 pass
     finally:
         os.umask(before)
@@ -222,7 +222,7 @@ def test_a_log_file_is_for_its_owner(tmp_path: Path) -> None:
 
 
 def test_a_log_file_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
-    choice = LogChoice(file=tmp_path / "missing" / "log")
+    choice = OutputOptions(log_file=tmp_path / "missing" / "log")
 
     with (
         pytest.raises(BadSettings, match=r"log file .*: No such file or directory"),
@@ -242,7 +242,7 @@ def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPat
         target=lambda: [None for _ in iter(lambda: os.read(reading, 65536), b"")]
     )
 
-    with logging_as(LogChoice(), in_background=False):
+    with logging_as(OutputOptions(), in_background=False):
         log = structlog.get_logger()
         for number in range(2_000):  # far more than a pipe holds
             log.warning("x" * 200, number=number)
@@ -275,7 +275,7 @@ def _logged(
         for name, value in environment(stream).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "stderr", stream)
-        with logging_as(LogChoice(logging.DEBUG, format), in_background=False):
+        with logging_as(OutputOptions(2, format), in_background=False):
             log = structlog.get_logger("satfs.test")
             log.debug("asked again", attempt=2)
             log.info("mounted")

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from satfs import log_level
-from satfs.cli.flags import LogChoice, LogFormat
+from satfs.cli.flags import LogFormat, OutputOptions
 from satfs.cli.log_setup import logging_as
 from satfs.errors import BadSettings
 
@@ -24,7 +24,7 @@ def test_a_level_is_changed_while_the_log_is_written(tmp_path: Path) -> None:
     file = tmp_path / "log"
     ours, theirs = structlog.get_logger("satfs.test"), logging.getLogger("library")
 
-    with logging_as(LogChoice(logging.WARNING, LogFormat.JSON, file), in_background=False):
+    with logging_as(OutputOptions(0, LogFormat.JSON, file), in_background=False):
         ours.debug("ours before")
         log_level.set_level("debug")
         ours.debug("ours")
@@ -40,7 +40,7 @@ def test_a_level_is_changed_while_the_log_is_written(tmp_path: Path) -> None:
 def test_a_level_that_is_set_already_is_no_news(tmp_path: Path) -> None:
     file = tmp_path / "log"
 
-    with logging_as(LogChoice(logging.INFO, LogFormat.JSON, file), in_background=False):
+    with logging_as(OutputOptions(1, LogFormat.JSON, file), in_background=False):
         log_level.set_level("info")
 
     assert _events(file) == []

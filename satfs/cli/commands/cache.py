@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Commands, complete_directories, json_flag, verbosity_flags
+from satfs.cli.flags import Commands, directory_argument, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
 from satfs.cli.output import (
@@ -30,9 +30,6 @@ _directory_flag = click.option(
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="The cache directory, if it is not the one that mounts use.",
-)
-_mountpoint = click.argument(
-    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_directories
 )
 
 
@@ -57,7 +54,7 @@ Examples:
   satfs cache info --json | jq .held_bytes
 """
 )
-@_mountpoint
+@directory_argument
 @_directory_flag
 @json_flag
 @verbosity_flags
@@ -106,7 +103,7 @@ Examples:
 """
 )
 @click.option("--pinned", is_flag=True, help="Remove what is pinned, too.")
-@_mountpoint
+@directory_argument
 @_directory_flag
 @verbosity_flags
 def clear(mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
@@ -130,7 +127,7 @@ Examples:
   satfs cache verify --json
 """,
 )
-@_mountpoint
+@directory_argument
 @_directory_flag
 @json_flag
 @verbosity_flags

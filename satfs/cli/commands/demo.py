@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.commands.mount import mount_options
-from satfs.cli.flags import OutputOptions, complete_directories, log_flags, verbosity_flags
+from satfs.cli.flags import OutputOptions, directory_argument, log_flags, verbosity_flags
 from satfs.cli.hints import program_name, shell_path
 from satfs.cli.mount_options import GivenOptions, parse_options
 from satfs.cli.mount_process import launch
@@ -48,12 +48,7 @@ Examples:
   satfs demo --serve-only                for a mount of your own
 """
 )
-@click.argument(
-    "mountpoint",
-    metavar="[MOUNTPOINT]",
-    required=False,
-    shell_complete=complete_directories,
-)
+@directory_argument
 @click.option("-f", "--foreground", is_flag=True, help="Stay until Ctrl-C, which ends the demo.")
 @click.option("--serve-only", is_flag=True, help="Mount nothing; print the environment.")
 @click.option(

@@ -18,7 +18,7 @@ from satfs.cli.bug_report import report_text, write_report
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import (
     OutputOptions,
-    complete_directories,
+    directory_argument,
     json_flag,
     profile_flag,
     values_for,
@@ -67,9 +67,7 @@ Exit codes:
        for the first of them (`satfs --help` lists them)
 """
 )
-@click.argument(
-    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_directories
-)
+@directory_argument
 @json_flag
 @profile_flag
 @click.option(

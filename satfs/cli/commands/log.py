@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import OutputOptions, complete_mountpoints, verbosity_flags
+from satfs.cli.flags import OutputOptions, mounted_argument, verbosity_flags
 from satfs.cli.mount_status import read_log, the_mount
 from satfs.cli.output import print_remark, show
 from satfs.control.client import result_of
@@ -20,9 +20,7 @@ Examples:
   tail -f ~/aleph/.satfs/log             … and watch it
 """
 )
-@click.argument(
-    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_mountpoints
-)
+@mounted_argument
 @click.option(
     "--level",
     type=click.Choice(tuple(LEVELS)),

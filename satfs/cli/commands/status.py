@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import complete_mountpoints, json_flag, verbosity_flags
+from satfs.cli.flags import json_flag, mounted_argument, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.mount_status import (
     MountReport,
@@ -52,9 +52,7 @@ its control socket; `.satfs/status.json` in the mount has the same. `.satfs/expl
 reading one file took.
 """
 )
-@click.argument(
-    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_mountpoints
-)
+@mounted_argument
 @click.option("-s", "--short", is_flag=True, help="A line for each: where, whose, and its state.")
 @click.option("-a", "--all", "with_others", is_flag=True, help="Those of other users, too.")
 @json_flag
