@@ -7,12 +7,12 @@ network, but a keyring may prompt the user for a password: call from a thread.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from satfs.atomic_file import write_atomically
@@ -108,17 +108,13 @@ def keep(profile: str, login: StoredLogin, place: SecretPlace) -> None:
     Raises:
         BadSettings: it cannot be kept there; the message has the reason.
     """
-    text = json.dumps(
-        {
-            "mode": login.mode.value,
-            "secret": login.secret.get_secret_value(),
-            "client_id": login.client_id,
-            "api_url": login.api_url,
-            "auth_url": login.auth_url,
-        }
-    )
+    text = msgspec.json.encode(login, enc_hook=SecretStr.get_secret_value).decode()
     if place is SecretPlace.FILE:
-        _write(secret_file(profile), text)
+        path = secret_file(profile)
+        try:
+            write_atomically(path, text, mode=0o600)
+        except OSError as failure:
+            raise BadSettings(f"{path} cannot be written: {failure.strerror}") from failure
         return
     try:
         _keyring().set_password(SERVICE, profile, text)
@@ -189,15 +185,8 @@ def again(profile: str) -> str:
 
 def _parsed(text: str) -> StoredLogin | None:
     try:
-        record: Any = json.loads(text)
-        return StoredLogin(
-            AuthMode(record["mode"]),
-            SecretStr(str(record["secret"])),
-            record["client_id"],
-            str(record["api_url"]),
-            str(record["auth_url"]),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return msgspec.json.decode(text, type=StoredLogin, dec_hook=lambda kind, given: kind(given))
+    except (ValueError, RecursionError):
         return None
 
 
@@ -216,11 +205,3 @@ def _read(path: Path) -> str | None:
         return None
     except OSError as failure:
         raise NeedsLogin(f"{path} cannot be read: {failure.strerror}") from failure
-
-
-def _write(path: Path, text: str) -> None:
-    """Write *text* for its owner alone, whole or not at all."""
-    try:
-        write_atomically(path, text, mode=0o600)
-    except OSError as failure:
-        raise BadSettings(f"{path} cannot be written: {failure.strerror}") from failure
