@@ -204,14 +204,11 @@ class Credential:
             text = _opened(await self._kept_secret() if given is None else given, "SATFS_TOKEN")
             stored = tokens.parse(text, now_s=time.time()) or ReceivedToken(text)
             used_for_s = math.inf
-        self._note_expiry(stored)
+        # One that was read from the file before has its lifetime from then.
+        if self._file is None or stored.token != self._token.last():
+            left_s = stored.lifetime_s
+            self._expires_at_s = None if left_s is None else time.time() + left_s
         return stored.token, used_for_s
-
-    def _note_expiry(self, stored: ReceivedToken) -> None:
-        if self._file is not None and stored.token == self._token.last():
-            return  # read before, with its lifetime from then
-        lifetime_s = stored.lifetime_s
-        self._expires_at_s = None if lifetime_s is None else time.time() + lifetime_s
 
     async def _client_secret(self) -> str:
         given = self._settings.client_secret

@@ -81,7 +81,9 @@ def parsed(body: bytes) -> Json:
         ValueError, RecursionError: it is not JSON, or nests a thousand levels deep.
     """
     return json.loads(
-        body.decode("utf-8-sig"), parse_constant=lambda _: None, parse_int=_short_integer
+        body.decode("utf-8-sig"),
+        parse_constant=lambda _: None,
+        parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else None,
     )
 
 
@@ -92,10 +94,6 @@ def mended(value: Json) -> Json:
         ValueError: it nests too deeply.
     """
     return _mended(value, MAX_DEPTH)
-
-
-def _short_integer(digits: str) -> int | None:
-    return int(digits) if len(digits) <= MAX_DIGITS else None
 
 
 def is_nested_deeper(value: Json, depth: int) -> bool:
@@ -131,8 +129,8 @@ def check_size(body: bytes, max_values: int) -> None:
 
 def no_json(body: bytes) -> Garbled:
     """Return the failure to raise; a chained cause would quote the document."""
-    kind = "an HTML page" if _is_html(body) else "no JSON"
-    return Garbled(f"the response is {kind}")
+    is_html = body[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<body"))
+    return Garbled(f"the response is {'an HTML page' if is_html else 'no JSON'}")
 
 
 def is_quick_to_parse(body: bytes) -> bool:
@@ -169,8 +167,3 @@ def _mended(value: Any, depth: int) -> Json:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _is_html(body: bytes) -> bool:
-    head = body[:512].lstrip().lower()
-    return head.startswith((b"<!doctype", b"<html", b"<head", b"<body"))

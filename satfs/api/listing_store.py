@@ -125,11 +125,7 @@ class ListingStore:
 
     async def load(self, kind: str, id: str) -> Stored | None:
         """Return what was listed last, or None."""
-
-        def read(db: sqlite3.Connection) -> Stored | None:
-            return _stored(db, kind, id)
-
-        return await self._run(read)
+        return await self._run(lambda db: _stored(db, kind, id))
 
     async def load_all(self, limit: int, max_bytes: int = 2**63 - 1) -> tuple[Stored, ...]:
         """Return the newest *limit* listings, the newest first, of *max_bytes* in memory in all.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -302,18 +302,14 @@ class Listings:
         return listing
 
     def _by_key(self, kind: str, id: str) -> CachedListing[Any] | None:
-        match kind:
-            case "tasks":
-                return self._tasks
-            case "captures":
-                return self._captures(TaskId(id))
-            case "scenes":
-                return self._scenes(CaptureId(id))
-            case "task":
-                return self._looked_up_task(TaskId(id))
-            case "scene":
-                return self._looked_up_scene(SceneId(id))
-        return None
+        listings: Mapping[str, Callable[[Any], CachedListing[Any]]] = {
+            TASKS: lambda _: self._tasks,
+            CAPTURES: self._captures,
+            SCENES: self._scenes,
+            TASK: self._looked_up_task,
+            SCENE: self._looked_up_scene,
+        }
+        return listings[kind](id) if kind in listings else None
 
     def _weigh(self, listing: CachedListing[Any], records: RecordList[Any]) -> None:
         """Note what *listing* holds now; those used least recently leave the memory.

@@ -70,7 +70,7 @@ class RecordParser(Struct, Generic[R], frozen=True, eq=False):
     def clean(self, entry: Json) -> CleanedEntry | None:
         """Return what is kept of *entry*; None when it has no id."""
         sent = _record(entry)
-        record = sent if self.keeps_links else without_links(sent)
+        record = sent if self.keeps_links else _without(sent, is_link, lambda _key: False)
         content = encoded(record)
         if may_hold_secrets(content):
             record = without_secrets(record)
@@ -165,11 +165,6 @@ def moment(value: Json) -> datetime | None:
 def without_secrets(value: Json) -> Json:
     """Return a copy of *value* without signed links, tokens and the like."""
     return _without(value, is_secret_like, _is_secret_field)
-
-
-def without_links(value: Json) -> Json:
-    """Return a copy of *value* without links of any kind."""
-    return _without(value, is_link, lambda key: False)
 
 
 def _without(value: Json, is_text: Callable[[str], bool], is_field: Callable[[str], bool]) -> Json:
