@@ -126,13 +126,9 @@ class _Queue(logging.handlers.QueueHandler):
 class _Writer(logging.handlers.QueueListener):
     """Writes what is in the queue, in a thread of its own."""
 
-    def __init__(self, waiting: queue.Queue[Any], target: logging.Handler) -> None:
-        super().__init__(waiting, target)
-        self._waiting = waiting
-
     def enqueue_sentinel(self) -> None:
         """Wait for room for the mark of the end; the base class would raise `queue.Full`."""
-        self._waiting.put(None)
+        self.queue.put(None)  # type: ignore[attr-defined]  # it is a `queue.Queue`
 
 
 @contextmanager

@@ -24,10 +24,6 @@ class _StatusCollector(Collector):
     def __init__(self, status: Callable[[], Record]) -> None:
         self._status = status
 
-    def describe(self) -> list[Metric]:
-        """Return nothing: no record is made before a request."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
         yield from metrics_of(self._status())
