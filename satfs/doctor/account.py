@@ -19,7 +19,7 @@ from satfs.api.token_sources import source_of
 from satfs.doctor.connection_steps import Host, reach
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError, Unreachable
-from satfs.model import DELIVERY_ZIP, Contract, Link, Task
+from satfs.model import DELIVERY_ZIP, Contract, ContractId, Link, Task
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies
 from satfs.settings import Settings
@@ -92,7 +92,14 @@ async def _listed(aleph: Aleph, report: Report) -> tuple[Contract, ...] | None:
     except (NeedsLogin, Unreachable):
         raise
     except SatfsError as failure:
-        report(_unlisted(failure))
+        report(
+            _CONTRACT.note(
+                f"The contracts cannot be listed: {failure}.",
+                "satfs needs the list only where no contract is named.",
+                "If the next line fails, name the contract:",
+                "export SATFS_CONTRACT_ID=ID",
+            )
+        )
         return None
 
 
@@ -125,14 +132,13 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
         return _CONTRACT.failure(statement, explanation, remedy, *choices)
 
     if chosen is not None:
-        contract_name = next((name for contract, name in names.items() if contract == chosen), None)
-        if contract_name is None:
+        if chosen not in names:
             return failed(
                 f"{chosen} is not a contract of this account.",
                 "The API refuses every request that names it.",
                 "Name one of the account's:" if choices else "The account has none.",
             )
-        return _CONTRACT.fine(f"{chosen} ({contract_name}) is the contract.")
+        return _CONTRACT.fine(f"{chosen} ({names[ContractId(chosen)]}) is the contract.")
     match contracts:
         case ():
             return failed(
@@ -148,15 +154,6 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
                 "Each shows other tasks.",
                 "Choose one:",
             )
-
-
-def _unlisted(failure: SatfsError) -> Finding:
-    return _CONTRACT.note(
-        f"The contracts cannot be listed: {failure}.",
-        "satfs needs the list only where no contract is named.",
-        "If the next line fails, name the contract:",
-        "export SATFS_CONTRACT_ID=ID",
-    )
 
 
 def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Finding:
@@ -223,7 +220,12 @@ async def store(
         report(refusal("store-link", failure, Area.STORE))
         return
     if link is None:
-        report(_not_tried("No scene was found to sign a link of."))
+        report(
+            _STORE_LINK.note(
+                "No scene was found to sign a link of.",
+                "The host of the object store is known from links only, so it was not tried.",
+            )
+        )
         return
     host = Host("store", "the object store", link.url, Area.STORE)
     way = await reach(http, host, proxies, {"Range": "bytes=0-0"})
@@ -233,11 +235,9 @@ async def store(
             report(finding)
     else:
         report(way.findings[0])
-        report(_refused(status, is_spent=_is_spent(link, way.reply.sent_at_s)))
-
-
-def _is_spent(link: Link, now_s: float) -> bool:
-    return link.expires_at_s is not None and link.expires_at_s <= now_s
+        expires_at_s = link.expires_at_s
+        is_spent = expires_at_s is not None and expires_at_s <= way.reply.sent_at_s
+        report(_refused(status, is_spent=is_spent))
 
 
 async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
@@ -254,12 +254,6 @@ async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
                         name = DELIVERY_ZIP if DELIVERY_ZIP in names else names[0]
                         return await aleph.sign(scene.scene_id, name)
     return None
-
-
-def _not_tried(statement: str) -> Finding:
-    return _STORE_LINK.note(
-        statement, "The host of the object store is known from links only, so it was not tried."
-    )
 
 
 def _refused(status: int, *, is_spent: bool) -> Finding:

@@ -206,7 +206,8 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
 
 def leftovers(machine: Machine) -> Iterator[Finding]:
     """Report files that no process uses any more."""
-    sockets, demos = list(_stale_sockets(machine)), list(_stale_demos(machine))
+    temporary = machine.at(machine.environment.get("TMPDIR") or "/tmp")  # noqa: S108 - only read
+    sockets, demos = list(_stale_sockets(machine)), abandoned(temporary, machine.uid)
     if sockets:
         yield _leftover(
             f"No process listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}"
@@ -248,8 +249,3 @@ def _stale_sockets(machine: Machine) -> Iterator[Path]:
                 except OSError as failure:
                     if failure.errno == errno.ECONNREFUSED:
                         yield path
-
-
-def _stale_demos(machine: Machine) -> Iterator[Path]:
-    temporary = machine.environment.get("TMPDIR") or "/tmp"  # noqa: S108 - looked at, not written
-    yield from abandoned(machine.at(temporary), machine.uid)
