@@ -247,7 +247,10 @@ class Api:
         else:
             captures = self.catalogue.published_captures()
         # By captures: each page of a capture of 100,000 scenes comes by here.
-        shown = [each.scenes for each in captures if self._is_visible_capture(each, contract)]
+        task_of = self.catalogue.task_of_capture
+        shown = [
+            each.scenes for each in captures if self._is_visible(task_of(each.capture_id), contract)
+        ]
         scenes = shown[0] if len(shown) == 1 else [scene for each in shown for scene in each]
         for name in ("scene_id", "productname"):
             if query.get(name):
@@ -262,7 +265,8 @@ class Api:
         faults: Sequence[Fault],
     ) -> Response:
         scene = self.catalogue.published_scene(arguments[0])
-        if scene is None or not self._is_visible_scene(scene, contract):
+        task = self.catalogue.task_of(arguments[0])
+        if scene is None or not self._is_visible(task, contract):
             return telluric_error(404, f"No item found with id {arguments[0]}")
         if len(arguments) == 1:
             return json_response(self._listed(scene, faults))
@@ -288,12 +292,8 @@ class Api:
         named_as = {"name": attachment.name, "file_name": attachment.file_name}
         return {**named_as, "url": self.sign(attachment, faults)}
 
-    def _is_visible_scene(self, scene: Scene, contract: str | None) -> bool:
-        task = self.catalogue.task_of(scene.scene_id)
-        return task is None or task.is_visible(contract)
-
-    def _is_visible_capture(self, capture: Capture, contract: str | None) -> bool:
-        task = self.catalogue.task_of_capture(capture.capture_id)
+    @staticmethod
+    def _is_visible(task: Task | None, contract: str | None) -> bool:
         return task is None or task.is_visible(contract)
 
     # -- pages -----------------------------------------------------------------------------------
@@ -310,17 +310,16 @@ class Api:
         entries = _shifted(entries, offset, faults)
         envelope = page(entries, request.base_url, path, query, self.limits)
         envelope["results"] = [shown(entry) for entry in envelope["results"]]
+        following = {"limit": limit, "offset": offset + limit}
         for fault in faults:
             match fault.name:
                 case "endless-next":
-                    following = {"limit": limit, "offset": offset + limit}
                     envelope["next"] = page_url(request.base_url, path, query, following)
                     if entries:
                         envelope["results"] = _renumbered(shown(entries[0]), offset, limit)
                 case "page-loop" if envelope["next"] is None:
                     envelope["next"] = page_url(request.base_url, path, query, {"offset": 0})
                 case "foreign-next" if envelope["next"]:
-                    following = {"limit": limit, "offset": offset + limit}
                     path_sent = fault["path"] or path
                     envelope["next"] = page_url(fault["base"], path_sent, query, following)
                 case "empty-pages":
@@ -330,8 +329,8 @@ class Api:
                         here = {"limit": limit, "offset": offset, "empty": n_empty + 1}
                         envelope["next"] = page_url(request.base_url, path, query, here)
                     elif envelope["next"]:
-                        following = {"limit": limit, "offset": offset + limit, "empty": 0}
-                        envelope["next"] = page_url(request.base_url, path, query, following)
+                        after = {**following, "empty": 0}
+                        envelope["next"] = page_url(request.base_url, path, query, after)
                 case "relative-next" if envelope["next"]:
                     envelope["next"] = envelope["next"].removeprefix(request.base_url)
                 case "wrong-count":

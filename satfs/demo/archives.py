@@ -166,17 +166,14 @@ def _central_header(entry: _Entry, make: ZipForm) -> bytes:
     version = (3 << 8) | 45  # made on Unix: the upper half of the attributes is a file mode
     head = (b"PK\x01\x02", version, 45 if wide else 20, entry.flags, entry.method)
     lengths = (len(entry.name), len(extra), 0)
+    # Mode and DOS attributes (APPNOTE 4.4.15): bit 4 of the latter marks a directory.
+    attributes = entry.mode << 16 | (0x10 if stat.S_ISDIR(entry.mode) else 0)
     fixed = struct.pack(
         "<4sHHHHHHIIIHHHHHII",
         *(*head, *_dos_time(entry.modified_s), entry.crc, packed, size, *lengths),
-        *(0, 0, _attributes(entry), offset),
+        *(0, 0, attributes, offset),
     )
     return fixed + entry.name + extra
-
-
-def _attributes(entry: _Entry) -> int:
-    """Return mode and DOS attributes (APPNOTE 4.4.15): bit 4 of the latter marks a directory."""
-    return entry.mode << 16 | (0x10 if stat.S_ISDIR(entry.mode) else 0)
 
 
 def _write_end(file: BinaryIO, entries: list[_Entry], start: int, make: ZipForm) -> None:

@@ -16,6 +16,7 @@ from satfs.demo.responses import (
     gateway_error,
     http_date,
     json_response,
+    oauth_error,
     tasking_error,
     telluric_error,
     xml_error,
@@ -145,10 +146,7 @@ def _throttled(fault: Fault, endpoint: str, now_s: float) -> Response:
         text = f"Request was throttled. Expected available in {after or 1} seconds."
         response = tasking_error(429, text)
     elif endpoint == "token":
-        response = json_response(
-            {"error": "too_many_requests", "error_description": "Global limit has been reached"},
-            429,
-        )
+        response = oauth_error(429, "too_many_requests", "Global limit has been reached")
     else:
         response = gateway_error(429, "TooManyRequestsException", "Too Many Requests")
     return _with_retry_after(response, after, as_date=fault["as_date"], now_s=now_s)

@@ -59,12 +59,8 @@ class Rasters:
 
     def of(self, kind: str) -> NDArray[Any]:
         """Return the raster that a file name calls TOA, VISUAL or CLOUD."""
-        by_kind: dict[str, NDArray[Any]] = {
-            "TOA": self.toa,
-            "VISUAL": self.visual,
-            "CLOUD": self.cloud,
-        }
-        return by_kind[kind]
+        raster: NDArray[Any] = getattr(self, kind.lower())
+        return raster
 
     def part(self, top: int, bottom: int) -> Rasters:
         """Return some rows."""

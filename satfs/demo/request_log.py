@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -71,10 +72,7 @@ class RequestLog:
 
     def counts(self) -> dict[str, int]:
         """Return the number of requests per endpoint; endpoints without requests are missing."""
-        counts: dict[str, int] = {}
-        for request in self.of():
-            counts[request.endpoint] = counts.get(request.endpoint, 0) + 1
-        return counts
+        return dict(Counter(request.endpoint for request in self.of()))
 
     def bytes_sent(self, endpoint: str | None = "object") -> int:
         """Return the number of body bytes sent by one endpoint, or (None) by all."""
