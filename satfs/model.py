@@ -77,7 +77,10 @@ class Task(Struct, frozen=True):
 
 
 class Capture(Struct, frozen=True):
-    """One acquisition of a task. Only a published one has scenes."""
+    """One acquisition of a task. Only a published one has scenes.
+
+    One without a status may have: its listing of scenes shows that.
+    """
 
     capture_id: CaptureId
     status: str | None = None
@@ -86,8 +89,8 @@ class Capture(Struct, frozen=True):
 
     @property
     def is_published(self) -> bool:
-        """Return whether the API has scenes of it."""
-        return self.status == PUBLISHED
+        """Return whether the API has scenes of it, as far as the record shows."""
+        return self.status is None or self.status.strip().lower() == PUBLISHED
 
 
 class Attachment(Struct, frozen=True):

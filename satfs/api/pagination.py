@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 from satfs.api.wire import Page
 from satfs.errors import Garbled
-from satfs.net.addresses import origin_of
+from satfs.net.addresses import escaped, origin_of
 
 #: An address for comparison: the order of parameters and a final slash don't matter.
 PageKey: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -74,6 +74,9 @@ class PageChain:
             n_pages = max(self._n_stale, self._n_empty)
             raise Garbled(f"{n_pages} pages of the listing brought nothing new")
         if page_key(self.next_url) in self._seen:
+            if page.count is not None and 0 < page.count <= self.n_entries:
+                self.next_url = None  # all is there, and the last page names one of them
+                return
             raise Garbled("the listing's pages go in a circle")
 
     def _following(self, url: str, page: Page) -> str | None:
@@ -95,23 +98,26 @@ def resolve(url: str, following: str) -> str:
     A service behind a proxy does not always know its own scheme, host and port. So an address at
     another host (or port, or with the other scheme) with the path of the page at *url* stands for
     that path at the host of *url*: only its query is taken over, and that host gets no request.
-    So does an address whose path is the end of ours: the proxy has a prefix that the service does
-    not know.
+    So does an address whose path is the end of ours, or ours of its: one of both hosts has a prefix
+    that the other does not know.
 
     Raises:
         Garbled: it is no address.
     """
     try:
-        resolved = urljoin(url, following.strip())
+        resolved = urljoin(url, escaped(following.strip()))
         ours, theirs = urlsplit(url), urlsplit(resolved)
         is_web = theirs.scheme in ("http", "https")
         is_same_host = (theirs.hostname, theirs.port) == (ours.hostname, ours.port)
         path = theirs.path.rstrip("/")
         is_same_path = path == ours.path.rstrip("/")
-        is_without_prefix = path.startswith("/") and ours.path.rstrip("/").endswith(path)
+        our_path = ours.path.rstrip("/")
+        is_other_prefix = (path.startswith("/") and our_path.endswith(path)) or (
+            our_path.startswith("/") and path.endswith(our_path)
+        )
         if is_web and (is_same_host or is_same_path):
             resolved = urlunsplit(theirs._replace(scheme=ours.scheme, netloc=ours.netloc))
-        elif is_web and is_without_prefix:
+        elif is_web and is_other_prefix:
             resolved = urlunsplit(ours._replace(query=theirs.query))
     except ValueError:
         raise Garbled("the listing's next page has no address") from None

@@ -11,11 +11,15 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
 from satfs.api.json_document import document
+from satfs.api.record_parsers import moment
 from satfs.errors import Garbled
 from satfs.model import Json, Link
-from satfs.net.addresses import resolved
+from satfs.net.addresses import escaped, resolved
 
-_KEYS = ("url", "download_url", "href", "link")
+_KEYS = ("url", "download_url", "signed_url", "presigned_url", "href", "link", "location")
+#: Levels of a response in which a link is looked for, and entries of a list that are looked at.
+_MAX_LEVELS = 3
+_MAX_ENTRIES = 8
 #: A response that is the URL and nothing else, in the characters of RFC 3986 §2.
 _BARE_URL = re.compile(rb"\s*https?://[!#-;=?-\[\]_a-z~]+\s*")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -39,13 +43,27 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, request_url: s
         return from_url(resolved(request_url, location))
     if _BARE_URL.fullmatch(body):
         return from_url(body.strip().decode("ascii"))
-    value = document(body)
-    if isinstance(value, dict):
-        value = next((value[key] for key in _KEYS if value.get(key)), None)
-    if not isinstance(value, str) or not value.strip():
+    value = (_found(document(body), _MAX_LEVELS) or "").strip()
+    if not value:
         raise Garbled("the response holds no link")
-    value = value.strip()
-    return from_url(resolved(request_url, value) if value.startswith("/") else value)
+    return from_url(resolved(request_url, value) if value.startswith("/") else escaped(value))
+
+
+def _found(value: Json, n_levels: int) -> str | None:
+    """Return the text under the first of the names for a link, at most *n_levels* down."""
+    if isinstance(value, str) or n_levels == 0:
+        return value if isinstance(value, str) else None
+    inner: list[Json] = []
+    if isinstance(value, dict):
+        fields = {key.lower(): each for key, each in value.items()}
+        named = [fields[key] for key in _KEYS if fields.get(key)]
+        if (text := next((each for each in named if isinstance(each, str)), None)) is not None:
+            return text
+        inner = [each for each in value.values() if isinstance(each, dict | list)]
+    elif isinstance(value, list):
+        inner = [each for each in value if isinstance(each, dict | list)]
+    found = (_found(each, n_levels - 1) for each in inner[:_MAX_ENTRIES])
+    return next((each for each in found if each), None)
 
 
 def from_url(url: str) -> Link:
@@ -63,6 +81,8 @@ def _expires_at_s(query: Mapping[str, Json]) -> float | None:
         lifetime_s = _number(query.get(f"{vendor}-expires"))
         if begin is not None and lifetime_s is not None and lifetime_s <= _MAX_LIFETIME_S:
             return begin + lifetime_s
+    if "sig" in query and (end := moment(query.get("se"))) is not None:
+        return end.timestamp()  # a shared access signature of Azure
     # SigV2 and CloudFront have the moment itself, in seconds since the epoch.
     return _number(query.get("expires"))
 

@@ -10,8 +10,9 @@ memory and on disk; `RecordParser.of` makes the record from that, whenever it is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -44,8 +45,18 @@ MAX_ID_CHARACTERS: Final = 1024
 #: nanoseconds in 64 bits can hold.
 _FIRST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MOMENT: Final = datetime(2262, 1, 1, tzinfo=UTC)
-#: Numbers above this are milliseconds, not seconds (as seconds it would be the year 5138).
+#: Numbers above this are no seconds (that would be the year 5138), but milliseconds, or smaller.
 _MILLISECONDS_FROM: Final = 1e11
+#: Seconds since the epoch as text; fewer digits may be a date.
+_NUMBER: Final = re.compile(r"-?[0-9]{9,19}(\.[0-9]{1,9})?")
+#: Dates and times that `datetime.fromisoformat` does not take: slashes, a zone in small letters, in
+#: words, after a space or in brackets (RFC 9557), a typographic minus, 24:00:00 and leap seconds.
+_DATE_TIME: Final = re.compile(
+    r"([0-9]{4}[-/][0-9]{2}[-/][0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})([.,][0-9]{1,9})?"
+    r" ?([Zz]|[Uu][Tt][Cc]|[Gg][Mm][Tt]|[-+\u2212][0-9]{2}:?(?:[0-9]{2})?)?(?:\[[^\[\]]{0,64}\])?"
+)
+#: The day of a year (ISO 8601 §5.2.3), and what follows it.
+_DAY_OF_YEAR: Final = re.compile(r"([0-9]{4})-([0-9]{3})([Tt ][^T]{5,40})?")
 #: The field of a record that could not be read: the reason. The record's id is beside it.
 UNREADABLE: Final = "satfs_unreadable"
 
@@ -117,7 +128,7 @@ def _task(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Task:
 def _capture(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Capture:
     return Capture(
         capture_id=CaptureId(id),
-        status=_text(fields, "status"),
+        status=_text(fields, "status", "state"),
         record=kept,
         problem=_problem(fields),
     )
@@ -145,21 +156,55 @@ def _problem(fields: Mapping[str, Json]) -> str:
 def moment(value: Json) -> datetime | None:
     """Return the moment in *value*, in UTC; None without one between 1970 and 2262.
 
-    Takes ISO 8601 with or without zone (then UTC) and fractions, and seconds or milliseconds since
-    the epoch.
+    Takes ISO 8601 with or without zone (then UTC) and fractions, the ways of writing it that are
+    seen, an HTTP date, and seconds, milliseconds, microseconds or nanoseconds since the epoch.
     """
     try:
         if isinstance(value, str):
-            parsed = datetime.fromisoformat(value.strip())
+            parsed = _parsed_moment(value.strip())
             parsed = parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-            parsed = datetime.fromtimestamp(seconds, UTC)
+            parsed = _since_epoch(value)
         else:
             return None
     except (ValueError, OverflowError, OSError):
         return None
     return parsed if _FIRST_MOMENT <= parsed < _LAST_MOMENT else None
+
+
+def _parsed_moment(text: str) -> datetime:
+    """Return the moment in *text*; raises ValueError without one."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    if _NUMBER.fullmatch(text):
+        return _since_epoch(float(text))
+    if (found := _DATE_TIME.fullmatch(text)) is not None:
+        date, time, fraction, zone = found.groups()
+        zone = (zone or "").upper().replace("\u2212", "-").removesuffix("UTC").removesuffix("GMT")
+        hour, minute, second = (int(part) for part in time.split(":"))
+        # Python's own parser takes neither the end of a day nor a leap second for a moment.
+        begin = datetime.fromisoformat(f"{date.replace('/', '-')}T00:00:00{fraction or ''}{zone}")
+        if hour <= 24 and minute < 60 and second <= 60:
+            return begin + timedelta(hours=hour, minutes=minute, seconds=second)
+    if (found := _DAY_OF_YEAR.fullmatch(text)) is not None:
+        year, day, rest = found.groups(default="")
+        return _parsed_moment(f"{year}-01-01{rest}") + timedelta(days=int(day) - 1)
+    # Few records hold such a date.
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(text)
+    except (TypeError, IndexError):
+        raise ValueError("no moment") from None
+
+
+def _since_epoch(value: float) -> datetime:
+    for _ in range(3):
+        if abs(value) >= _MILLISECONDS_FROM:
+            value /= 1000
+    return datetime.fromtimestamp(value, UTC)
 
 
 def without_secrets(value: Json) -> Json:

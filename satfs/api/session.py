@@ -54,8 +54,11 @@ CONTRACT_HEADER = "X-Satellogic-Contract-Id"
 #: Responses above `net.responses.LARGE_RESPONSE_BYTES` that are held at once, from their first
 #: megabyte until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_RESPONSES = 2
+#: Statuses of responses that are what was requested: 201 of frameworks that know no other, 203 of a
+#: proxy that has changed headers (RFC 9110 §15.3.4), 206 of one that serves from what it keeps.
+_COMPLETE = frozenset({200, 201, 203, 206})
 #: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
-MAX_REDIRECTS = 3
+MAX_REDIRECTS = 10
 
 
 class _Refused(Struct, frozen=True):
@@ -302,7 +305,7 @@ class ApiSession:
     def _checked(self, request: ApiRequest, response: Response, read: Callable[[Response], R]) -> R:
         """Return what *read* makes of a good response; raise what the status of another means."""
         what, status = request.what, response.status
-        if status == 200 or (request.takes_redirect and status in REDIRECTS):
+        if status in _COMPLETE or (request.takes_redirect and status in REDIRECTS):
             try:
                 return read(response)
             except (Garbled, NotAllowed) as failure:

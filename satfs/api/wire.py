@@ -168,7 +168,9 @@ def _sent(body: bytes) -> Page:
         entries = []
     if entries is None:
         raise Garbled("the page holds no list")
-    following = _field(fields.get("next"))
+    following = _field(fields.get("next")) or None
+    if isinstance(following, dict):  # a link of HAL or JSON:API
+        following = following.get("href") or following.get("url")
     if following is not None and not isinstance(following, str):
         raise Garbled("the next page has no address")
     return Page(tuple(entries), count, following or None, "next" in fields)

@@ -315,6 +315,13 @@ def _short_range(response: Response, part: Span, fault: Fault) -> Response:
     return _with_range(replace(response, body=short), short, part.content.size_bytes)
 
 
+def _wide_range(response: Response, part: Span, fault: Fault) -> Response:
+    piece, size_bytes = fault["bytes"], part.content.size_bytes
+    stop = min(-(-part.stop // piece) * piece, size_bytes)
+    wide = replace(part, start=part.start // piece * piece, stop=stop)
+    return _with_range(replace(response, body=wide), wide, size_bytes)
+
+
 def _labelled_encoding(response: Response, fault: Fault) -> Response:
     is_object = isinstance(response.body, Span)
     return response.with_headers(content_encoding=fault["value"]) if is_object else response
@@ -364,4 +371,5 @@ _ALTERATIONS_OF_PARTS: Final[Mapping[str, Callable[[Response, Span, Fault], Resp
     "wrong-total": lambda a, p, f: _with_range(a, p, p.content.size_bytes + f["by"]),
     "unknown-total": lambda a, p, f: _with_range(a, p, "*"),
     "short-range": _short_range,
+    "wide-range": _wide_range,
 }

@@ -109,6 +109,11 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "short-range": FaultKind(
         "A part of the range is sent, and Content-Range states it (store).", {"bytes": 300_000}
     ),
+    "wide-range": FaultKind(
+        "More than the range is sent, and Content-Range states it: whole pieces of *bytes*, as a "
+        "cache keeps them (store).",
+        {"bytes": 65_536},
+    ),
     "odd-response": FaultKind(
         "The right response, oddly written, and the connection closed after it. As: interim (103 "
         "before it), continue (100 before it), http-1.0, close (announced), unannounced, folded, "

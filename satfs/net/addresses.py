@@ -23,7 +23,7 @@ import ipaddress
 import re
 import socket
 from typing import TypeAlias
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from msgspec import Struct
 
@@ -40,6 +40,8 @@ _AMBIGUOUS = re.compile(r"[^\x21-\x5b\x5d-\x7e]")
 #: Host and port with an IPv6 address (RFC 3986 §3.2.2). Versions of Python differ in what else with
 #: brackets they split: some take `[::1]]` for `::1`.
 _IN_BRACKETS = re.compile(r"\[[^][@:]*:[^][@]*\](:[0-9]*)?")
+#: Scheme and host of an address.
+_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 #: Longest label and longest name (RFC 1035 §2.3.4); no resolver takes more.
 _MAX_LABEL_CHARACTERS = 63
@@ -82,15 +84,33 @@ def shown(url: str) -> str:
 def resolved(base_url: str, reference: str) -> str:
     """Return the address that *reference* names in a response from *base_url* (RFC 3986 §5).
 
-    Nothing is checked about where it leads.
+    Characters in it that should have been escaped are, as by `escaped`. Nothing is checked about
+    where it leads.
 
     Raises:
         Garbled: it is no address.
     """
     try:
-        return urljoin(base_url, reference)
+        return urljoin(base_url, escaped(reference))
     except ValueError:  # a bracket that does not close
         raise Garbled("the address in a response is not valid") from None
+
+
+def escaped(reference: str) -> str:
+    """Return *reference* with spaces and characters beyond ASCII percent-escaped, but in its host.
+
+    Servers write file names into addresses as they are, and browsers escape them (WHATWG URL, as
+    UTF-8). Controls stay, those that turn text around as well, and so does a host of other letters:
+    an address with one is refused.
+    """
+    if reference.isascii() and " " not in reference:
+        return reference
+    begin = _HOST.match(reference)
+    rest = 0 if begin is None else begin.end()
+    return reference[:rest] + "".join(
+        quote(each) if each == " " or (each > "~" and each.isprintable()) else each
+        for each in reference[rest:]
+    )
 
 
 def is_same_resource(one: str, other: str) -> bool:

@@ -20,11 +20,14 @@ from satfs.net.login_refusals import LoginForgotten
 #: connection that leads to another one, or too early in TLS (408 and 421, RFC 9110 §15.5.9 and
 #: §15.5.20; 425, RFC 8470 §5.2); another operation is in the way (409 and 423, RFC 9110 §15.5.10,
 #: RFC 4918 §11.3; S3 has 409 OperationAborted); the gateway's throttling, its backend's failures.
-#: The rest is in no RFC: what content delivery networks send where the host behind them did not
-#: respond as it should (520 to 524 and 530 of Cloudflare, 529 for a host that is overloaded), and
-#: what proxies send for a read or connection that timed out (598, 599).
+#: A 202 means that what was requested is being made (RFC 9110 §15.3.3; the older delivery service
+#: built archives so). The rest is in no RFC: what content delivery networks send where the host
+#: behind them did not respond as it should (520 to 524 and 530 of Cloudflare, 529 for a host that
+#: is overloaded), and what proxies send for a read or connection that timed out (598, 599).
 PASSING_STATUSES = frozenset(
-    {408, 409, 421, 423, 425, 500, 502, 503, 504} | {520, 521, 522, 523, 524, 529, 530} | {598, 599}
+    {202, 408, 409, 421, 423, 425, 500, 502, 503, 504}
+    | {520, 521, 522, 523, 524, 529, 530}
+    | {598, 599}
 )
 RETRIED_STATUSES = PASSING_STATUSES | {429}
 #: Garbled responses that are forgiven, in a row.

@@ -278,6 +278,23 @@ def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -
     assert "word" not in chain.next_url
 
 
+@pytest.mark.parametrize("following", ["https://a.test/tasks/", "?offset=0", "?offset=3"])
+def test_a_last_page_may_name_a_page_that_was_there(following: str) -> None:
+    """When all entries that were announced are there, the listing is over."""
+    chain = PageChain("https://a.test/tasks/?offset=0", 100)
+    chain.take(Page((1, 2, 3), 5, "?offset=3"), 3)
+    if following.endswith("/"):
+        following += "?offset=0"
+    chain.take(Page((4, 5), 5, following), 2)
+    assert chain.next_url is None
+
+
+def test_characters_of_a_next_page_are_escaped() -> None:
+    chain = PageChain("https://a.test/tasks/", 100)
+    chain.take(Page((1,), None, "/tasks/?offset=1&q=a b\u00e9"), 1)
+    assert chain.next_url == "https://a.test/tasks/?offset=1&q=a%20b%C3%A9"
+
+
 @pytest.mark.parametrize(
     ("first", "following", "is_followed"),
     [
@@ -286,7 +303,8 @@ def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/2/tasks/?offset=3", False),
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/asks/?offset=3", False),
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/?offset=3", False),
-        ("https://a.test/tasks/", "http://inner.test/aleph/tasks/?offset=3", False),
+        ("https://a.test/tasks/", "http://inner.test/aleph/tasks/?offset=3", True),
+        ("https://a.test/tasks/", "http://inner.test/aleph-tasks/?offset=3", False),
     ],
 )
 def test_a_service_behind_a_proxy_may_not_know_its_prefix(

@@ -200,6 +200,10 @@ def test_a_link_tells_its_end(url: str, expires_at_s: float | None) -> None:
         (200, {}, {"url": SIGNED}),
         (200, {}, {"url": f" {SIGNED}\n", "expires": 5}),
         (200, {}, {"download_url": SIGNED, "url": None}),
+        (200, {}, {"URL": SIGNED}),
+        (200, {}, {"signed_url": SIGNED}),
+        (200, {}, {"status": "ready", "data": {"url": SIGNED}}),
+        (200, {}, [{"url": SIGNED}]),
         (200, {}, {"url": "//b.test" + SIGNED.removeprefix("https://b.test")}),
         (200, {}, SIGNED),
         (302, {"location": SIGNED}, ""),
@@ -211,6 +215,18 @@ def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: 
     raw = json.dumps(body).encode()
     link = presigned.link(status, headers, raw, request_url="https://api.test/x/download/")
     assert link.url == SIGNED
+
+
+def test_a_link_is_escaped_where_it_should_have_been() -> None:
+    """A file name in it, as it is; its host and what is escaped already stay."""
+    body = json.dumps({"url": "https://b.test/a%20b/c d/\u00e9.zip?n=e\u0301\u4e2d&s=1"}).encode()
+    found = presigned.link(200, {}, body, request_url="https://api.test/")
+    assert found.url == "https://b.test/a%20b/c%20d/%C3%A9.zip?n=e%CC%81%E4%B8%AD&s=1"
+
+
+def test_a_link_of_azure_has_an_expiry() -> None:
+    url = "https://b.test/c/z.zip?sv=2022-11-02&se=2026-01-28T15%3A57%3A48Z&sr=b&sig=x"
+    assert presigned.from_url(url).expires_at_s == 1769615868
 
 
 @pytest.mark.parametrize("body", [SIGNED, f" {SIGNED}\r\n"])

@@ -133,7 +133,16 @@ def test_records_with_holes_are_shown(start_origin: StartOrigin, mount_it: Mount
     catalogue = Catalogue(
         [
             make_task(1, [make_capture("c", scenes), make_capture("empty")]),
-            make_task(2, [make_capture("odd", status=None)], created_time=None, task_name=None),
+            make_task(
+                2,
+                [
+                    make_capture("odd", status=None),
+                    make_capture("loud", status=" Published"),
+                    make_capture("early", status="Planned"),
+                ],
+                created_time=None,
+                task_name=None,
+            ),
             make_task(3, created_time="9999-12-31T23:59:59Z", status=OMIT),
         ]
     )
@@ -157,6 +166,8 @@ def test_records_with_holes_are_shown(start_origin: StartOrigin, mount_it: Mount
     assert sorted(os.listdir(mount.path / "tasks/2")) == [
         "captures.json",
         "collection.json",
+        "loud",
+        "odd",
         "task.json",
     ]
     everything = [Path(top) / name for top, _, names in os.walk(mount.path) for name in names]

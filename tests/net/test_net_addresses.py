@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from satfs.errors import Garbled, NotAllowed
 from satfs.net.addresses import (
     LinkRule,
+    escaped,
     is_loopback,
     literal_address,
     may_connect,
@@ -190,6 +191,7 @@ def test_loopback_names() -> None:
 def test_a_reference_is_an_address_or_garbled() -> None:
     """A `Location` with a bracket that does not close is refused with one of our errors."""
     assert resolved("https://a.example/x/y", "../z?q") == "https://a.example/z?q"
+    assert resolved("https://a.example/x", "//b.example/a b") == "https://b.example/a%20b"
     for reference in (
         *("https://[", "//[::1", "https://[::1]]/", "https://[[::1]]/", "https://[::1]a/"),
         *("https://a[::1]/", "https://[a]b@[::1]x/", "https://[v1.a]/", "https://[::g]/"),
@@ -251,3 +253,18 @@ def test_what_a_name_resolves_to_is_judged_as_a_literal_is(
 def test_a_target_is_what_is_written(url: str, target: bytes | None) -> None:
     """None for what has to be encoded, or is no address."""
     assert request_target(url) == target
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("https://a.example/x?q=%20", "https://a.example/x?q=%20"),
+        ("/a b?c=\u00e9#\u4e2d", "/a%20b?c=%C3%A9#%E4%B8%AD"),
+        ("https://b\u00e9.example/\u00e9", "https://b\u00e9.example/%C3%A9"),
+        ("https://a b/c d", "https://a b/c%20d"),
+        ("/x\u202ey\n", "/x\u202ey\n"),
+    ],
+)
+def test_what_browsers_escape_is_escaped(reference: str, expected: str) -> None:
+    """Not in the host, and not what would be refused anyway."""
+    assert escaped(reference) == expected

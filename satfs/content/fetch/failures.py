@@ -61,6 +61,7 @@ class AttemptCounts:
         self._waits = ProcessorWaits()
         self.refusals = Refusals()
         self.n_garbled = 0
+        self.n_gone = 0
         self.n_other_version = 0
         self.n_deaths = 0
         self.n_crowded = 0

@@ -129,7 +129,7 @@ class Probe:
                 response_class = classify_success(
                     response.status, response.headers, requested, known
                 )
-                if response_class.kind is ResponseKind.BYTES:
+                if response_class.kind is ResponseKind.BYTES and not response_class.skip_bytes:
                     await hand_over(response, len(requested), receive)
 
     async def _tail(
@@ -204,7 +204,7 @@ class Probe:
                 response_class = classify_success(
                     response.status, response.headers, span, tail.version
                 )
-                if response_class.kind is not ResponseKind.BYTES:
+                if response_class.kind is not ResponseKind.BYTES or response_class.skip_bytes:
                     raise _failure(response_class, label)
                 data = bytearray()
                 async for chunk in response.chunks():

@@ -27,6 +27,8 @@ from satfs.content.fetch.soon_idle import SoonIdle
 from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
 from satfs.content.transfer.store_responses import (
     CONDITION_REFUSED,
+    MAX_SKIPPED_AGAIN_BYTES,
+    MAX_SKIPPED_BYTES,
     NOT_IMPLEMENTED,
     ResponseKind,
 )
@@ -54,6 +56,10 @@ log = structlog.get_logger(__name__)
 BULK_BYTES: Final = 1024 * 1024
 #: Deaths of worker processes under one range, without a byte, after which the loop moves it.
 MAX_DEATHS: Final = 2
+#: Further tries for an object that is not there any more, each with a new link, and the wait before
+#: the first of them in seconds, the later ones' multiples of it.
+MAX_GONE: Final = 2
+GONE_WAIT_S: Final = 0.2
 #: Silent connections from which one range is moved to others before it waits for a slow response.
 MAX_MOVES: Final = 2
 
@@ -99,7 +105,9 @@ class RangeRetry:
         while range_request.is_wanted():
             failure: SatfsError | None = None
             range_request.attempt = Attempt(
-                range_request.held_until, range_request.source.replacement.is_conditional
+                range_request.held_until,
+                range_request.source.replacement.is_conditional,
+                MAX_SKIPPED_AGAIN_BYTES if counts.n_garbled else MAX_SKIPPED_BYTES,
             )
             with range_request.attempt.scope:
                 began_s = trio.current_time()
@@ -373,6 +381,14 @@ class RangeRetry:
                     return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
             case ResponseKind.GONE:
+                # It was there: a replica may not have it yet, or a link be dead that says so.
+                counts.n_gone += 1
+                wait_s = GONE_WAIT_S * counts.n_gone
+                if counts.n_gone <= MAX_GONE and wait_s < counts.left_s:
+                    if link is not None:
+                        range_request.source.links.spent(link)
+                    counts.wait_s = wait_s
+                    return None
                 return Changed(f"{label} was removed while it was open")
             case _:
                 if response_class.code == NOT_IMPLEMENTED and replacement.is_conditional:

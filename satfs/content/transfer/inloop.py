@@ -24,8 +24,9 @@ from satfs.net.host_connections import Permit
 from satfs.net.responses import StreamedResponse
 from satfs.net.retry import retry_after_s
 
-#: A region's redirect leads to the object in one hop; more is a loop.
-MAX_REDIRECTS: Final = 3
+#: A region's redirect leads to the object in one hop. Each balancer or mirror on the way may add
+#: one; fetch (WHATWG) follows 20, most clients 5 to 10.
+MAX_REDIRECTS: Final = 10
 #: What is received at once of a long range, in bytes, at least. With less, on a line where bytes
 #: come evenly, receiving takes most of the processor's time: some 100 µs for each time, whether it
 #: holds 10 KB or 100.
@@ -109,6 +110,7 @@ class InLoopMover:
                     delivery.missing,
                     version,
                     is_conditional=is_conditional,
+                    max_skipped_bytes=delivery.attempt.max_skipped_bytes,
                 )
                 if response_class.kind is not ResponseKind.BYTES:
                     raise UnusableResponse(response_class)

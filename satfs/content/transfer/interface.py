@@ -13,7 +13,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import CachedObject, Layer
-from satfs.content.transfer.store_responses import ResponseClass
+from satfs.content.transfer.store_responses import MAX_SKIPPED_BYTES, ResponseClass
 from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
 from satfs.net.host_connections import Holder, Permit
@@ -51,6 +51,7 @@ class Attempt(Struct, eq=False):
     Attributes:
         start: the first byte that it requests.
         is_conditional: the store is to refuse any other version.
+        max_skipped_bytes: limit of what may come before the requested bytes.
         scope: cancelled, it ends the attempt; the bytes that have arrived stay.
         silence: limits the time until the first block; None where nothing limits it.
         permit: permission to use a connection, while the attempt has one.
@@ -62,6 +63,7 @@ class Attempt(Struct, eq=False):
 
     start: int
     is_conditional: bool = True
+    max_skipped_bytes: int = MAX_SKIPPED_BYTES
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     silence: trio.CancelScope | None = None
     permit: Permit | None = None

@@ -47,9 +47,11 @@ _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 #: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
 #: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
 MAX_OBJECT_BYTES: Final = 256 * 1024**3
-#: A whole body in place of a range is read through up to here, to the requested bytes;
-#: beyond, the response is refused.
+#: A body that begins before the requested range, such as the whole object, is read through up to
+#: here, to the requested bytes; beyond, the response is refused.
 MAX_SKIPPED_BYTES: Final = 1024 * 1024
+#: The same, where the response before was refused for that: the server does so each time.
+MAX_SKIPPED_AGAIN_BYTES: Final = 32 * 1024 * 1024
 
 
 #: The code of a response that refuses the condition of a request, however the store calls it.
@@ -162,20 +164,23 @@ def classify_success(
     version: Version | None,
     *,
     is_conditional: bool = True,
+    max_skipped_bytes: int = MAX_SKIPPED_BYTES,
 ) -> ResponseClass:
     """Return what a 200 or 206 means. *headers* have lower-case names.
 
     With *version*, the response must show that version; by its ETag, where the request was not
     conditional, since the store has refused the condition. A server may send less of a range than
-    was requested (RFC 9110 §15.3.7); such a part is BYTES if it begins where the range does. One
-    that begins before it is not: a header that is wrong would put its bytes in a wrong place.
+    was requested (RFC 9110 §15.3.7); such a part is BYTES if it begins where the range does. Some
+    caches send more: the pieces that they keep, with a byte of the range in them. That is BYTES if
+    the whole range is in it and its length is stated: a header that is wrong, and put the bytes in
+    a wrong place, would not agree with it. *max_skipped_bytes* may come before the range.
     """
     length = _number(headers.get("content-length"))
     if not (is_conditional or etag_of(headers)):
         return ResponseClass(ResponseKind.CHANGED, "no ETag")
     if not _is_range(status, headers):
         if status == 200:
-            return _classify_whole(headers, length, requested, version)
+            return _classify_whole(headers, length, requested, version, max_skipped_bytes)
         return ResponseClass(ResponseKind.GARBLED, str(status))
     span = _content_range(headers)
     if span is None:
@@ -192,15 +197,25 @@ def classify_success(
         return ResponseClass(ResponseKind.CHANGED, "ETag")
     if not _is_label_alone(headers, length, last + 1 - first, total):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
-    if first != requested.start or not first <= last < min(requested.stop, total):
+    if not first <= last < total:
         return ResponseClass(ResponseKind.GARBLED, "Content-Range")
     if length is not None and length > last + 1 - first:
         return ResponseClass(ResponseKind.GARBLED, "Content-Length")
-    return ResponseClass(ResponseKind.BYTES)
+    if first == requested.start and last < requested.stop:
+        return ResponseClass(ResponseKind.BYTES)
+    skip_bytes = requested.start - first
+    holds_range = skip_bytes >= 0 and last + 1 >= requested.stop
+    if not holds_range or length != last + 1 - first or skip_bytes > max_skipped_bytes:
+        return ResponseClass(ResponseKind.GARBLED, "Content-Range")
+    return ResponseClass(ResponseKind.BYTES, skip_bytes=skip_bytes)
 
 
 def _classify_whole(
-    headers: Mapping[str, str], length: int | None, requested: ByteRange, version: Version | None
+    headers: Mapping[str, str],
+    length: int | None,
+    requested: ByteRange,
+    version: Version | None,
+    max_skipped_bytes: int,
 ) -> ResponseClass:
     # RFC 9110 §14.2 lets a server ignore Range; then the whole object comes.
     if length is None:
@@ -215,7 +230,7 @@ def _classify_whole(
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
         return ResponseClass(ResponseKind.CHANGED, "ETag")
-    if requested.start > MAX_SKIPPED_BYTES or requested.stop > length:
+    if requested.start > max_skipped_bytes or requested.stop > length:
         return ResponseClass(ResponseKind.GARBLED, "200 for a range")
     return ResponseClass(ResponseKind.BYTES, skip_bytes=requested.start)
 
