@@ -120,7 +120,7 @@ class Versions:
                 with trio.move_on_after(LEARN_AHEAD_S):
                     await self.get(scene, attachment, revision)
             except SatfsError as failure:
-                log.debug("version not learnt ahead", scene=scene, error=type(failure).__name__)
+                log.debug("version not learnt ahead", scene=scene, reason=type(failure).__name__)
             finally:
                 self._n_ahead -= 1
 
@@ -226,7 +226,7 @@ class Versions:
                 with trio.move_on_after(LEARN_AHEAD_S):
                     await links.get()
             except SatfsError as failure:  # the look-up that needs it will raise it
-                log.debug("no link ahead", scene=scene, error=type(failure).__name__)
+                log.debug("no link ahead", scene=scene, reason=type(failure).__name__)
 
         self._parts.dispatcher.run_in_background(sign)
 
