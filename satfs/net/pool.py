@@ -83,8 +83,6 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         max_idle: int,
         proxies: Proxies | None = None,
         check_peer: CheckPeer | None = None,
-        idle_expiry_s: float = IDLE_EXPIRY_S,
-        wall_clock: Callable[[], float] = time.time,
         on_closed: Callable[[str], None] = lambda origin: None,
         on_refused_ahead: Callable[[str], None] = lambda origin: None,
     ) -> None:
@@ -92,8 +90,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._on_closed = on_closed
         self._maker = ConnectionMaker(ssl_context, proxies, check_peer)
         self._max_idle = max_idle
-        self._idle_expiry_s = idle_expiry_s
-        self._wall_clock = wall_clock
+        self._wall_clock = time.time
         self._idle: list[PooledConnection] = []  # the one used last is the last
         self._expire_at_s = float("-inf")
         self._in_use: set[PooledConnection] = set()
@@ -349,8 +346,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     def _keep(self, connection: PooledConnection, place: int) -> None:
         self._in_use.discard(connection)
         connection.idle_since = trio.current_time()
-        connection.idle_until = connection.idle_since + self._idle_expiry_s
-        connection.idle_until_wall = self._wall_clock() + self._idle_expiry_s
+        connection.idle_until = connection.idle_since + IDLE_EXPIRY_S
+        connection.idle_until_wall = self._wall_clock() + IDLE_EXPIRY_S
         self._idle.insert(place, connection)
         while len(self._idle) > self._max_idle:
             self._idle.pop(0).dialer.abort()

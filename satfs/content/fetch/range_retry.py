@@ -79,7 +79,6 @@ class RangeRetry:
         loop_holder: Holder,
         give_up_s: float,
         pauses: Pauses | None = None,
-        draw: Callable[[], float] = random.random,
     ) -> None:
         self._cache = cache
         self._controller = controller
@@ -97,7 +96,7 @@ class RangeRetry:
         self.claiming = Claiming(cache)
         self._soon_idle = SoonIdle(loop_holder, controller)
         self._pauses = pauses or NoPauses()
-        self._draw = draw
+        self._draw = random.random
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
         """Download a range; return None when it is complete or cancelled, else the failure."""
