@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import trio
@@ -25,7 +24,7 @@ from satfs.content.versions import PROBES_AT_ONCE
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.permits import Permits
-from satfs.net.proxies import Proxies, proxies_of_environment
+from satfs.net.proxies import proxies_of_environment
 from satfs.net.retry_loop import Retries
 from satfs.net.trust import tls_context
 from satfs.node_board import NodeBoard
@@ -93,6 +92,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
         "permits": Permits(),
     }
     rule = LinkRule(settings.api_url, settings.allow_private_store)
+    proxies = proxies_of_environment()
     locks, board = NodeLocks(), NodeBoard(settings.cache_dir)
     pauses = NodePauses(locks, board)
     async with (
@@ -114,7 +114,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                     sign=links.sign,
                     check_url=rule.check,
                     allows_private=rule.allows_private,
-                    is_proxied=partial(_is_proxied, proxies_of_environment()),
+                    is_proxied=lambda url: proxies.for_url(url) is not None,
                     account=account,
                     locks=locks,
                     pauses=pauses,
@@ -173,7 +173,3 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
         nodes = views_of(root, parts.listings, parts.indexer, terms)
         (root.show if settings.views is Views.ON else root.hide)(nodes)
     return root
-
-
-def _is_proxied(proxies: Proxies, url: str) -> bool:
-    return proxies.for_url(url) is not None

@@ -217,9 +217,7 @@ def is_reachable(mounted: Mounted) -> bool:
     directory of its own at /tmp shows such mounts of its host.
     """
     try:
-        os.statvfs(
-            mounted.mountpoint
-        )  # `stat` may still be answered from what the kernel remembers
+        os.statvfs(mounted.mountpoint)  # as in `is_dead_mount`
         device = os.stat(mounted.mountpoint).st_dev
     except OSError:
         return False
