@@ -37,6 +37,7 @@ from satfs.embedded.fsspec_objects import (
     described,
     raise_failure,
 )
+from satfs.model import names_in
 
 if TYPE_CHECKING:
     from satfs.components import Components
@@ -89,14 +90,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         text = os.fspath(path)
         if text.startswith("satfs::"):
             text = text.removeprefix("satfs::")
-        text = text.removeprefix("satfs://")
-        parts: list[str] = []
-        for word in text.split("/"):
-            if word == "..":
-                del parts[-1:]  # as at the root of a filesystem: nothing is above it
-            elif word not in ("", "."):
-                parts.append(word)
-        return "/".join(parts)
+        return "/".join(names_in(text.removeprefix("satfs://")))
 
     def local_path(self, path: str) -> str | None:
         """Return the path of *path* on this node's mount of the profile; None without a mount.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NewType, Protocol, TypeAlias, runtime_checkable
 
@@ -27,6 +27,20 @@ AttachmentName = NewType("AttachmentName", str)
 PUBLISHED = "published"
 #: The attachment that holds the delivered product.
 DELIVERY_ZIP = AttachmentName("delivery_zip")
+
+
+def names_in(path: str, directory: Iterable[str] = ()) -> list[str]:
+    """Return the names that *path*, seen from *directory*, leads through from the top of the tree.
+
+    It stays inside the tree: as at the root of a filesystem, nothing is above the top.
+    """
+    names = [] if path.startswith("/") else list(directory)
+    for name in path.split("/"):
+        if name == "..":
+            del names[-1:]
+        elif name not in ("", "."):
+            names.append(name)
+    return names
 
 
 class ByteRange(Struct, frozen=True, order=True):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.errors import BadSettings, NotThere, SatfsError
 from satfs.facts.scene import MemberKind
-from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
+from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId, names_in
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import raster_paths
@@ -112,13 +112,7 @@ async def find(root: Directory, path_names: Sequence[str]) -> Node:
 
 async def _followed(root: Directory, link: Symlink) -> Node:
     """Return the node that a link leads to, which is no link. Raises as `find`."""
-    path_names = list(link.path[:-1])
-    for part in os.fsdecode(link.target).split("/"):
-        if part == "..":
-            path_names.pop()
-        else:
-            path_names.append(part)
-    return await find(root, path_names)
+    return await find(root, names_in(os.fsdecode(link.target), link.path[:-1]))
 
 
 async def record_path(root: Directory, path_names: Sequence[str]) -> Sequence[str]:

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from satfs.errors import Changed, DeadlineReached, NotThere, SatfsError
 from satfs.fuse.inodes import ROOT, keyed_numbering
-from satfs.model import ByteRange, LimitsReadAhead, Reader
+from satfs.model import ByteRange, LimitsReadAhead, Reader, names_in
 from satfs.read_trace import BYTES, TraceTotals
 from satfs.settings import Settings
 from satfs.tree.nodes import Directory, File, Kind, Node, Symlink, Unresolved
@@ -152,7 +152,7 @@ class PathTree:
                 if n_links >= _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 target = node.target.decode("utf-8", "surrogateescape")
-                node = await self._node(joined("/".join(parent.path), target), n_links + 1)
+                node = await self._node("/".join(names_in(target, parent.path)), n_links + 1)
             else:
                 self._remember(known, node)
         return node
@@ -318,19 +318,6 @@ class PathTree:
     @staticmethod
     def _late(path: str, deadline_s: float) -> DeadlineReached:
         return DeadlineReached(f"/{path}: no response within {deadline_s:g} s")
-
-
-def joined(directory: str, target: str) -> str:
-    """Return the path that the link *target* in *directory* leads to; it stays inside the tree."""
-    parts: list[str] = (
-        [] if target.startswith("/") else [each for each in directory.split("/") if each]
-    )
-    for part in target.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def span_of(bounds: tuple[int | None, int | None], size_bytes: int) -> ByteRange:

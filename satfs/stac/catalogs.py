@@ -6,12 +6,11 @@ They are made of the records that list their directories, and need no request of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Final
 
-from satfs.api.record_parsers import moment
+from satfs.facts import values
 from satfs.facts.geometry import bbox_of, checked_geometry
-from satfs.model import Json, Task
+from satfs.model import Task
 from satfs.stac.assets import href
 from satfs.stac.items import STAC_VERSION, collection_id, json_link, time_text
 
@@ -110,11 +109,7 @@ def _catalog(
 
 def _interval(task: Task) -> list[str | None]:
     """Return when the task's imagery was taken at most: its start and end, None for unknown."""
-    start, end = _moment(task.record.get("start")), _moment(task.record.get("end"))
+    start, end = values.time(task.record.get("start")), values.time(task.record.get("end"))
     if start is not None and end is not None and start > end:
         start = end = None
     return [None if each is None else time_text(each) for each in (start, end)]
-
-
-def _moment(value: Json) -> datetime | None:
-    return moment(value) if isinstance(value, str) else None

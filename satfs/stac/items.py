@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from satfs.facts.geometry import cut_at_antimeridian
 from satfs.facts.scene import SceneFacts
-from satfs.model import Json
+from satfs.model import Json, names_in
 from satfs.stac.assets import SceneFiles, assets_of, href, path_of
 
 STAC_VERSION: Final = "1.1.0"
@@ -165,12 +165,7 @@ def _moved(address: str, directory: list[str], mountpoint: str | None) -> str:
 
     An absolute one is a path of the file system, without the escapes of an address.
     """
-    parts = list(directory)
-    for name in path_of(address).split("/"):
-        if name == "..":
-            parts.pop()
-        elif name not in ("", "."):
-            parts.append(name)
+    names = names_in(path_of(address), directory)
     if mountpoint is None:
-        return href(*parts)
-    return f"{mountpoint.rstrip('/')}/{'/'.join(parts)}"
+        return href(*names)
+    return f"{mountpoint.rstrip('/')}/{'/'.join(names)}"
