@@ -53,3 +53,8 @@ def format_age(seconds: float) -> str:
         if seconds >= length_s:
             return f"{format_count(int(seconds / length_s), unit)} ago"
     return "just now"
+
+
+def first_up(text: str) -> str:
+    """Return *text* with its first letter in upper case."""
+    return text[:1].upper() + text[1:]

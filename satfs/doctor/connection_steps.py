@@ -31,12 +31,13 @@ import trio
 
 from satfs.content.fetch.links import MARGIN_S
 from satfs.doctor.findings import Area, Check, Finding, Severity
-from satfs.doctor.unreachable import first_up, no_response, port_of
+from satfs.doctor.unreachable import no_response, port_of
 from satfs.errors import (
     BadSettings,
     SatfsError,
     Unreachable,
 )
+from satfs.humanize import first_up
 from satfs.net.addresses import origin_of
 from satfs.net.http import Http
 from satfs.net.proxies import SCHEMES, Proxies, Proxy

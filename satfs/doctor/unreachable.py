@@ -18,6 +18,7 @@ from satfs.errors import (
     ProxyRefused,
     Unreachable,
 )
+from satfs.humanize import first_up
 from satfs.net.addresses import DEFAULT_PORTS, origin_of
 from satfs.net.trust import is_strictness
 
@@ -143,8 +144,3 @@ def port_of(url: str) -> int:
     """Return the port of *url*, or the one of its scheme."""
     parts = urlsplit(url)
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 443)
-
-
-def first_up(text: str) -> str:
-    """Return *text* with its first letter in upper case."""
-    return text[:1].upper() + text[1:]

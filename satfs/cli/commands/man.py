@@ -24,6 +24,7 @@ from satfs.cli.manual import Manual, Section, Term, manual_of, variables
 from satfs.cli.mount_helper import MountExit
 from satfs.cli.output import print_sentence, show
 from satfs.errors import BadSettings
+from satfs.humanize import first_up
 
 #: As mount(8), "EXIT STATUS", has them; in our words.
 _HELPER_CODES: Final = {
@@ -71,22 +72,13 @@ def man(context: click.Context, directory: Path | None) -> None:
 def man_pages(root: click.Command) -> dict[str, str]:
     """Return the text of each page by its file name: *root*, each command of it, mount.satfs(8)."""
     manual = manual_of(root, "satfs")
-    day = _day()
     others = [f"{page_name(each)}(1)" for each in manual.children]
-    pages = {
-        "satfs.1": man_page(
-            manual, version=__version__, date=day, environment=variables(), see_also=others
-        )
-    }
+    pages = {"satfs.1": man_page(manual, environment=variables(), see_also=others)}
     for each in manual.children:
-        pages[f"{page_name(each)}.1"] = man_page(
-            each, version=__version__, date=day, see_also=["satfs(1)"]
-        )
+        pages[f"{page_name(each)}.1"] = man_page(each, see_also=["satfs(1)"])
     mount = next(each for each in manual.children if each.name == "satfs mount")
     pages["mount.satfs.8"] = man_page(
         helper_manual(mount),
-        version=__version__,
-        date=day,
         number=8,
         see_also=["satfs-mount(1)", "satfs-service(1)", "fstab(5)", "mount(8)"],
     )
@@ -142,8 +134,6 @@ def _day() -> str:
 def man_page(
     manual: Manual,
     *,
-    version: str,
-    date: str,
     number: int = 1,
     environment: Iterable[Term] = (),
     see_also: Iterable[str] = (),
@@ -151,17 +141,16 @@ def man_page(
     """Return the man page of *manual*, the commands of a group included.
 
     The commands of `satfs` itself have pages of their own, and are listed. *number* is the section
-    of the manual, *date* a day (2026-01-31), *environment* variables to list, *see_also* other
-    pages (`mount(8)`).
+    of the manual, *environment* variables to list, *see_also* other pages (`mount(8)`).
     """
     name = page_name(manual)
-    lines = [f'.TH "{_text(name.upper())}" "{number}" "{date}" "satfs {version}" "satfs"']
+    lines = [f'.TH "{_text(name.upper())}" "{number}" "{_day()}" "satfs {__version__}" "satfs"']
     lines += [".SH NAME", f"{_text(name)} \\- {_text(_without_stop(manual.summary))}"]
     lines += [".SH SYNOPSIS", *_usage(manual), ".SH DESCRIPTION", *_prose(manual.paragraphs)]
     lines += _terms(".SH OPTIONS", manual.options)
     if " " not in manual.name:
         listed = (
-            Term(f"{page_name(child)}(1)", _capital(child.summary)) for child in manual.children
+            Term(f"{page_name(child)}(1)", first_up(child.summary)) for child in manual.children
         )
         lines += _terms(".SH COMMANDS", listed)
     else:
@@ -251,7 +240,3 @@ def _text(text: str) -> str:
 
 def _without_stop(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:].removesuffix(".")
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
