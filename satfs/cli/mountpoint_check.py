@@ -1,4 +1,4 @@
-"""Check that a directory can be mounted on."""
+"""Check that the user can mount on a directory."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import stat
 from pathlib import Path
 
 from satfs.cli.hints import hint, shell_path
+from satfs.cli.mount_options import GivenOptions
 from satfs.cli.output import print_remark, show
+from satfs.doctor import fuse
+from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.mountpoint_hold import MountpointHold
 from satfs.mountpoints import DEAD_ERRNOS, detach, is_dead_mount, may_mount_on, mount_at
 
 
-def prepare_mountpoint(hold: MountpointHold, path: Path, *, nonempty: bool = False) -> Path:
-    """Return *path* as the kernel names it, fit to be mounted on, and held by *hold*.
+def prepare_mountpoint(hold: MountpointHold, path: Path, given: GivenOptions) -> Path:
+    """Return *path* as the kernel names it, fit to be mounted on as *given*, and held by *hold*.
 
     A satfs mount whose process has died is removed first. Looks at the directory, and so may wait
     for what is mounted there.
 
     Raises:
         BadMountpoint: it cannot be mounted on; the message has the reason and the remedy.
+        FuseMissing: the user cannot mount here.
     """
     mountpoint = hold.mountpoint
     while mount_at(mountpoint) is not None:
@@ -33,13 +37,18 @@ def prepare_mountpoint(hold: MountpointHold, path: Path, *, nonempty: bool = Fal
             )
         detach(mountpoint, is_lazy=True)
         print_remark(f"A satfs mount that had died was removed from {_name(path)}.")
-    _check(hold, path, nonempty)
+    _check(hold, path, given.nonempty)
     owner = foreign_owner_above(mountpoint, os.geteuid())
     if owner is not None:
         print_remark(
             f"{_name(path)} lies in a directory of {owner}, who can move or replace it; "
             f"as root, mount with mount(8) and -o setuid={owner} instead."
         )
+    fuse.require(
+        Machine(),
+        for_others=given.allow_other or given.allow_root,
+        auto_unmount=given.auto_unmount,
+    )
     return mountpoint
 
 

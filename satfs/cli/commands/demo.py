@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec.structs import replace
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
@@ -28,8 +29,6 @@ from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import console, print_sentence, show
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory
-from satfs.doctor import fuse
-from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.humanize import format_count
 from satfs.mountpoint_hold import MountpointHold
@@ -90,12 +89,7 @@ def demo(
     given = parse_options(options)
     path = Path(os.path.expanduser(mountpoint or DEFAULT_MOUNTPOINT))
     with MountpointHold(absolute(path)) as hold:
-        place = _prepare(hold, path, nonempty=nonempty or given.nonempty)
-        fuse.require(
-            Machine(),
-            for_others=given.allow_other or given.allow_root,
-            auto_unmount=given.auto_unmount,
-        )
+        place = _prepare(hold, path, replace(given, nonempty=nonempty or given.nonempty))
         remove_abandoned()
         drawing = (
             "" if origin.has_drawings else " It draws its imagery first, for about ten seconds."
@@ -139,7 +133,7 @@ def _serve_only(origin: DemoProcess) -> int:
     return 0
 
 
-def _prepare(hold: MountpointHold, path: Path, *, nonempty: bool) -> Path:
+def _prepare(hold: MountpointHold, path: Path, given: GivenOptions) -> Path:
     """Return *path*, made if need be, fit to be mounted on; a demo that is there is removed."""
     mounted = mount_at(path)
     while mounted is not None and mounted.source == DEMO_SOURCE:
@@ -153,7 +147,7 @@ def _prepare(hold: MountpointHold, path: Path, *, nonempty: bool) -> Path:
         pass  # a file, for example: the check below reports it
     except OSError as failure:
         raise BadMountpoint(f"{path} cannot be made: {failure.strerror}") from failure
-    return prepare_mountpoint(hold, path, nonempty=nonempty)
+    return prepare_mountpoint(hold, path, given)
 
 
 #: Commands to run in the mountpoint, as a user would type them, with the number of lines to show.

@@ -23,8 +23,6 @@ from satfs.cli.mount_options import GivenOptions, parse_options
 from satfs.cli.mount_process import launch
 from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import print_remark, print_sentence
-from satfs.doctor import fuse
-from satfs.doctor.machine import Machine
 from satfs.errors import BadSettings
 from satfs.mount import MountOptions
 from satfs.mountpoint_hold import MountpointHold
@@ -125,12 +123,7 @@ def mount_as(
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
         print_remark(remark)
     with MountpointHold(absolute(Path(mountpoint))) as hold:
-        place = prepare_mountpoint(hold, Path(mountpoint), nonempty=given.nonempty)
-        fuse.require(
-            Machine(),
-            for_others=given.allow_other or given.allow_root,
-            auto_unmount=given.auto_unmount,
-        )
+        place = prepare_mountpoint(hold, Path(mountpoint), given)
         if output_options.log_file and output_options.log_file.is_relative_to(place):
             raise BadSettings("the log file is inside the mountpoint; choose another place")
         if settings.token_file and settings.token_file.is_relative_to(place):
