@@ -317,10 +317,8 @@ async def _tune(mountpoint: Path, introspection: Introspection) -> None:
     if mounted is None:  # in another mount namespace, for example
         return
     tuned = await trio.to_thread.run_sync(tune, mounted.device)
-    introspection.read_ahead_kb, introspection.max_background = (
-        tuned.read_ahead_kb,
-        tuned.max_background,
-    )
+    introspection.read_ahead_kb = tuned.read_ahead_kb
+    introspection.max_background = tuned.max_background
     log.info("kernel tuned", read_ahead_kb=tuned.read_ahead_kb, max_background=tuned.max_background)
 
 

@@ -228,10 +228,8 @@ def unit_layer(environment: Mapping[str, str]) -> Layer | None:
 
 def chosen(given: Sequence[Layer], files: Sequence[ConfigFile]) -> Any:
     """Return the profile that *given* names, else at the top of a file, else default."""
-    layers = (*given, *(Layer(file.kind, file.shared, str(file.path)) for file in files))
-    return next(
-        (layer.values["profile"] for layer in layers if "profile" in layer.values), DEFAULT_PROFILE
-    )
+    tables = (*(layer.values for layer in given), *(file.shared for file in files))
+    return next((table["profile"] for table in tables if "profile" in table), DEFAULT_PROFILE)
 
 
 def merged(

@@ -57,7 +57,11 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
     try:
         status = path.lstat()
     except FileNotFoundError:
-        yield from _absent(path)
+        above = _existing(path)
+        if os.access(above, os.W_OK | os.X_OK):
+            yield CACHE_DIRECTORY.fine(f"{path} is not there yet; the first mount makes it.")
+        else:
+            yield _memory_only(f"{path} cannot be made in {above}.", (_OTHER_PLACE,))
         return
     except OSError as failure:
         yield _memory_only(
@@ -94,14 +98,6 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
         )
     else:
         yield CACHE_DIRECTORY.fine(f"{path} is yours alone.")
-
-
-def _absent(path: Path) -> Iterator[Finding]:
-    above = _existing(path)
-    if os.access(above, os.W_OK | os.X_OK):
-        yield CACHE_DIRECTORY.fine(f"{path} is not there yet; the first mount makes it.")
-    else:
-        yield _memory_only(f"{path} cannot be made in {above}.", (_OTHER_PLACE,))
 
 
 def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:

@@ -123,8 +123,9 @@ def install(
     manager.run("enable", unit.name)
     manager.run("restart", unit.name, timeout_s=_START_TIMEOUT_S)
     if output_options.verbosity >= 0:
+        user = os.environ.get("USER") or os.getuid()
         print_sentence(
-            f"It runs, and starts at each login; at boot after: loginctl enable-linger {_user()}"
+            f"It runs, and starts at each login; at boot after: loginctl enable-linger {user}"
         )
     return 0
 
@@ -152,7 +153,7 @@ def remove(output_options: OutputOptions, profile: str) -> int:
     path.unlink()
     if manager.is_there:
         manager.run("daemon-reload")
-    elif (wanted := _wanted(path)).is_symlink():
+    elif (wanted := path.parent / "default.target.wants" / path.name).is_symlink():
         wanted.unlink()
     if output_options.verbosity >= 0:
         print_sentence(f"{show(str(path))} was removed.")
@@ -225,10 +226,6 @@ def _units() -> Path:
     return Path(platformdirs.user_config_path("systemd")) / "user"
 
 
-def _wanted(path: Path) -> Path:
-    return path.parent / "default.target.wants" / path.name
-
-
 def _installed() -> Iterator[tuple[Path, Unit]]:
     directory = _units()
     if directory.is_dir():
@@ -279,7 +276,3 @@ def _remark_on_environment() -> None:
             f"The service does not see {', '.join(names)} of this shell; "
             "keep in the profile what it needs: satfs login, satfs config."
         )
-
-
-def _user() -> str:
-    return os.environ.get("USER") or str(os.getuid())
