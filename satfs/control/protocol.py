@@ -22,7 +22,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -273,3 +273,20 @@ def _is_ours(directory: Path) -> bool:
     except OSError:
         return False
     return found.st_uid == os.geteuid()
+
+
+def dead_sockets(directory: Path) -> Iterator[Path]:
+    """Yield the sockets in *directory* at which no process listens: killed mounts have left them.
+
+    Raises:
+        OSError: *directory* cannot be listed.
+    """
+    for path in sorted(directory.glob("*.sock")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            try:
+                connection.connect(os.fspath(path))
+            except ConnectionRefusedError:
+                yield path
+            except OSError:
+                continue

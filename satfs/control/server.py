@@ -28,6 +28,7 @@ from satfs.control.protocol import (
     LineSplitter,
     Message,
     Notice,
+    dead_sockets,
     failed,
     message_line,
     peer_credentials,
@@ -131,7 +132,9 @@ def _inode(path: Path) -> int | None:
 def _listen(path: Path) -> tuple[socket.socket, int]:
     """Return a socket that listens at *path*, and the inode it has there. Waits for the disk."""
     make_own_directory(path.parent)
-    _remove_dead(path.parent)
+    for dead in dead_sockets(path.parent):
+        with contextlib.suppress(OSError):
+            dead.unlink()
     # Under the name that is looked for only once this process listens: it is never a dead one.
     draft = path.with_name(f"{path.stem[:8]}.{os.getpid()}")
     draft.unlink(missing_ok=True)
@@ -147,20 +150,6 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
         sock.close()
         draft.unlink(missing_ok=True)
         raise
-
-
-def _remove_dead(directory: Path) -> None:
-    """Remove what mounts that were killed have left: sockets at which no process listens."""
-    for path in directory.glob("*.sock"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.setblocking(False)
-            try:
-                sock.connect(os.fspath(path))
-            except ConnectionRefusedError:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            except OSError:
-                continue
 
 
 def _remove(path: Path, inode: int) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import socket
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from satfs.control.protocol import directories
+from satfs.control.protocol import dead_sockets, directories
 from satfs.demo.scratch import abandoned
 from satfs.doctor.findings import Area, Check, Finding
 from satfs.doctor.machine import Machine
@@ -27,8 +26,6 @@ from satfs.mountpoints import DEAD_ERRNOS, FS_TYPE, Mounted, may_mount_on
 
 #: Mounts probed at once: each stuck one takes the whole time limit of a program.
 _AT_ONCE: Final = 8
-#: Time for a socket to be accepted, in seconds; the kernel does it, however busy the mount is.
-_CONNECT_S: Final = 1.0
 
 READ_AHEAD = Check(Area.MOUNTS, "read-ahead")
 MOUNT_HELPER = Check(Area.MOUNTS, "mount-helper")
@@ -207,7 +204,7 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
 def leftovers(machine: Machine) -> Iterator[Finding]:
     """Report files that no process uses any more."""
     temporary = machine.at(machine.environment.get("TMPDIR") or "/tmp")  # noqa: S108 - only read
-    sockets, demos = list(_stale_sockets(machine)), abandoned(temporary, machine.uid)
+    sockets, demos = _stale_sockets(machine), abandoned(temporary, machine.uid)
     if sockets:
         yield _leftover(
             f"No process listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}"
@@ -234,18 +231,9 @@ def _leftover(statement: str, command: str) -> Finding:
     )
 
 
-def _stale_sockets(machine: Machine) -> Iterator[Path]:
+def _stale_sockets(machine: Machine) -> list[Path]:
+    found: list[Path] = []
     for directory in directories(machine.uid, machine.environment):
-        place = machine.at(str(directory))
-        try:
-            paths = sorted(place.glob("*.sock"))
-        except OSError:
-            continue
-        for path in paths:
-            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-                connection.settimeout(_CONNECT_S)
-                try:
-                    connection.connect(os.fspath(path))
-                except OSError as failure:
-                    if failure.errno == errno.ECONNREFUSED:
-                        yield path
+        with suppress(OSError):
+            found += dead_sockets(machine.at(str(directory)))
+    return found
