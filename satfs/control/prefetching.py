@@ -6,7 +6,7 @@ way each directory is listed, which keeps the listings and the records that side
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final
@@ -70,7 +70,8 @@ async def prefetch(mount: MountComponents, given: Given, send: SendNotice) -> Re
     for each in found:
         if isinstance(each.node, SatfsError):
             await progress.ended(each.path, 0, each.node)
-    await _require_room(mount, sound)
+    needed = sum(each.size_bytes for each in sound)
+    await require_room(mount, needed, [each.name for each in stored(mount, sound).values()])
     if given.get("pin"):
         await mount.pins.pin(stored(mount, sound).values())
         if given.get("is_for_later"):
@@ -138,10 +139,13 @@ def stored(mount: MountComponents, found: Sequence[Target]) -> dict[str, StoredO
     }
 
 
-async def _require_room(mount: MountComponents, sound: Sequence[Target]) -> None:
-    needed = sum(each.size_bytes for each in sound)
-    names = {each.name for each in stored(mount, sound).values()}
-    room = await mount.pins.capacity_bytes(names)
+async def require_room(mount: MountComponents, needed: int, names: Collection[str] = ()) -> None:
+    """Return if the cache can keep *needed* bytes, of which those of *names* may be there already.
+
+    Raises:
+        BadCache: it cannot, or nothing is kept on disk.
+    """
+    room = await mount.pins.capacity_bytes(set(names))
     if needed > room:
         raise BadCache(
             f"{format_bytes(needed)} do not fit: the cache can keep {format_bytes(room)} of them at"

@@ -16,14 +16,13 @@ import trio
 from satfs.concurrent_map import concurrent_map
 from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
 from satfs.control.mount_components import MountComponents
-from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
+from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece, require_room
 from satfs.control.progress import CommandProgress
 from satfs.control.rasters import as_buffers, feed, may_be_raster, open_raster, read_layout
 from satfs.control.server import Given, Result, SendNotice
 from satfs.control.walk import Target
-from satfs.errors import BadCache, BadSettings, Damaged, NotThere, SatfsError, Unsupported
+from satfs.errors import BadSettings, Damaged, NotThere, SatfsError, Unsupported
 from satfs.facts.scene import RASTER_KINDS
-from satfs.humanize import format_bytes
 from satfs.imagery.block_choice import (
     BlockChoice,
     Box,
@@ -89,13 +88,7 @@ async def prefetch_blocks(
     await progress.planned([plan.size_bytes for plan in plans.values()] + [0] * len(failures))
     for path, failure in failures.items():
         await progress.ended(path, 0, failure)
-    n_bytes = sum(plan.size_bytes for plan in plans.values())
-    room = await mount.pins.capacity_bytes(set())
-    if n_bytes > room:
-        raise BadCache(
-            f"{format_bytes(n_bytes)} do not fit: the cache can keep {format_bytes(room)} at once."
-            " Mount with a larger --cache-size, or choose less"
-        )
+    await require_room(mount, sum(plan.size_bytes for plan in plans.values()))
 
     async def read(target: Target, node: File, take: Take) -> int:
         return await _read_blocks(plans[target.path], node, take)
