@@ -1,7 +1,8 @@
-"""Small files of the user, written completely or not at all, and directories of the user alone."""
+"""Files of the user, written completely or not at all, or locked; directories of the user alone."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -96,3 +97,21 @@ def write_atomically(path: Path, text: str, *, mode: int | None = None) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def locked(path: Path) -> int | None:
+    """Return a descriptor of the file *path*, locked; None when another process has the lock."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Removed before it was locked: the next process would lock another file.
+            if path.exists() and os.path.samestat(os.fstat(fd), os.lstat(path)):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)

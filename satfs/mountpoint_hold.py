@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from satfs.atomic_file import make_own_directory
+from satfs.atomic_file import locked, make_own_directory
 from satfs.control.protocol import socket_path
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import mount_at
@@ -48,7 +48,7 @@ class MountpointHold:
         self._directory_fd: int | None = None
         with contextlib.suppress(OSError):  # no place for sockets: no lock either
             make_own_directory(self._lock_path.parent)
-            self._lock_fd = _locked(self._lock_path)
+            self._lock_fd = locked(self._lock_path)
             if self._lock_fd is None:
                 raise BadMountpoint(
                     f"another satfs is being mounted at {mountpoint} at this moment; "
@@ -146,21 +146,3 @@ def _lock_soon(fd: int) -> None:
             time.sleep(_LOOK_S)
         else:
             return
-
-
-def _locked(path: Path) -> int | None:
-    """Return a descriptor of the file *path*, locked; None when another process has the lock."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Removed before it was locked: the next process would lock another file.
-            if path.exists() and os.path.samestat(os.fstat(fd), os.lstat(path)):
-                return fd
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ import platformdirs
 import trio
 
 from satfs.api.credential import account_key
-from satfs.atomic_file import make_directory, write_atomically
+from satfs.atomic_file import locked, make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_json, print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, Target
@@ -52,18 +51,14 @@ class Memory:
         """
         try:
             make_directory(self.file.parent)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = os.open(f"{self.file}.lock", flags, 0o600)
+            lock = locked(Path(f"{self.file}.lock"))
         except OSError as failure:
             raise self._unusable(failure) from failure
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as failure:
-            os.close(lock)
+        if lock is None:
             raise BadSettings(
                 f"another `satfs watch` reports the same ({self.file}); give one of them a file of"
                 " its own: --state FILE"
-            ) from failure
+            )
         try:
             yield
         finally:
