@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import stat
 from pathlib import Path
 
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_options import GivenOptions
-from satfs.cli.output import print_remark, show
+from satfs.cli.output import print_remark, show, user_name
 from satfs.doctor import fuse
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
@@ -60,12 +59,8 @@ def foreign_owner_above(mountpoint: Path, user: int) -> str | None:
     if user != 0:
         return None
     for directory in mountpoint.parents:
-        owner = directory.lstat().st_uid
-        if owner != 0:
-            try:
-                return pwd.getpwuid(owner).pw_name
-            except KeyError:
-                return str(owner)
+        if (owner := directory.lstat().st_uid) != 0:
+            return user_name(owner)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from satfs.cli.mount_status import (
     query_mounts,
     remedy_of,
 )
-from satfs.cli.output import console, new_table, print_json, print_table, show
+from satfs.cli.output import console, new_table, print_json, print_table, show, user_name
 from satfs.humanize import format_bytes, format_count, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
@@ -202,13 +201,7 @@ def _table(reports: Sequence[MountReport]) -> Table:
 
 
 def _user(report: MountReport) -> str:
-    number = report.mounted.user
-    if number is None:
-        return ""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:  # a user that this machine does not know
-        return str(number)
+    return "" if report.mounted.user is None else user_name(report.mounted.user)
 
 
 def _rows(report: MountReport) -> Iterator[tuple[str, str]]:
