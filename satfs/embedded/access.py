@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from satfs.embedded.loop_thread import TreeThread
     from satfs.embedded.node_mount import NodeMount
     from satfs.embedded.tree import PathTree
+    from satfs.settings import Settings
 
 T = TypeVar("T")
 #: Where paths lead: to the node's mount if there is one, never to it, or to nothing else.
@@ -70,10 +71,10 @@ class TreeAccess:
             if self._node_mount is None:
                 from satfs.embedded.node_mount import NodeMount
 
-                self._node_mount = NodeMount(self._resolved_profile())
+                self._node_mount = NodeMount(self._settings().profile)
         place = self._node_mount.mountpoint()
         if place is None and self._mount_use == "only":
-            words = f"this node has no mount of the profile {self._resolved_profile()}"
+            words = f"this node has no mount of the profile {self._settings().profile}"
             raise FileNotFoundError(errno.ENOENT, words)
         return place
 
@@ -94,15 +95,14 @@ class TreeAccess:
             node_mount.forget()
             return False, None
 
-    def _resolved_profile(self) -> str:
-        from satfs.embedded.exceptions import exception_for
+    def _settings(self) -> Settings:
         from satfs.errors import SatfsError
         from satfs.settings import load_settings
 
         try:
-            return load_settings(profile=self._profile).profile
+            return load_settings(profile=self._profile)
         except SatfsError as failure:
-            raise exception_for(failure, "") from failure
+            raise raised_for(failure, "") from failure
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -162,16 +162,15 @@ class TreeAccess:
     def _served(self) -> TreeThread:
         """Return the running thread that serves the tree; starts it if need be."""
         from satfs.embedded import loop_thread
-        from satfs.embedded.exceptions import exception_for
         from satfs.errors import SatfsError
-        from satfs.settings import load_settings
 
         with self._own_lock():
             if self._thread is None or not self._thread.is_usable:
+                settings = self._settings()
                 try:
-                    thread = loop_thread.acquire(load_settings(profile=self._profile))
+                    thread = loop_thread.acquire(settings)
                 except SatfsError as failure:
-                    raise exception_for(failure, "") from failure
+                    raise raised_for(failure, "") from failure
                 if self._finalizer is not None:
                     self._finalizer.detach()
                 self._finalizer = weakref.finalize(self, loop_thread.release, thread)
@@ -198,12 +197,30 @@ class TreeAccess:
 
 
 def raised_for(failure: BaseException, path: str) -> BaseException:
-    """Return what to raise for *failure* about *path*; what stops a program is raised as it is."""
+    """Return what to raise in a program for *failure* of a call about *path*.
+
+    A `FileNotFoundError`, `PermissionError`, `TimeoutError` or another `OSError` with our sentence,
+    and the errno of a mount (`fuse/errnos.py`), by which Python chooses the class (PEP 3151);
+    `ValueError` for settings that cannot be. An exception of another library is a bug in satfs: it
+    is logged, and becomes an `OSError` with EIO. What stops a program is returned as it is.
+    """
     if not isinstance(failure, Exception) or isinstance(failure, CancelledError):
         return failure
-    from satfs.embedded.exceptions import exception_for
+    import structlog
+
     from satfs.embedded.loop_thread import Ended
+    from satfs.errors import CannotMount, SatfsError
+    from satfs.fuse.errnos import errno_of, gravest_of
 
     if isinstance(failure, Ended):
         return OSError(errno.ENOTCONN, "the filesystem was closed", path)
-    return exception_for(failure, path)
+    gravest = gravest_of(failure)
+    if isinstance(gravest, CannotMount):
+        return ValueError(str(gravest))
+    if isinstance(gravest, OSError):
+        return OSError(gravest.errno, gravest.strerror, path)
+    if isinstance(gravest, SatfsError):
+        return OSError(errno_of(gravest), str(gravest), path)
+    log = structlog.get_logger(__name__)
+    log.error("call failed unexpectedly", path=path, exc_info=gravest)
+    return OSError(errno_of(gravest), "a fault inside satfs; its log has the details", path)
