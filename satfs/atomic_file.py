@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -43,6 +44,17 @@ def make_own_directory(path: Path) -> None:
         raise PermissionError(f"{path} belongs to another user")
     if stat.S_IMODE(found.st_mode) & 0o077:
         path.chmod(0o700)
+
+
+def runtime_directories(user: int, environment: Mapping[str, str]) -> list[Path]:
+    """Return where files of *user* may be that go when the machine is shut down, the best first.
+
+    *environment* is that of this process, and counts for its own user only.
+    """
+    runtime_dir = environment.get("XDG_RUNTIME_DIR", "")
+    is_named = user == os.geteuid() and os.path.isabs(runtime_dir)
+    named = [Path(runtime_dir) / "satfs"] if is_named else []
+    return [*named, Path(f"/run/user/{user}/satfs")]
 
 
 def for_owner(path: str, flags: int) -> int:

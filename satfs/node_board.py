@@ -19,7 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from satfs.atomic_file import make_own_directory
+from satfs.atomic_file import make_own_directory, runtime_directories
 
 #: Longest life of a note, in seconds; older files are removed by the next process.
 MAX_AGE_S: Final = 3600.0
@@ -111,10 +111,8 @@ class NodeBoard:
 def _memory_directories() -> tuple[Path, ...]:
     """Return where notes of this user may be, the best place first."""
     user = os.geteuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(runtime) / "satfs"] if os.path.isabs(runtime) else []
-    places += [Path(f"/run/user/{user}/satfs"), Path(f"/dev/shm/satfs-{user}")]  # noqa: S108
-    return tuple(dict.fromkeys(places))
+    last = Path(f"/dev/shm/satfs-{user}")  # noqa: S108
+    return tuple(dict.fromkeys((*runtime_directories(user, os.environ), last)))
 
 
 def _is_tmpfs(directory: Path) -> bool:

@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from msgspec import Struct, field
 
 from satfs import errors
+from satfs.atomic_file import runtime_directories
 from satfs.errors import Garbled, Misuse, SatfsError
 from satfs.json_bytes import plain
 from satfs.model import Json
@@ -46,8 +47,6 @@ ALIVE_S: Final = 2.0
 SILENCE_S: Final = 10.0
 #: sizeof(sun_path) - 1 (unix(7)).
 ADDRESS_BYTES: Final = 107
-#: The directory of sockets, below that of the user.
-_NAME: Final = "satfs"
 #: `struct ucred`: pid, uid, gid (unix(7)).
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -228,13 +227,8 @@ def directories(user: int, environment: Mapping[str, str]) -> tuple[Path, ...]:
 
     *environment* is that of this process, and counts for its own user only.
     """
-    found = []
-    runtime_dir = environment.get("XDG_RUNTIME_DIR", "")
-    if user == os.geteuid() and os.path.isabs(runtime_dir):
-        found.append(Path(runtime_dir) / _NAME)
-    found.append(Path(f"/run/user/{user}") / _NAME)
-    found.append(Path("/run") / _NAME if user == 0 else Path(f"/tmp/{_NAME}-{user}"))  # noqa: S108
-    return tuple(dict.fromkeys(found))
+    last = Path("/run/satfs" if user == 0 else f"/tmp/satfs-{user}")  # noqa: S108
+    return tuple(dict.fromkeys((*runtime_directories(user, environment), last)))
 
 
 def socket_path(mountpoint: Path, environment: Mapping[str, str] | None = None) -> Path:
