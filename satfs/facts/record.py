@@ -36,10 +36,7 @@ def facts_of_record(scene: Scene) -> SceneFacts:
     """
     # `items` once: each access to a record decodes it.
     fields = dict(scene.record.items())
-    metadata = fields.get("metadata")
-    record: Mapping[str, Json] = ChainMap(
-        fields, dict(metadata) if isinstance(metadata, Mapping) else {}
-    )
+    record: Mapping[str, Json] = ChainMap(fields, dict(values.fields(fields.get("metadata"))))
     geometry = checked_geometry(scene.footprint)
     by_id = _of_id(scene.scene_id)
     return SceneFacts(

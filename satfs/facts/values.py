@@ -22,6 +22,11 @@ _MIN_EPSG, _MAX_EPSG = 1024, 32766
 _EPSG: Final = re.compile(r"(?:EPSG:)?(\d{4,6})", re.IGNORECASE)
 
 
+def fields(value: Json) -> Mapping[str, Json]:
+    """Return *value* if it is an object, else one without fields."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def number(value: Json, least: float = -math.inf, most: float = math.inf) -> float | None:
     """Return *value* if it is a finite number in [least, most], or text that is one."""
     if isinstance(value, str) and len(value) <= 32:

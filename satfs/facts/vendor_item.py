@@ -66,8 +66,7 @@ def read_item(body: bytes) -> VendorItem | None:
     item = _item_in(_document(body))
     if item is None:
         return None
-    found = item.get("properties")
-    properties = found if isinstance(found, dict) else {}
+    properties = values.fields(item.get("properties"))
     return VendorItem(
         geometry=checked_geometry(item.get("geometry")),
         moment=values.time(properties.get("datetime")),
@@ -89,10 +88,8 @@ def read_angles(body: bytes) -> ViewFacts:
     collection = _document(body)
     features = collection.get("features")
     feature = features[0] if isinstance(features, list) and features else collection
-    found = feature.get("properties") if isinstance(feature, dict) else None
-    properties = found if isinstance(found, dict) else {}
-    solar = properties.get("solar")
-    sun = solar if isinstance(solar, dict) else {}
+    properties = values.fields(values.fields(feature).get("properties"))
+    sun = values.fields(properties.get("solar"))
     stated = view_of(properties)
     zenith = values.number(sun.get("zenith"), 0, 180)
     elevation = None if zenith is None else 90 - zenith
@@ -124,10 +121,9 @@ def common_name_of(description: str | None) -> str | None:
 
 def _document(body: bytes) -> Mapping[str, Json]:
     try:
-        value = without_secrets(document(body, MAX_VALUES))
+        return values.fields(without_secrets(document(body, MAX_VALUES)))
     except Garbled:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _item_in(found: Mapping[str, Json]) -> Mapping[str, Json] | None:
@@ -140,8 +136,7 @@ def _item_in(found: Mapping[str, Json]) -> Mapping[str, Json] | None:
     ]
     if len(items) < 2:
         return items[0] if items else None
-    properties = [each.get("properties") for each in items]
-    first, *others = [each if isinstance(each, dict) else {} for each in properties]
+    first, *others = [values.fields(each.get("properties")) for each in items]
     shared = {
         key: value
         for key, value in first.items()
@@ -184,7 +179,7 @@ def _bands(value: Json) -> tuple[BandFacts, ...]:
     """Return the bands in `eo:bands`, or in `bands` of STAC 1.1."""
     if not isinstance(value, list) or len(value) > MAX_BANDS:
         return ()
-    return tuple(_band(entry if isinstance(entry, dict) else {}) for entry in value)
+    return tuple(_band(values.fields(entry)) for entry in value)
 
 
 def _band(entry: Mapping[str, Json]) -> BandFacts:
