@@ -279,7 +279,8 @@ def resolve_settings(
     problems += wrong
     if problems:
         raise BadSettings("; ".join(problems))
-    remarks = [
+    remarks = [] if environment is not None else unknown_remarks(os.environ)
+    remarks += [
         f"{file.path}: {key} is set, and is not a setting of satfs"
         f"{did_you_mean(key.rpartition('.')[2], Settings.__struct_fields__)}."
         for file in files
@@ -362,26 +363,15 @@ def is_secret(setting: str) -> bool:
     return "SecretStr" in Settings.__annotations__[setting]
 
 
-def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names in *environment* that look like settings of ours and are not, sorted."""
-    known = {variable_of(name) for name in Settings.__struct_fields__}
-    known |= {profiles.USER_FILE_VARIABLE, profiles.SYSTEM_FILE_VARIABLE}
-    return tuple(
-        sorted(
-            name
-            for name in environment
-            if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
-        )
-    )
-
-
-def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a sentence on each of `unknown_variables`."""
-    known = tuple(variable_of(name) for name in Settings.__struct_fields__)
-    return tuple(
+def unknown_remarks(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence on each name in *environment* that looks like a setting of ours, sorted."""
+    known = [variable_of(name) for name in Settings.__struct_fields__]
+    others = {*known, profiles.USER_FILE_VARIABLE, profiles.SYSTEM_FILE_VARIABLE}
+    return [
         f"{name} is set, and is not a setting of satfs{did_you_mean(name.upper(), known)}."
-        for name in unknown_variables(environment)
-    )
+        for name in sorted(environment)
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in others
+    ]
 
 
 def worker_environment() -> dict[str, str]:

@@ -10,11 +10,11 @@ from satfs.settings import Settings, did_you_mean, unknown_remarks
 
 
 def test_a_variable_is_told_with_the_nearest() -> None:
-    assert unknown_remarks({"SATFS_CONTRACT": "x", "SATFS_ZZZZZZ": "x"}) == (
+    assert unknown_remarks({"SATFS_CONTRACT": "x", "SATFS_ZZZZZZ": "x"}) == [
         "SATFS_CONTRACT is set, and is not a setting of satfs"
         " (the nearest name is SATFS_CONTRACT_ID).",
         "SATFS_ZZZZZZ is set, and is not a setting of satfs.",
-    )
+    ]
 
 
 @pytest.mark.parametrize("name", list(Settings.__struct_fields__))

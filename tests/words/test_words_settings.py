@@ -15,7 +15,7 @@ from satfs.settings import (
     Settings,
     is_secret,
     load_settings,
-    unknown_variables,
+    unknown_remarks,
     variable_of,
     worker_environment,
 )
@@ -219,7 +219,9 @@ def test_a_misspelt_variable_is_noticed() -> None:
         "satfs_workerz": "",
     }
 
-    assert unknown_variables(environment) == ("SATFS_CLIENT_SECRETT", "satfs_workerz")
+    remarks = unknown_remarks(environment)
+
+    assert [each.split()[0] for each in remarks] == ["SATFS_CLIENT_SECRETT", "satfs_workerz"]
 
 
 def test_a_child_process_inherits_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

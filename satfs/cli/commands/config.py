@@ -37,7 +37,6 @@ from satfs.settings import (
     load_settings,
     meanings,
     resolve_settings,
-    unknown_remarks,
     variable_of,
 )
 
@@ -101,7 +100,7 @@ def show_settings(
     else:
         _print_lines(resolved, with_origin=with_origin)
     if output_options.verbosity >= 0:
-        for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+        for remark in resolved.remarks:
             print_remark(remark)
 
 

@@ -35,7 +35,7 @@ from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.mountpoints import DEMO_SOURCE, absolute
 from satfs.redaction import redact
-from satfs.settings import Settings, resolve_settings, unknown_remarks
+from satfs.settings import Settings, resolve_settings
 
 _STYLES: Final = {
     Severity.OK: "green",
@@ -165,7 +165,7 @@ def _settings(profile: str | None, report: Report) -> Settings | None:
             )
         )
         return None
-    for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+    for remark in resolved.remarks:
         report(
             _SETTINGS.note(
                 remark,

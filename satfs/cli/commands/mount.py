@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,7 +26,7 @@ from satfs.errors import BadSettings
 from satfs.mount import MountOptions
 from satfs.mountpoint_hold import MountpointHold
 from satfs.mountpoints import absolute
-from satfs.settings import resolve_settings, unknown_remarks
+from satfs.settings import resolve_settings
 
 
 @click.command(
@@ -120,7 +119,7 @@ def mount_as(
     """
     resolved = resolve_settings({**given.settings, **flags})
     settings = resolved.settings
-    for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+    for remark in resolved.remarks:
         print_remark(remark)
     with MountpointHold(absolute(Path(mountpoint))) as hold:
         place = prepare_mountpoint(hold, Path(mountpoint), given)
