@@ -126,13 +126,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                 deliveries = DeliveryFactsReader(archives, contents)
                 indexer = SceneIndexer(listings, settings.cache_dir / account / INDEX_FILE)
                 yield Components(
-                    aleph,
-                    listings,
-                    contents,
-                    archives,
-                    (api_http, store_http),
-                    deliveries,
-                    indexer,
+                    aleph, listings, contents, archives, (api_http, store_http), deliveries, indexer
                 )
         finally:
             if not locks.is_shared(trio.current_time()):

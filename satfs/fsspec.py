@@ -138,9 +138,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         path = self._strip_protocol(path)
         return described(
             await self._access.call(
-                path,
-                lambda mount, place: mount.info(place, path),
-                lambda tree: tree.info(path),
+                path, lambda mount, place: mount.info(place, path), lambda tree: tree.info(path)
             )
         )
 
@@ -155,9 +153,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
         found = await self._access.call(
-            path,
-            lambda mount, place: mount.children(place, path),
-            lambda tree: tree.children(path),
+            path, lambda mount, place: mount.children(place, path), lambda tree: tree.children(path)
         )
         found = sorted(found, key=lambda each: each.path)
         return [described(each) if detail else each.path for each in found]

@@ -225,11 +225,7 @@ class Resolved(Struct, frozen=True):
 
 
 def load_settings(
-    environment: Mapping[str, str] | None = None,
-    /,
-    *,
-    profile: str | None = None,
-    **overrides: Any,
+    environment: Mapping[str, str] | None = None, /, *, profile: str | None = None, **overrides: Any
 ) -> Settings:
     """Return the settings of *profile* from flags, environment, user file, system file, defaults.
 

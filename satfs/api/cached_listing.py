@@ -337,10 +337,7 @@ class CachedListing(Generic[Item]):
         """Serve what is known for a moment: a walk must not wait for each directory again."""
         if not self.is_stale:
             log.warning(
-                "listing is served stale",
-                kind=self.key[0],
-                id=self.key[1],
-                reason=str(failure),
+                "listing is served stale", kind=self.key[0], id=self.key[1], reason=str(failure)
             )
         self.is_stale = True
         self._stale_until = trio.current_time() + self._terms.negative_ttl_s

@@ -66,13 +66,7 @@ class Aleph:
         Garbled: a response that cannot be right, twice in a row.
     """
 
-    def __init__(
-        self,
-        http: Http,
-        settings: Settings,
-        *,
-        retries: Retries | None = None,
-    ) -> None:
+    def __init__(self, http: Http, settings: Settings, *, retries: Retries | None = None) -> None:
         self._settings = settings
         self._session = ApiSession(http, settings, retries)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
@@ -256,10 +250,7 @@ class Aleph:
     ) -> wire.Page:
         """Return the page at *url*, by default the first one, with the records of *parser*."""
         return await self._session.fetch(
-            request,
-            lambda response: wire.page_of(response.body, parser),
-            deadline,
-            page_url=url,
+            request, lambda response: wire.page_of(response.body, parser), deadline, page_url=url
         )
 
     async def _one(

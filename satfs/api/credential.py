@@ -66,12 +66,7 @@ class Credential:
     file that changes, and another login meanwhile, count without a new mount.
     """
 
-    def __init__(
-        self,
-        http: Http,
-        retries: Retries,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, http: Http, retries: Retries, settings: Settings) -> None:
         self._http = http
         self._retries = retries
         self._settings = settings

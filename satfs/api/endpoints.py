@@ -46,10 +46,7 @@ class ApiRequest(Struct, frozen=True):
 def contracts() -> ApiRequest:
     """Build the request for the account's contracts; the one that takes no contract header."""
     return ApiRequest(
-        "/contracts",
-        what="list contracts",
-        with_contract=False,
-        max_bytes=MAX_CONTRACTS_BYTES,
+        "/contracts", what="list contracts", with_contract=False, max_bytes=MAX_CONTRACTS_BYTES
     )
 
 
@@ -92,9 +89,7 @@ def scene(scene_id: SceneId) -> ApiRequest:
 def scene_search(scene_id: SceneId) -> ApiRequest:
     """Build the request for one scene by a filter, which older clients used."""
     return ApiRequest(
-        "/telluric/scenes/",
-        (("scene_id", _value(scene_id)),),
-        f"look up scene {scene_id!r}",
+        "/telluric/scenes/", (("scene_id", _value(scene_id)),), f"look up scene {scene_id!r}"
     )
 
 

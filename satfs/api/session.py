@@ -76,12 +76,7 @@ class _Failed(Struct, frozen=True):
 class ApiSession:
     """Sends single requests to the API at `settings.api_url`, at most `api_concurrency` at once."""
 
-    def __init__(
-        self,
-        http: Http,
-        settings: Settings,
-        retries: Retries | None,
-    ) -> None:
+    def __init__(self, http: Http, settings: Settings, retries: Retries | None) -> None:
         self._http = http
         self._settings = settings
         self._retries = retries or Retries(http.reachability)
@@ -249,11 +244,7 @@ class ApiSession:
         )
 
     async def _get(
-        self,
-        request: ApiRequest,
-        url: str,
-        headers: Mapping[str, str],
-        held: AsyncExitStack,
+        self, request: ApiRequest, url: str, headers: Mapping[str, str], held: AsyncExitStack
     ) -> Response:
         """Return the response of the API's own origin, following redirects inside of it.
 

@@ -114,12 +114,7 @@ SETTING_FLAGS: Final = (
     ("--profile", "profile", "NAME", "The profile in config.toml to use."),
     ("--api-url", "api_url", "URL", "Base of the API."),
     ("--auth-url", "auth_url", "URL", "The OAuth token endpoint."),
-    (
-        "--auth-mode",
-        "auth_mode",
-        "auto|oauth|token|legacy",
-        "How to authenticate at the API.",
-    ),
+    ("--auth-mode", "auth_mode", "auto|oauth|token|legacy", "How to authenticate at the API."),
     ("--client-id", "client_id", "ID", "The OAuth client id."),
     ("--contract", "contract_id", "ID", "The contract to act for."),
     ("--ca-file", "ca_file", "FILE", "Certificate authorities to trust besides the system's."),

@@ -44,9 +44,7 @@ def prepare_mountpoint(hold: MountpointHold, path: Path, given: GivenOptions) ->
             f"as root, mount with mount(8) and -o setuid={owner} instead."
         )
     fuse.require(
-        Machine(),
-        for_others=given.allow_other or given.allow_root,
-        auto_unmount=given.auto_unmount,
+        Machine(), for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount
     )
     return mountpoint
 

@@ -42,10 +42,7 @@ class NameInvalidation:
     """The kernel's cache of the nodes in *inodes*."""
 
     def __init__(
-        self,
-        inodes: Inodes[Node],
-        forget_entry: ForgetEntry,
-        forget_attributes: ForgetAttributes,
+        self, inodes: Inodes[Node], forget_entry: ForgetEntry, forget_attributes: ForgetAttributes
     ) -> None:
         self._inodes = inodes
         self._forget_entry = forget_entry

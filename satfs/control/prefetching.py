@@ -19,14 +19,7 @@ from satfs.content.cache.pins import StoredObject
 from satfs.control.mount_components import MountComponents
 from satfs.control.progress import CommandProgress
 from satfs.control.server import Given, Result, SendNotice
-from satfs.control.walk import (
-    Selection,
-    Target,
-    conditions_of,
-    paths_of,
-    starts,
-    targets,
-)
+from satfs.control.walk import Selection, Target, conditions_of, paths_of, starts, targets
 from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unreachable
 from satfs.facts.scene import RASTER_KINDS, MemberKind
 from satfs.humanize import format_bytes

@@ -179,10 +179,7 @@ def built(directory: Path, *, seed: int, large_mb: int) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     remove_abandoned(_UNFINISHED, directory)
     # Two that draw the same at once would take twice the time, each of them.
-    with (
-        alone_in(directory),
-        scratch_directory(_UNFINISHED, directory) as work,
-    ):
+    with alone_in(directory), scratch_directory(_UNFINISHED, directory) as work:
         if is_drawn(home):
             return home
         manifest = _draw_all(work, seed, large_mb)

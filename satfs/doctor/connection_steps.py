@@ -32,11 +32,7 @@ import trio
 from satfs.content.fetch.links import MARGIN_S
 from satfs.doctor.findings import Area, Check, Finding, Severity
 from satfs.doctor.unreachable import no_response, port_of
-from satfs.errors import (
-    BadSettings,
-    SatfsError,
-    Unreachable,
-)
+from satfs.errors import BadSettings, SatfsError, Unreachable
 from satfs.humanize import first_up
 from satfs.net.addresses import origin_of
 from satfs.net.http import Http

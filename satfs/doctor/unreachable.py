@@ -11,13 +11,7 @@ from urllib.parse import urlsplit
 import trio
 
 from satfs.doctor.findings import Check, Finding
-from satfs.errors import (
-    DeadlineReached,
-    Garbled,
-    NotAllowed,
-    ProxyRefused,
-    Unreachable,
-)
+from satfs.errors import DeadlineReached, Garbled, NotAllowed, ProxyRefused, Unreachable
 from satfs.humanize import first_up
 from satfs.net.addresses import DEFAULT_PORTS, origin_of
 from satfs.net.trust import is_strictness

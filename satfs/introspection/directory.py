@@ -18,12 +18,7 @@ from satfs.introspection.explain import explain_object
 from satfs.introspection.explain_tree import ExplainRoot, MirrorContext
 from satfs.introspection.log_ring import LogFile, LogRing
 from satfs.introspection.snapshots import Snapshots
-from satfs.introspection.status import (
-    Identity,
-    MountStatus,
-    UnreachableHost,
-    status_record,
-)
+from satfs.introspection.status import Identity, MountStatus, UnreachableHost, status_record
 from satfs.model import AttachmentName, Json, SceneId
 from satfs.net.http import Http
 from satfs.redaction import for_people

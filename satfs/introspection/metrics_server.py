@@ -100,10 +100,7 @@ async def _respond(
 
 
 async def _exchange(
-    stream: trio.SocketStream,
-    connection: h11.Connection,
-    port: int,
-    status: Callable[[], Record],
+    stream: trio.SocketStream, connection: h11.Connection, port: int, status: Callable[[], Record]
 ) -> None:
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data(await stream.receive_some(_MAX_HEAD_BYTES))

@@ -11,15 +11,7 @@ from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.stac.catalogs import task_collection, tasks_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory, CaptureHolder
-from satfs.tree.nodes import (
-    Attributes,
-    Directory,
-    Entry,
-    Kind,
-    Node,
-    not_there,
-    xattr_values,
-)
+from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, not_there, xattr_values
 from satfs.tree.record_entries import entries_of, find
 from satfs.tree.rendered import ListedFile, Rendering, listed, rendered_from
 from satfs.tree.scenes import TreeSources

@@ -145,11 +145,7 @@ class Views(Directory):
     is_explained: ClassVar[bool] = False
 
     def __init__(
-        self,
-        root: Root,
-        catalogue: Listings,
-        indexer: SceneIndexer,
-        terms: ScenesTerms,
+        self, root: Root, catalogue: Listings, indexer: SceneIndexer, terms: ScenesTerms
     ) -> None:
         super().__init__(root, DIRECTORY_NAME)
         self._nodes: dict[bytes, Node] = {

@@ -212,9 +212,4 @@ def _feature(scene: SceneView) -> dict[str, Json]:
         "epsg": facts.epsg,
         "directory": scene.directory,
     }
-    return {
-        "type": "Feature",
-        "id": facts.scene_id,
-        "geometry": geometry,
-        "properties": properties,
-    }
+    return {"type": "Feature", "id": facts.scene_id, "geometry": geometry, "properties": properties}

@@ -153,11 +153,7 @@ class SceneIndexer:
     """Makes and keeps the index; *path* is where, None: in memory only."""
 
     def __init__(
-        self,
-        catalogue: Listings,
-        path: Path | None,
-        *,
-        wall_clock: Callable[[], float] = time.time,
+        self, catalogue: Listings, path: Path | None, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
         self._catalogue = catalogue
         self._wall_clock = wall_clock

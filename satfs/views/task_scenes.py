@@ -161,9 +161,7 @@ class ScenesOfTasks:
         return _same_as_before(self._recorded, directory, found), self._terms.ttl_s
 
     async def _views(
-        self,
-        scenes: Iterable[SceneDirectory],
-        facts: Mapping[SceneDirectory, SceneFacts] | None,
+        self, scenes: Iterable[SceneDirectory], facts: Mapping[SceneDirectory, SceneFacts] | None
     ) -> list[SceneView]:
         """Return each of *scenes* with its *facts*; None: by its record, a zip as announced."""
         views = []

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from satfs.errors import Unreachable
 from satfs.model import TaskId
-from satfs.tree.nodes import (
-    Attributes,
-    Directory,
-    Entry,
-    MadeFile,
-    Node,
-    Symlink,
-    not_there,
-)
+from satfs.tree.nodes import Attributes, Directory, Entry, MadeFile, Node, Symlink, not_there
 from satfs.tree.rendered import Rendering
 from satfs.tree.tasks import TaskDirectory, Tasks
 from satfs.tree.times import TREE_NS

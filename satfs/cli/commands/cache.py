@@ -11,14 +11,7 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Commands, directory_argument, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
-from satfs.cli.output import (
-    new_table,
-    print_json,
-    print_remark,
-    print_sentence,
-    print_table,
-    show,
-)
+from satfs.cli.output import new_table, print_json, print_remark, print_sentence, print_table, show
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere

@@ -15,21 +15,8 @@ from rich.text import Text
 
 from satfs.cli.flags import Commands, OutputOptions, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import home_name
-from satfs.cli.output import (
-    new_table,
-    print_json,
-    print_remark,
-    print_sentence,
-    print_table,
-    show,
-)
-from satfs.profiles import (
-    Origin,
-    OriginKind,
-    read_files,
-    system_file,
-    user_file,
-)
+from satfs.cli.output import new_table, print_json, print_remark, print_sentence, print_table, show
+from satfs.profiles import Origin, OriginKind, read_files, system_file, user_file
 from satfs.settings import (
     Resolved,
     Settings,

@@ -140,19 +140,7 @@ _COLUMNS: Final[Mapping[str, tuple[tuple[str, Callable[[Any], str]], ...]]] = {
         ("status", _field("status")),
         ("created", _DATE),
     ),
-    "captures": (
-        ("id", _id),
-        ("status", _field("status")),
-        ("taken", _DATE),
-    ),
-    "scenes": (
-        ("id", _id),
-        ("product", _field("productname", "product_name")),
-        ("taken", _DATE),
-    ),
-    "files": (
-        ("name", lambda entry: str(entry["name"])),
-        ("size", _size),
-        ("cached", _cached),
-    ),
+    "captures": (("id", _id), ("status", _field("status")), ("taken", _DATE)),
+    "scenes": (("id", _id), ("product", _field("productname", "product_name")), ("taken", _DATE)),
+    "files": (("name", lambda entry: str(entry["name"])), ("size", _size), ("cached", _cached)),
 }

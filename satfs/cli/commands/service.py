@@ -21,14 +21,7 @@ from satfs.cli.flags import (
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.mount_options import parse_options
-from satfs.cli.output import (
-    new_table,
-    print_json,
-    print_remark,
-    print_sentence,
-    print_table,
-    show,
-)
+from satfs.cli.output import new_table, print_json, print_remark, print_sentence, print_table, show
 from satfs.cli.systemd import (
     MARK,
     Unit,
@@ -79,11 +72,7 @@ Examples:
 @click.argument("profile")
 @click.argument("mountpoint", shell_complete=complete_directories)
 @click.option(
-    "-o",
-    "options",
-    metavar="OPTION,...",
-    multiple=True,
-    help="Mount options, as for `mount`.",
+    "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as for `mount`."
 )
 @click.option("--no-start", is_flag=True, help="Only write the unit.")
 @verbosity_flags

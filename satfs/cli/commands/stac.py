@@ -99,11 +99,7 @@ def export(
     items: list[Json] = []
     outcome = Exit.DONE
     for mounted, below in on_mounts(paths):
-        given = {
-            "paths": below,
-            "where": list(where),
-            "absolute": absolute,
-        }
+        given = {"paths": below, "where": list(where), "absolute": absolute}
         found: dict[int, Json] = {}
         messages = messages_of(mounted, "stac", given)
         with missing_explained():
