@@ -1,18 +1,23 @@
-"""Limits of requests: their time, and a number in flight that silent ones cannot use up.
+"""Limits of requests: their time, and how many run at once, of one host or of one list.
 
 A plain semaphore keeps a slot taken for as long as its request waits for a response: sixteen
 requests that hang would keep all others of the host waiting for their deadline. Here a request that
-has had no end for a while does not count any more, up to a second, higher limit.
+has had no end for a while does not count any more, up to a second, higher limit (`RequestSlots`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 from msgspec import Struct
+
+from satfs.errors import SatfsError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: How long a request counts, in seconds. An API responds in a tenth of a second to one second: in
 #: half a second a walk notices next to nothing, and a host that is merely slow is sent no more
@@ -82,3 +87,32 @@ class RequestSlots:
         counted = [taken_s + COUNTED_S for taken_s in self._taken_at_s.values()]
         counted = [until_s for until_s in counted if until_s > now_s]
         return counted[-self._n_slots] - now_s if len(counted) >= self._n_slots else 0.0
+
+
+async def concurrent_map(
+    work: Callable[[T], Awaitable[R]], subjects: Sequence[T], n_at_once: int | None = None
+) -> list[R]:
+    """Return what *work* returns for each of *subjects*, in order; *n_at_once* run, or all.
+
+    Raises:
+        SatfsError: the first failure, not as a group. The others are cancelled.
+    """
+    results: dict[int, R] = {}
+    failures: list[SatfsError] = []
+    left = iter(enumerate(subjects))
+
+    async def work_off() -> None:
+        for index, subject in left:
+            try:
+                results[index] = await work(subject)
+            except SatfsError as failure:
+                failures.append(failure)
+                nursery.cancel_scope.cancel()
+                return
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(len(subjects), n_at_once or len(subjects))):
+            nursery.start_soon(work_off)
+    if failures:
+        raise failures[0]
+    return [results[index] for index in range(len(subjects))]

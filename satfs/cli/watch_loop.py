@@ -23,13 +23,13 @@ from satfs.cli.output import print_json, print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, Target
 from satfs.cli.watch_sources import Listing, Source
 from satfs.cli.webhook import Poster
-from satfs.concurrent_map import concurrent_map
 from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, SeenPublications
 from satfs.control.records import LISTINGS_AT_ONCE
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
 from satfs.model import Json
+from satfs.request_slots import concurrent_map
 from satfs.settings import worker_environment
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE

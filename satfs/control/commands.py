@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import aclosing
 from functools import partial
+from typing import Final
 
 from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.maintenance import records_of
@@ -11,18 +13,23 @@ from satfs.content.open_fetchers import label_of
 from satfs.control import records
 from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import collect, prefetch
-from satfs.control.progress import CommandProgress
+from satfs.control.progress import CommandProgress, failure_record
 from satfs.control.raster_prefetch import block_choice_of, prefetch_blocks
 from satfs.control.rasters import described_rasters
 from satfs.control.records import selected
 from satfs.control.refreshing import refresh
 from satfs.control.server import Command, Given, Result, SendNotice
-from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify
-from satfs.control.walk import find, paths_of, record_path
-from satfs.errors import BadSettings, NotThere
+from satfs.control.walk import Selection, conditions_of, find, paths_of, record_path, scenes, starts
+from satfs.errors import BadSettings, NotThere, SatfsError
 from satfs.log_level import set_level
+from satfs.model import Json
+from satfs.request_slots import concurrent_map
+from satfs.stac.items import relocated
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
+
+#: Scenes at once. Each needs one round of reads; this many hide a far store's round trips.
+_SCENES_AT_ONCE: Final = 12
 
 
 def commands_on(mount: MountComponents) -> dict[str, Command]:
@@ -35,7 +42,7 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
         "pins": partial(_pins, mount),
         "prefetch": partial(_prefetch, mount),
         "refresh": partial(refresh, mount),
-        "stac": partial(stac_items, mount),
+        "stac": partial(_stac_items, mount),
         "status": partial(_status, mount),
         "unpin": partial(_unpin, mount),
         "verify": partial(verify, mount),
@@ -120,3 +127,51 @@ async def _pins(mount: MountComponents, _given: Given, _send: SendNotice) -> Res
         "cache_dir": str(mount.cache_dir),
         "pinned": records_of(each for each in kept if each.is_pinned),
     }
+
+
+async def _stac_items(mount: MountComponents, given: Given, send: SendNotice) -> Result:
+    """Send the item of each scene that *given* (`paths`, `where`, `absolute`) names.
+
+    Sends `{"event": "planned", "scenes": n}`, then for each scene `{"event": "item", "number": k,
+    "item": {…}}`, or `{"event": "failed", "path": …, "error": …, "message": …}`. Numbers count from
+    0 in the order of the tree, in which the items need not come. Returns how many there were of
+    each, and the failures.
+
+    Raises:
+        BadSettings: a condition cannot be read, or no path was given.
+    """
+    mountpoint = str(mount.mountpoint) if given.get("absolute") else None
+    wanted, failures = await _wanted_scenes(mount, given)
+    await send({"event": "planned", "scenes": len(wanted)})
+
+    async def send_item(numbered: tuple[int, SceneDirectory]) -> None:
+        number, scene = numbered
+        try:
+            item = await mount.items.item(scene)
+        except SatfsError as failure:
+            failures.append({"path": "/".join(scene.path), **failure_record(failure)})
+            return
+        moved = relocated(item, scene.path, mountpoint)
+        await send({"event": "item", "number": number, "item": moved})
+
+    await concurrent_map(send_item, list(enumerate(wanted)), _SCENES_AT_ONCE)
+    for each in failures:
+        await send({"event": "failed", **each})
+    return {"scenes": len(wanted), "failed": failures}
+
+
+async def _wanted_scenes(
+    mount: MountComponents, given: Given
+) -> tuple[list[SceneDirectory], list[dict[str, Json]]]:
+    """Return the scenes, each once, and what could not be looked at."""
+    wanted = Selection(mount.listings, conditions_of(given))
+    found: dict[str, SceneDirectory] = {}
+    failures: list[dict[str, Json]] = []
+    for node, known in await starts(mount.root, given, wanted):
+        async with aclosing(scenes(node, known)) as below:
+            async for each in below:
+                if isinstance(each, SceneDirectory):
+                    found.setdefault(each.scene_id, each)
+                else:
+                    failures.append({"path": each[0], **failure_record(each[1])})
+    return list(found.values()), failures

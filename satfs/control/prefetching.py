@@ -14,7 +14,6 @@ from typing import Final
 import trio
 from msgspec import Struct
 
-from satfs.concurrent_map import concurrent_map
 from satfs.content.cache.pins import StoredObject
 from satfs.control.mount_components import MountComponents
 from satfs.control.progress import CommandProgress
@@ -24,6 +23,7 @@ from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unr
 from satfs.facts.scene import RASTER_KINDS, MemberKind
 from satfs.humanize import format_bytes
 from satfs.model import ByteRange, Json, Reader
+from satfs.request_slots import concurrent_map
 from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import File

@@ -13,7 +13,6 @@ from typing import Final
 
 import trio
 
-from satfs.concurrent_map import concurrent_map
 from satfs.content.fetch.block_spans import BUFFER_BYTES, MERGE_GAP_BYTES
 from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece, require_room
@@ -36,6 +35,7 @@ from satfs.imagery.layout import Block
 from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
 from satfs.model import ByteRange, Json, LimitsReadAhead, Reader
+from satfs.request_slots import concurrent_map
 from satfs.tree.nodes import File
 
 #: The longest range that is read at once, in bytes, and ranges of one raster that are read at once:

@@ -28,12 +28,12 @@ from satfs.api.credential import account_key
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
 from satfs.api.record_list import RecordList
-from satfs.concurrent_map import concurrent_map
 from satfs.content.cache import maintenance
 from satfs.content.cache.index import CachedVersion
 from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.errors import BadCache, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
+from satfs.request_slots import concurrent_map
 from satfs.settings import Settings
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE

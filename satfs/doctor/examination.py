@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from satfs.api import endpoints
 from satfs.api.client import Aleph, http_for
 from satfs.api.token_sources import mode_of
-from satfs.concurrent_map import concurrent_map
 from satfs.doctor import cache, crawlers, fuse, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
@@ -29,6 +28,7 @@ from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
+from satfs.request_slots import concurrent_map
 from satfs.settings import AuthMode, Settings
 
 #: Time for a check of this machine, in seconds. They take milliseconds, or something is stuck.

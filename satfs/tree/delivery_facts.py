@@ -18,14 +18,13 @@ from msgspec import Struct
 
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
-from satfs.concurrent_map import concurrent_map
 from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
 from satfs.facts.member_kinds import MAX_NAMES, known_members, may_be_known
 from satfs.facts.scene import MemberFacts, MemberKind
 from satfs.model import DELIVERY_ZIP
-from satfs.request_slots import RequestSlots
+from satfs.request_slots import RequestSlots, concurrent_map
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.scenes import SceneDirectory
 

@@ -24,10 +24,10 @@ import trio
 from msgspec import Struct
 
 from satfs.atomic_file import write_atomically
-from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere, SatfsError
 from satfs.facts.record import facts_of_record
 from satfs.model import Scene, Task
+from satfs.request_slots import concurrent_map
 from satfs.tree.captures import scene_name
 from satfs.tree.tasks import capture_name, task_name
 

@@ -12,13 +12,12 @@ from cachetools import LRUCache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere, SatfsError
 from satfs.facts.record import facts_of_record
 from satfs.facts.scene import SceneFacts
 from satfs.model import DELIVERY_ZIP, Task
 from satfs.refreshable import Refreshable
-from satfs.request_slots import RequestSlots
+from satfs.request_slots import RequestSlots, concurrent_map
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.nodes import Directory
 from satfs.tree.scenes import SceneDirectory

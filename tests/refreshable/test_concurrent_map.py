@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from satfs.concurrent_map import concurrent_map
 from satfs.errors import NotThere
+from satfs.request_slots import concurrent_map
 
 
 @pytest.mark.parametrize(("n_at_once", "took_s"), [(1, 10.0), (2, 5.0), (9, 4.0), (None, 4.0)])
