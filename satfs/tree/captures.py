@@ -11,10 +11,10 @@ from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
-from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, xattr_values
+from satfs.tree.nodes import Attributes, Entry, Kind, Node, xattr_values
 from satfs.tree.record_entries import ListedEntries, find
 from satfs.tree.rendered import Rendering, listed, rendered_from
-from satfs.tree.scenes import SceneDirectory, SceneHolder, TreeSources
+from satfs.tree.scenes import SceneDirectory, SceneHolder, SourcedDirectory
 
 if TYPE_CHECKING:
     from satfs.api.record_list import RecordList
@@ -28,7 +28,7 @@ RESERVED_IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS, CATALOG})
 _DEPTH_IN_TASK: Final = 3
 
 
-class CaptureHolder(Directory):
+class CaptureHolder(SourcedDirectory):
     """A directory that captures are found in, which has their present records."""
 
     __slots__ = ()
@@ -45,21 +45,12 @@ class CaptureDirectory(SceneHolder):
     task, which is known wherever the capture is listed.
     """
 
-    __slots__ = ("_holder", "_sources", "_status", "_time_ns", "capture_id")
+    __slots__ = ("_holder", "_status", "_time_ns", "capture_id")
 
-    def __init__(
-        self,
-        parent: CaptureHolder,
-        name: bytes,
-        capture: Capture,
-        *,
-        sources: TreeSources,
-        time_ns: int,
-    ) -> None:
-        super().__init__(parent, name)
+    def __init__(self, parent: CaptureHolder, name: bytes, capture: Capture, time_ns: int) -> None:
+        super().__init__(parent, name, parent.sources)
         self.capture_id = capture.capture_id
         self._status = capture.status
-        self._sources = sources
         self._holder = parent
         self._time_ns = time_ns
 
@@ -76,18 +67,18 @@ class CaptureDirectory(SceneHolder):
         """Return the scene or sidecar called *name*."""
         if (sidecar := self._sidecars().get(name)) is not None:
             return await sidecar.node(self, name)
-        scenes = await self._sources.catalogue.scenes(self.capture_id)
+        scenes = await self.sources.catalogue.scenes(self.capture_id)
         return self._make(name, find(self, name, scenes, RESERVED_IN_CAPTURE))
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
-        scenes = await self._sources.catalogue.scenes(self.capture_id)
+        scenes = await self.sources.catalogue.scenes(self.capture_id)
         beside = await listed(self, self._sidecars())
         return ListedEntries(scenes, self._make, RESERVED_IN_CAPTURE, beside)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as the capture's listing has it now."""
-        scene = (await self._sources.catalogue.scenes(self.capture_id)).find(scene_id)
+        scene = (await self.sources.catalogue.scenes(self.capture_id)).find(scene_id)
         if scene is None:
             raise NotThere(f"capture {self.capture_id} has no scene {scene_id} any more")
         return scene
@@ -99,18 +90,18 @@ class CaptureDirectory(SceneHolder):
 
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
         """Return the scenes that will probably be listed after this one, which is listed now."""
-        scenes = await self._sources.catalogue.scenes(self.capture_id)
-        return self._sources.ahead.after(self.capture_id, scenes, scene_id)
+        scenes = await self.sources.catalogue.scenes(self.capture_id)
+        return self.sources.ahead.after(self.capture_id, scenes, scene_id)
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
-        return SceneDirectory(self, name, scene, sources=self._sources, fallback_ns=self._time_ns)
+        return SceneDirectory(self, name, scene, self._time_ns)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         async def capture_json() -> bytes:
             return sidecars.record_json(await self._holder.current_capture(self.capture_id))
 
         async def scenes() -> tuple[RecordList[Scene]]:
-            return (await self._sources.catalogue.scenes(self.capture_id),)
+            return (await self.sources.catalogue.scenes(self.capture_id),)
 
         def catalog(scenes: RecordList[Scene]) -> bytes:
             pairs = ((id, names.name_of(id, RESERVED_IN_CAPTURE).decode()) for id in scenes.ids())
@@ -120,13 +111,13 @@ class CaptureDirectory(SceneHolder):
         def of_scenes(
             name: str, render: Callable[[RecordList[Scene]], bytes | Iterator[bytes]]
         ) -> Rendering:
-            return rendered_from(self, name.encode(), render, scenes, self._sources.rendered)
+            return rendered_from(self, name.encode(), render, scenes, self.sources.rendered)
 
         found = {
             CAPTURE_JSON.encode(): Rendering(capture_json, capture_json),
             FOOTPRINTS.encode(): of_scenes(FOOTPRINTS, _footprints),
         }
-        if self._sources.has_catalogs:
+        if self.sources.has_catalogs:
             found[CATALOG.encode()] = of_scenes(CATALOG, catalog)
         return found
 

@@ -25,22 +25,18 @@ from satfs.tree.times import FALLBACK_NS
 class Captures(CaptureHolder):
     """`captures/`: every published capture that was seen, and any other by its id."""
 
-    __slots__ = ("_sources",)
-
-    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
-        super().__init__(parent, name)
-        self._sources = sources
+    __slots__ = ()
 
     async def lookup(self, name: bytes) -> Node:
         """Return the published capture with that id, known or not."""
         text = names.text_of(name)
         if text is None:  # only what is known can be compared
-            text = find(self, name, self._sources.catalogue.known_captures()).capture_id
+            text = find(self, name, self.sources.catalogue.known_captures()).capture_id
         return self._make(name, await self.current_capture(CaptureId(text)))
 
     async def children(self) -> Sequence[Entry]:
         """Return the published captures that are known, without a request."""
-        known = self._sources.catalogue.known_captures()
+        known = self.sources.catalogue.known_captures()
         published = (capture for capture in known if capture.is_published)
         return await entries_of(
             published, lambda capture: names.name_of(capture.capture_id), self._make
@@ -48,7 +44,7 @@ class Captures(CaptureHolder):
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a published capture, as far as it is known."""
-        capture = await self._sources.catalogue.capture(capture_id)
+        capture = await self.sources.catalogue.capture(capture_id)
         if capture.problem:
             raise Garbled(f"capture {capture_id}: {capture.problem}")
         if not capture.is_published:
@@ -56,23 +52,19 @@ class Captures(CaptureHolder):
         return capture
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
-        return CaptureDirectory(self, name, capture, sources=self._sources, time_ns=FALLBACK_NS)
+        return CaptureDirectory(self, name, capture, FALLBACK_NS)
 
 
 class Scenes(SceneHolder):
     """`scenes/`: every scene that was seen, and any other by its id."""
 
-    __slots__ = ("_sources",)
-
-    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
-        super().__init__(parent, name)
-        self._sources = sources
+    __slots__ = ()
 
     async def lookup(self, name: bytes) -> Node:
         """Return the scene with that id, known or not."""
         text = names.text_of(name)
         if text is None:  # only what is known can be compared
-            return self._make(name, find(self, name, self._sources.catalogue.known_scenes()))
+            return self._make(name, find(self, name, self.sources.catalogue.known_scenes()))
         scene = await self.current_scene(SceneId(text))
         if scene.problem:
             raise Garbled(f"scene {text}: {scene.problem}")
@@ -80,11 +72,11 @@ class Scenes(SceneHolder):
 
     async def children(self) -> Sequence[Entry]:
         """Return the scenes that are known, without a request."""
-        return ListedEntries(self._sources.catalogue.known_scenes(), self._make)
+        return ListedEntries(self.sources.catalogue.known_scenes(), self._make)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as it is now."""
-        return await self._sources.catalogue.scene(scene_id)
+        return await self.sources.catalogue.scene(scene_id)
 
     def scene_id_of(self, name: bytes) -> SceneId | None:
         """See `SceneHolder.scene_id_of`."""
@@ -96,7 +88,7 @@ class Scenes(SceneHolder):
         return ()
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
-        return SceneDirectory(self, name, scene, sources=self._sources)
+        return SceneDirectory(self, name, scene)
 
 
 _README: Final = """\

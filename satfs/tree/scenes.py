@@ -102,7 +102,17 @@ class TreeSources(Struct, frozen=True):
         return await self.archives.open_whole(self.objects, scene, version)
 
 
-class SceneHolder(Directory):
+class SourcedDirectory(Directory):
+    """A directory that shows what *sources* have."""
+
+    __slots__ = ("sources",)
+
+    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
+        super().__init__(parent, name)
+        self.sources = sources
+
+
+class SceneHolder(SourcedDirectory):
     """A directory that scenes are found in, which has their present records."""
 
     __slots__ = ()
@@ -123,25 +133,19 @@ class SceneHolder(Directory):
         """Return the scenes that will probably be listed after this one, which is listed now."""
 
 
-class SceneDirectory(Directory):
+class SceneDirectory(SourcedDirectory):
     """One scene. Each call uses the present record, from the directory that it was found in.
 
     It holds no more than the record that it was made of: a walk meets a hundred thousand scenes,
     and the kernel remembers them for as long as it likes.
     """
 
-    __slots__ = ("_changed_ns", "_holder", "_record", "_sources", "mtime_ns", "scene_id")
+    __slots__ = ("_holder", "_record", "changed_ns", "mtime_ns", "scene_id")
 
     def __init__(
-        self,
-        parent: SceneHolder,
-        name: bytes,
-        scene: Scene,
-        *,
-        sources: TreeSources,
-        fallback_ns: int = FALLBACK_NS,
+        self, parent: SceneHolder, name: bytes, scene: Scene, fallback_ns: int = FALLBACK_NS
     ) -> None:
-        super().__init__(parent, name)
+        super().__init__(parent, name, parent.sources)
         self.scene_id = scene.scene_id
         if self.name == scene.scene_id:
             self.name = scene.scene_id  # one text in memory, that of the listing
@@ -150,8 +154,7 @@ class SceneDirectory(Directory):
         self.mtime_ns = time_ns(scene.timestamp, fallback_ns)
         changed_ns = time_ns(record_parsers.moment(scene.revision), self.mtime_ns)
         # Never before it was made: some backup programs take that for a broken clock.
-        self._changed_ns = max(self.mtime_ns, changed_ns)
-        self._sources = sources
+        self.changed_ns = max(self.mtime_ns, changed_ns)
         self._holder = parent
 
     @property
@@ -165,7 +168,7 @@ class SceneDirectory(Directory):
 
     def attributes(self) -> Attributes:
         """Return the attributes: made when the scene was taken, changed when its record was."""
-        return Attributes(Kind.DIRECTORY, 0o755, 0, self.mtime_ns, self._changed_ns)
+        return Attributes(Kind.DIRECTORY, 0o755, 0, self.mtime_ns, self.changed_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return ids and product of the scene, over those of what it was found in."""
@@ -184,7 +187,7 @@ class SceneDirectory(Directory):
 
     def may_hold(self, polled: str) -> bool:
         """Return whether an `Extra` adds a directory of that name to the scene."""
-        return any(extra.name == polled.encode() for extra in self._sources.extras)
+        return any(extra.name == polled.encode() for extra in self.sources.extras)
 
     def attachment_names(self, scene: Scene | None = None) -> dict[Attachment, bytes]:
         """Return the file name of each attachment that *scene*, this scene's record, has, in order.
@@ -192,14 +195,14 @@ class SceneDirectory(Directory):
         None: that it had when it was looked up.
         """
         attachments = self.attachments if scene is None else scene.attachments
-        reserved = {*RESERVED, *(extra.name.decode() for extra in self._sources.extras)}
+        reserved = {*RESERVED, *(extra.name.decode() for extra in self.sources.extras)}
         wanted = {each: (each.file_name or each.name, each.name) for each in attachments}
         found = names.file_names(wanted.values(), reserved)
         return {each: found[pair] for each, pair in wanted.items()}
 
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; learns the version of at most that one attachment."""
-        for extra in self._sources.extras:
+        for extra in self.sources.extras:
             if extra.name == name:
                 directory = extra.directory(self, self.attachments)
                 if directory is None:  # its record may have got by now what was missing
@@ -207,7 +210,7 @@ class SceneDirectory(Directory):
                 if directory is None:
                     raise not_there(self, name)
                 return directory
-        for file in self._sources.extra_files:
+        for file in self.sources.extra_files:
             if file.name == name:
                 return await file.rendering(self).node(self, name)
         scene = await self.record()
@@ -228,7 +231,7 @@ class SceneDirectory(Directory):
         scene = await self.record()
         for following in await self._holder.scenes_after(self.scene_id):
             for attachment in following.attachments[:MAX_AHEAD_PER_SCENE]:
-                self._sources.objects.learn_ahead(
+                self.sources.objects.learn_ahead(
                     following.scene_id, attachment.name, following.revision
                 )
         entries = self._beside_attachments(scene)
@@ -239,7 +242,7 @@ class SceneDirectory(Directory):
                 entries.append(Entry(name, learnt[attachment]))
         # A zip that is not known to be there would be looked for once more.
         is_known = all(isinstance(learnt[a], Node) for a in attachments if a.name == DELIVERY_ZIP)
-        for file in self._sources.extra_files:
+        for file in self.sources.extra_files:
             entry = self._listed(file)
             if is_known:
                 with suppress(SatfsError):  # the look-up will raise it
@@ -254,7 +257,7 @@ class SceneDirectory(Directory):
     async def children_beside_attachments(self) -> Sequence[Entry]:
         """Return what `children` does without the attachments; requests the record alone."""
         entries = self._beside_attachments(await self.record())
-        return [*entries, *map(self._listed, self._sources.extra_files)]
+        return [*entries, *map(self._listed, self.sources.extra_files)]
 
     async def attachments_by_name(self) -> Mapping[bytes, AttachmentName]:
         """Return the attachments by file name; requests the record alone, and no object."""
@@ -282,7 +285,7 @@ class SceneDirectory(Directory):
                 entries.append(Entry(name, self._sidecar(name, scene, render)))
             except SatfsError as error:
                 entries.append(Entry(name, error))
-        for extra in self._sources.extras:
+        for extra in self.sources.extras:
             directory = extra.directory(self, scene.attachments) if extra.is_listed else None
             if directory is not None:
                 entries.append(Entry(extra.name, directory))
@@ -302,7 +305,7 @@ class SceneDirectory(Directory):
                 except SatfsError as error:
                     learnt[attachment] = error
 
-        with trio.move_on_after(self._sources.version_deadline_s):
+        with trio.move_on_after(self.sources.version_deadline_s):
             async with trio.open_nursery() as nursery:
                 for attachment, name in wanted.items():
                     nursery.start_soon(learn, attachment, name)
@@ -315,16 +318,16 @@ class SceneDirectory(Directory):
             elif attachment not in learnt:
                 learnt[attachment] = DeadlineReached(
                     f"the size of {attachment.name} of scene {scene.scene_id} was not learnt in"
-                    f" {self._sources.version_deadline_s:g} s"
+                    f" {self.sources.version_deadline_s:g} s"
                 )
         return learnt
 
     async def _attachment(
         self, scene: Scene, attachment: Attachment, name: bytes
     ) -> AttachmentFile:
-        sources = self._sources
-        version = await sources.objects.version(scene.scene_id, attachment.name, scene.revision)
-        return AttachmentFile(self, name, attachment, version, sources, self._changed_ns)
+        objects = self.sources.objects
+        version = await objects.version(scene.scene_id, attachment.name, scene.revision)
+        return AttachmentFile(self, name, attachment, version)
 
     def _sidecar(self, name: bytes, scene: Scene, render: Callable[[Scene], bytes]) -> MadeFile:
         async def make() -> bytes:
@@ -340,21 +343,13 @@ class SceneDirectory(Directory):
 class AttachmentFile(File):
     """One version of one attachment."""
 
-    __slots__ = ("_ctime_ns", "_sources", "attachment", "scene", "version")
+    __slots__ = ("attachment", "scene", "version")
 
     def __init__(
-        self,
-        parent: SceneDirectory,
-        name: bytes,
-        attachment: Attachment,
-        version: Version,
-        sources: TreeSources,
-        ctime_ns: int,
+        self, parent: SceneDirectory, name: bytes, attachment: Attachment, version: Version
     ) -> None:
         super().__init__(parent, name)
         self.scene = parent
-        self._sources = sources
-        self._ctime_ns = ctime_ns
         self.attachment = attachment
         self.version = version
 
@@ -371,7 +366,7 @@ class AttachmentFile(File):
     def attributes(self) -> Attributes:
         """Return the attributes: exact size, the scene's time."""
         size_bytes = self.version.size_bytes
-        return Attributes(Kind.FILE, 0o644, size_bytes, self.scene.mtime_ns, self._ctime_ns)
+        return Attributes(Kind.FILE, 0o644, size_bytes, self.scene.mtime_ns, self.scene.changed_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the scene's attributes, and which attachment and version this is."""
@@ -380,7 +375,7 @@ class AttachmentFile(File):
 
     async def is_held(self) -> bool:
         """Return whether all of this version is in the cache."""
-        return await self._sources.objects.is_held(*self.key, self.version)
+        return await self.scene.sources.objects.is_held(*self.key, self.version)
 
     async def open(self) -> Reader:
         """Return a reader of this version.
@@ -389,7 +384,7 @@ class AttachmentFile(File):
             Changed: the vendor has replaced it.
             SatfsError: it cannot be opened.
         """
-        return await self._sources.open(*self.key, self.version)
+        return await self.scene.sources.open(*self.key, self.version)
 
 
 #: The files made from a scene's record, and how.

@@ -14,7 +14,7 @@ from satfs.tree.captures import CaptureDirectory, CaptureHolder
 from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, not_there, xattr_values
 from satfs.tree.record_entries import entries_of, find
 from satfs.tree.rendered import ListedFile, Rendering, listed, rendered_from
-from satfs.tree.scenes import TreeSources
+from satfs.tree.scenes import SourcedDirectory, TreeSources
 from satfs.tree.times import time_ns
 
 if TYPE_CHECKING:
@@ -29,14 +29,13 @@ RESERVED_IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON, COLLECTION})
 RESERVED_BESIDE_TASKS: Final = frozenset({CATALOG})
 
 
-class Tasks(Directory):
+class Tasks(SourcedDirectory):
     """`tasks/`: every task of the contract, by its id."""
 
-    __slots__ = ("_entries", "_listed", "_sources")
+    __slots__ = ("_entries", "_listed")
 
     def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
-        super().__init__(parent, name)
-        self._sources = sources
+        super().__init__(parent, name, sources)
         #: The entries, and the listing that they were made of. Remembered however many there are:
         #: so is the listing.
         self._entries: Sequence[Entry] = ()
@@ -44,25 +43,25 @@ class Tasks(Directory):
 
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id, with a request for this one task at most."""
-        if name == CATALOG.encode() and self._sources.has_catalogs:
+        if name == CATALOG.encode() and self.sources.has_catalogs:
             return await self._catalog().node(self, name)
         text = names.text_of(name, RESERVED_BESIDE_TASKS)
         if text is None:
             if not names.is_cut(name):
                 raise not_there(self, name)
-            tasks = await self._sources.catalogue.tasks()  # only a listing decides that
+            tasks = await self.sources.catalogue.tasks()  # only a listing decides that
             text = find(self, name, tasks, RESERVED_BESIDE_TASKS).task_id
-        task = await self._sources.catalogue.task(TaskId(text))
+        task = await self.sources.catalogue.task(TaskId(text))
         if task.problem:
             raise Garbled(f"task {text}: {task.problem}")
         return self._make(name, task)
 
     async def children(self) -> Sequence[Entry]:
         """Return all tasks."""
-        tasks = await self._sources.catalogue.tasks()
+        tasks = await self.sources.catalogue.tasks()
         if tasks is not self._listed:  # the same object while the listing is the same
             entries = await entries_of(tasks, task_name, self._make)
-            if self._sources.has_catalogs:
+            if self.sources.has_catalogs:
                 name = CATALOG.encode()
                 entries.append(Entry(name, ListedFile(self, name)))
             # Together, with no await between. Another task may have made the same by now.
@@ -71,26 +70,25 @@ class Tasks(Directory):
 
     def _catalog(self) -> Rendering:
         async def tasks() -> tuple[RecordList[Task]]:
-            return (await self._sources.catalogue.tasks(),)
+            return (await self.sources.catalogue.tasks(),)
 
-        return rendered_from(self, CATALOG.encode(), _catalog, tasks, self._sources.rendered)
+        return rendered_from(self, CATALOG.encode(), _catalog, tasks, self.sources.rendered)
 
     def _make(self, name: bytes, task: Task) -> TaskDirectory:
-        return TaskDirectory(self, name, task, self._sources)
+        return TaskDirectory(self, name, task)
 
 
 class TaskDirectory(CaptureHolder):
     """One task. Each call uses the present records."""
 
-    __slots__ = ("_name", "_sources", "_status", "_time_ns", "task_id")
+    __slots__ = ("_name", "_status", "_time_ns", "task_id")
 
-    def __init__(self, parent: Directory, name: bytes, task: Task, sources: TreeSources) -> None:
-        super().__init__(parent, name)
+    def __init__(self, parent: Tasks, name: bytes, task: Task) -> None:
+        super().__init__(parent, name, parent.sources)
         self.task_id = task.task_id
         self._name = task.name
         self._status = task.status
         self._time_ns = time_ns(task.created_at)
-        self._sources = sources
 
     def attributes(self) -> Attributes:
         """Return the attributes: made when the task was."""
@@ -104,7 +102,7 @@ class TaskDirectory(CaptureHolder):
         """Return the published capture or the sidecar called *name*."""
         if (sidecar := self._sidecars().get(name)) is not None:
             return await sidecar.node(self, name)
-        captures = await self._sources.catalogue.captures(self.task_id)
+        captures = await self.sources.catalogue.captures(self.task_id)
         capture = find(self, name, captures, RESERVED_IN_TASK)
         if not capture.is_published:
             raise not_there(self, name)
@@ -112,23 +110,23 @@ class TaskDirectory(CaptureHolder):
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the published captures, for one listing of captures."""
-        captures = await self._sources.catalogue.captures(self.task_id)
+        captures = await self.sources.catalogue.captures(self.task_id)
         shown = (each for each in captures if each.is_published or each.problem)
         entries = await entries_of(shown, capture_name, self._make)
         return entries + await listed(self, self._sidecars())
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a capture as the task's listing has it now."""
-        capture = (await self._sources.catalogue.captures(self.task_id)).find(capture_id)
+        capture = (await self.sources.catalogue.captures(self.task_id)).find(capture_id)
         if capture is None:
             raise NotThere(f"task {self.task_id} has no capture {capture_id} any more")
         return capture
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
-        return CaptureDirectory(self, name, capture, sources=self._sources, time_ns=self._time_ns)
+        return CaptureDirectory(self, name, capture, self._time_ns)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
-        catalogue = self._sources.catalogue
+        catalogue = self.sources.catalogue
 
         async def task_json() -> bytes:
             return sidecars.record_json(await catalogue.task(self.task_id))
@@ -139,14 +137,14 @@ class TaskDirectory(CaptureHolder):
         async def task_and_captures() -> tuple[Task, RecordList[Capture]]:
             return await catalogue.task(self.task_id), *await captures()
 
-        rendered = self._sources.rendered
+        rendered = self.sources.rendered
         found = {
             TASK_JSON.encode(): Rendering(task_json, task_json),
             CAPTURES_JSON.encode(): rendered_from(
                 self, CAPTURES_JSON.encode(), sidecars.captures_json, captures, rendered
             ),
         }
-        if self._sources.has_catalogs:
+        if self.sources.has_catalogs:
             name = COLLECTION.encode()
             found[name] = rendered_from(self, name, _collection, task_and_captures, rendered)
         return found

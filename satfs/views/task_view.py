@@ -52,7 +52,7 @@ _RENDERED: Final[Mapping[str, Callable[[TaskScenes], bytes]]] = {
 class TaskViews(Directory):
     """`views/task/`: the view of each task, by the name that the task has in `tasks/`."""
 
-    __slots__ = ("_catalogue", "_scenes", "_tasks")
+    __slots__ = ("_tasks", "catalogue", "scenes")
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class TaskViews(Directory):
     ) -> None:
         super().__init__(parent, name)
         self._tasks = tasks
-        self._catalogue = catalogue
-        self._scenes = scenes
+        self.catalogue = catalogue
+        self.scenes = scenes
 
     async def lookup(self, name: bytes) -> Node:
         """Return the view of a task; requests that one task at most."""
@@ -83,26 +83,18 @@ class TaskViews(Directory):
     def _view(self, name: bytes, task: Node) -> TaskView:
         if not isinstance(task, TaskDirectory):
             raise not_there(self, name)
-        return TaskView(self, name, task, self._catalogue, self._scenes)
+        return TaskView(self, name, task)
 
 
 class TaskView(Directory):
     """The view of one task. Its files are listed by name, and rendered when they are looked up."""
 
-    __slots__ = ("_catalogue", "_scenes", "_task")
+    __slots__ = ("_task", "_views")
 
-    def __init__(
-        self,
-        parent: Directory,
-        name: bytes,
-        task: TaskDirectory,
-        catalogue: Listings,
-        scenes: ScenesOfTasks,
-    ) -> None:
+    def __init__(self, parent: TaskViews, name: bytes, task: TaskDirectory) -> None:
         super().__init__(parent, name)
         self._task = task
-        self._catalogue = catalogue
-        self._scenes = scenes
+        self._views = parent
 
     def attributes(self) -> Attributes:
         """Return the attributes of the task."""
@@ -151,12 +143,12 @@ class TaskView(Directory):
 
     async def load(self) -> TaskScenes:
         """Return what is known of the task's scenes."""
-        task = await self._catalogue.task(TaskId(self._task.task_id))
-        return await self._scenes.load(self._task, task)
+        task = await self._views.catalogue.task(TaskId(self._task.task_id))
+        return await self._views.scenes.load(self._task, task)
 
     def peek(self) -> TaskScenes | None:
         """Return what is known of the task's scenes if it is still believed. Never waits."""
-        return self._scenes.peek(self._task)
+        return self._views.scenes.peek(self._task)
 
     def _captures(self) -> Symlink:
         up = "../" * len(self.path)
@@ -178,8 +170,8 @@ class TaskView(Directory):
         self, name: str, names_of: Callable[[Sequence[SceneView]], frozenset[str]]
     ) -> frozenset[str]:
         """Return names that the records of the scenes let expect, under that *name* made once."""
-        task = await self._catalogue.task(TaskId(self._task.task_id))
-        found = await self._scenes.load_records(self._task, task)
+        task = await self._views.catalogue.task(TaskId(self._task.task_id))
+        found = await self._views.scenes.load_records(self._task, task)
         return await found.once(name, lambda known: names_of(known.scenes))
 
     async def scene(self, name: str) -> SceneView | None:
@@ -187,7 +179,7 @@ class TaskView(Directory):
         found = self.peek()
         if found is not None and not found.n_unknown:
             return next((scene for scene in found.scenes if scene.name == name), None)
-        return await self._scenes.load_one(self._task, name.encode())
+        return await self._views.scenes.load_one(self._task, name.encode())
 
     async def _mosaic_names(self) -> frozenset[str]:
         found = self.peek()
