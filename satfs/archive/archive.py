@@ -19,10 +19,10 @@ from satfs.archive.deflated import DeflatedMember
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.inflate import require_zlib
 from satfs.archive.member_data import MemberData, OpenZip, PackedReader
-from satfs.archive.members import Members, Row
+from satfs.archive.member_offsets import Row, SmallMembers
+from satfs.archive.members import Members
 from satfs.archive.missing_zip64 import Settling, TrueNumbers
 from satfs.archive.resources import ArchiveResources
-from satfs.archive.small_members import SmallMembers
 from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader
 from satfs.archive.whole_zip import WholeZipReader
@@ -209,7 +209,7 @@ class Archive:
         body.require_sound()
         zip_reader = await self._open_zip(body.bounds_of(first_bytes))
         if first_bytes is None and isinstance(zip_reader, FetchesAround):
-            around = self._small_members.opened(members, row)
+            around = self._small_members.opened(members.offsets, body.member.header_offset)
             if around is not None:
                 zip_reader.fetch_around(body.bounds.start, around)
         try:
@@ -225,7 +225,7 @@ class Archive:
             Damaged: it is not a zip, or contradicts itself.
         """
         members = await self.members(is_wanted=False)
-        row = members.file_at(position)
+        row = members.offsets.file_at(position)
         if row is None:
             return None
         body = self._body(members, row)

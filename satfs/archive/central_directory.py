@@ -207,7 +207,7 @@ class DirectoryParser:
                 compressed, size = settled.compressed_bytes, settled.size_bytes
             else:
                 offset += self._directory.shift
-            if least_stop(offset, compressed) > self._members.data_stop:
+            if least_stop(offset, compressed) > self._members.offsets.data_stop:
                 raise UnsafeName(NameProblem.MISPLACED)
             is_encrypted = flags & _ENCRYPTED_FLAG
             if not _can_be(method, compressed, size, is_encrypted=bool(is_encrypted)):

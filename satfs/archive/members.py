@@ -13,17 +13,13 @@ from __future__ import annotations
 import heapq
 import struct
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NewType
+from typing import Final
 
 from msgspec import Struct
 
+from satfs.archive.member_offsets import MemberOffsets, Row
 from satfs.archive.paths import NameProblem
-from satfs.model import ByteRange
-
-#: A row: a directory or file in an archive.
-Row = NewType("Row", int)
 
 ROOT: Final = Row(0)
 
@@ -102,8 +98,8 @@ class Members:
     """
 
     def __init__(self, data_stop: int, n_expected: int = 0) -> None:
-        #: Where the directory begins: no member's bytes reach beyond. Counts from the zip's start.
-        self.data_stop = data_stop
+        #: Where the local headers of the shown files begin, known from `settle` on.
+        self.offsets = MemberOffsets(data_stop)
         self.n_refused = 0
         self.refused: list[UnreadableMember] = []
         #: Of the members that are shown those that cannot be opened: the first ones, as of those
@@ -123,9 +119,6 @@ class Members:
         self._row = array("I")
         self._header_offset = array("Q")
         self._records = bytearray()
-        #: Where the local headers of the shown files begin, in order, and which rows these are.
-        self._starts = array("Q")
-        self._started = array("I")
         #: Directories that files went into of late: mostly the next one's, too.
         self._recent: dict[tuple[bytes, ...], Row] = {}
         # Rows by hash of parent and name, open addressing, a power of two long, at most half full.
@@ -193,42 +186,7 @@ class Members:
 
     def stop(self, row: Row) -> int:
         """Return where the bytes of the file *row* end at the latest: where another's begin."""
-        offset = self._header_offset[self._first[row]]
-        return self._stop_of(bisect_right(self._starts, offset) - 1)
-
-    def file_at(self, position: int) -> Row | None:
-        """Return the shown file whose local header or bytes are at *position*, or None.
-
-        The file may end before: behind its bytes there may be some that no member has.
-        """
-        index = bisect_right(self._starts, position) - 1
-        return Row(self._started[index]) if index >= 0 and position < self.data_stop else None
-
-    def neighbours(self, row: Row, small_bytes: int, max_bytes: int) -> ByteRange | None:
-        """Return the part of the zip that *row* and small files beside it take, of *max_bytes*.
-
-        None where the file itself is longer than *small_bytes*. Local headers are included.
-        """
-        offset = self._header_offset[self._first[row]]
-        first = last = bisect_right(self._starts, offset) - 1
-        if first < 0 or self._stop_of(last) - self._starts[first] > small_bytes:
-            return None
-
-        def takes(index: int) -> bool:
-            if not 0 <= index < len(self._starts):
-                return False
-            start, stop = self._starts[index], self._stop_of(index)
-            length = max(stop, self._stop_of(last)) - min(start, self._starts[first])
-            return stop - start <= small_bytes and length <= max_bytes
-
-        while takes(last + 1):
-            last += 1
-        while takes(first - 1):
-            first -= 1
-        return ByteRange(self._starts[first], self._stop_of(last))
-
-    def _stop_of(self, index: int) -> int:
-        return self._starts[index + 1] if index + 1 < len(self._starts) else self.data_stop
+        return self.offsets.stop(self._header_offset[self._first[row]])
 
     @property
     def n_bytes(self) -> int:
@@ -357,8 +315,7 @@ class Members:
                 if flags & ENCRYPTED or not can_unpack(method):
                     self._note_unopened(row, None if flags & ENCRYPTED else method)
                 stop = least_stop(start, compressed_bytes)
-                self._starts.append(start)
-                self._started.append(row)
+                self.offsets.append(start, row)
 
     def _note_unopened(self, row: Row, method: int | None) -> None:
         self.n_unopened += 1

@@ -20,7 +20,8 @@ from msgspec import Struct
 from satfs.archive import unreadable
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
-from satfs.archive.members import ROOT, Members, Row
+from satfs.archive.member_offsets import Row
+from satfs.archive.members import ROOT, Members
 from satfs.archive.paths import is_obeyed
 from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, NotThere

@@ -17,7 +17,8 @@ from cachetools import LRUCache
 from msgspec import Struct
 
 from satfs.archive.archive import Archive, Archives
-from satfs.archive.members import ROOT, Members, Row
+from satfs.archive.member_offsets import Row
+from satfs.archive.members import ROOT, Members
 from satfs.content.attachments import Attachments
 from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart

@@ -264,7 +264,7 @@ def test_a_local_name_of_another_length_hides_nothing(name: bytes, local_name: b
     assert {path: tree.stop(row) for path, row in files(tree).items()} == {
         name.decode(): data.index(b"PK\3\4", 4),
         "second": data.rindex(b"PK\3\4"),
-        "last": tree.data_stop,
+        "last": tree.offsets.data_stop,
     }
     assert tree.n_refused == 0
 
@@ -434,7 +434,7 @@ def test_mutated_archives_are_members_or_damaged(data: st.DataObject) -> None:
         assert member.header_offset >= taken
         taken = member.header_offset + 30 + member.compressed_bytes
         assert taken <= tree.stop(row)
-    assert taken <= tree.data_stop
+    assert taken <= tree.offsets.data_stop
 
 
 @given(st.lists(st.binary(max_size=30), max_size=8), st.data())

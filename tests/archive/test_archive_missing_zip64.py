@@ -327,4 +327,4 @@ def test_mutated_zips_show_true_sizes_or_none(log_book: LogBook, data: st.DataOb
         return
     for row in files(tree).values():
         member = tree.member(row)
-        assert member.header_offset + 30 + member.compressed_bytes <= tree.data_stop
+        assert member.header_offset + 30 + member.compressed_bytes <= tree.offsets.data_stop

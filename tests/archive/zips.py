@@ -18,7 +18,8 @@ import trio
 
 from satfs.archive.central_directory import DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
-from satfs.archive.members import ROOT, Members, Row
+from satfs.archive.member_offsets import Row
+from satfs.archive.members import ROOT, Members
 from satfs.model import ByteRange
 
 #: 2024-02-03 04:05:06 as a DOS date and time.

@@ -93,7 +93,7 @@ def check_zip(content: BytesContent | SparseContent) -> None:
     for row in files(tree).values():
         member = tree.member(row)
         end = member.header_offset + 30 + member.compressed_bytes
-        assert end <= tree.stop(row) <= tree.data_stop <= content.size_bytes
+        assert end <= tree.stop(row) <= tree.offsets.data_stop <= content.size_bytes
 
 
 def _sparse(members: list[Big], changes: list[tuple[int, int]]) -> SparseContent:

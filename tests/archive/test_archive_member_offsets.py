@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archive.zips import Entry, build, files, read_members
 
-from satfs.archive.small_members import AROUND_BYTES, N_ALONE, SMALL_BYTES, SmallMembers
+from satfs.archive.member_offsets import AROUND_BYTES, N_ALONE, SMALL_BYTES, SmallMembers
 
 LARGE = Entry(b"large", b"x" * (SMALL_BYTES + 1))
 
@@ -20,15 +20,17 @@ def test_after_a_few_small_members_their_neighbours_are_worth_having() -> None:
     rows = files(members)
     opened = SmallMembers()
     for _ in range(3):
-        assert opened.opened(members, rows["small7"]) is None
+        assert opened.opened(members.offsets, members.member(rows["small7"]).header_offset) is None
     for n in range(1, N_ALONE):
-        assert opened.opened(members, rows[f"small{n}"]) is None
-    around = opened.opened(members, rows["small4"])
+        assert (
+            opened.opened(members.offsets, members.member(rows[f"small{n}"]).header_offset) is None
+        )
+    around = opened.opened(members.offsets, members.member(rows["small4"]).header_offset)
     assert around is not None
     first, last = (members.member(rows[f"small{n}"]) for n in (0, 9))
     assert around.start == first.header_offset
     assert around.stop >= last.header_offset + last.compressed_bytes
-    assert opened.opened(members, rows["large"]) is None
+    assert opened.opened(members.offsets, members.member(rows["large"]).header_offset) is None
 
 
 def test_no_large_member_is_among_the_neighbours_and_their_bytes_are_limited() -> None:
@@ -39,7 +41,7 @@ def test_no_large_member_is_among_the_neighbours_and_their_bytes_are_limited() -
     rows = files(members)
     opened = SmallMembers()
     for name, row in rows.items():
-        around = opened.opened(members, row)
+        around = opened.opened(members.offsets, members.member(row).header_offset)
         if around is None:
             continue
         member = members.member(row)
