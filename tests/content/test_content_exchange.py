@@ -122,9 +122,14 @@ SPANS = st.tuples(st.integers(0, 38), st.integers(1, 41)).map(
 PIECES = st.lists(st.integers(1, 3 * BLOCK_BYTES), min_size=1, max_size=50)
 
 
-def cycled(pieces: list[int]) -> Iterator[int]:
+def cycled(pieces: list[int], n_bytes: int = SIZE) -> Iterator[int]:
+    """Yield *pieces* again and again, each time with a longer one that ends after 100 rounds.
+
+    Half a megabyte in pieces of one byte would take a minute, and show nothing more.
+    """
     while True:
         yield from pieces
+        yield n_bytes // 100 + 1
 
 
 class TestBytes:
