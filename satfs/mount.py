@@ -28,7 +28,7 @@ from msgspec import Struct, convert
 from satfs import mountpoints
 from satfs.components import Components, open_components, tree_over
 from satfs.content.attachments import Attachments
-from satfs.content.cache.kernelcalls import save_addresses
+from satfs.content.cache.kernelcalls import return_freed_memory, save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.mount_components import MountComponents
 from satfs.control.name_invalidation import NameInvalidation
@@ -127,6 +127,7 @@ def run_mount(
     leave_no_core()
     allow_all_descriptors()
     save_addresses()
+    return_freed_memory()
     take_short_turns()
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))

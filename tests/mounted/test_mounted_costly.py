@@ -23,8 +23,9 @@ DEADLINE_S = 6
 PATIENCE_S = 1.5
 #: A body of 31 MiB is received, decompressed and looked at; what it stands for is not built.
 MAX_GROWTH_BYTES = 100 * MIB
-#: Two bodies are received at once, and each is there twice for the moment in which it is copied.
-MAX_GROWTH_OF_MANY_BYTES = 150 * MIB
+#: Two bodies are received at once, and each is there twice for the moment in which it is copied;
+#: one that is decompressed longer than that. What was freed before is not held.
+MAX_GROWTH_OF_MANY_BYTES = {False: 100 * MIB, True: 150 * MIB}
 #: Names that are looked up beside it, at most: 20 in a second.
 N_OTHERS = 200
 
@@ -110,5 +111,5 @@ def test_many_costly_pages_cost_no_more_than_a_few(
     assert (
         whole.took_s[0] < DEADLINE_S + PATIENCE_S
     )  # it ends at the deadline, delayed as others are
-    assert resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES
+    assert resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES[is_packed]
     assert not mount.events("call failed by a bug in satfs")

@@ -22,6 +22,11 @@ _FALLOC_FL_PUNCH_HOLE: Final = 0x02
 
 # glibc malloc.h
 _M_ARENA_MAX: Final = -8
+_M_MMAP_THRESHOLD: Final = -3
+_M_TRIM_THRESHOLD: Final = -1
+#: A block of memory from which on it is given back when it is freed, in bytes: above all buffers of
+#: a read (1 MiB), below what may come from the API in one response.
+_LARGE_BLOCK_BYTES: Final = 4 * 1024 * 1024
 
 #: Stack of a thread where addresses are few; the usual 8 MiB are reserved, not used.
 _SMALL_STACK_BYTES: Final = 1024 * 1024
@@ -113,3 +118,16 @@ def save_addresses() -> None:
     mallopt = getattr(_libc, "mallopt", None)  # other C libraries have no arenas
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def return_freed_memory() -> None:
+    """Have large blocks of memory given back to the kernel as soon as they are freed.
+
+    glibc takes a block from the heap, where it leaves holes, once one of its size was freed, up to
+    32 MiB (mallopt(3), M_MMAP_THRESHOLD): a page of the API of 31 MiB then cost as much again
+    after it was read. Smaller blocks, such as the buffers of reads, come from the heap as before.
+    """
+    mallopt = getattr(_libc, "mallopt", None)  # other C libraries do without
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BLOCK_BYTES)
