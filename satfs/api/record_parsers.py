@@ -45,6 +45,7 @@ MAX_ID_CHARACTERS: Final = 1024
 #: nanoseconds in 64 bits can hold.
 _FIRST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MOMENT: Final = datetime(2262, 1, 1, tzinfo=UTC)
+_NUMBERS: Final = frozenset({int, float})
 #: Numbers above this are no seconds (that would be the year 5138), but milliseconds, or smaller.
 _MILLISECONDS_FROM: Final = 1e11
 #: Seconds since the epoch as text; fewer digits may be a date.
@@ -221,8 +222,11 @@ def _without(value: Json, is_text: Callable[[str], bool], is_field: Callable[[st
             if not (is_field(key) or (isinstance(inner, str) and is_text(inner)))
         }
     if isinstance(value, list):
+        # A footprint is thousands of pairs of numbers, and has nothing to leave out.
         return [
-            _without(inner, is_text, is_field) if isinstance(inner, dict | list) else inner
+            inner
+            if type(inner) is list and _NUMBERS.issuperset(map(type, inner))
+            else _without(inner, is_text, is_field)
             for inner in value
             if not (isinstance(inner, str) and is_text(inner))
         ]

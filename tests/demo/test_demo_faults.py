@@ -561,7 +561,7 @@ def test_every_fault_changes_something(
     right = [*responses, False]  # a machine that was busy just then makes nothing slow
     for name, kind in KINDS.items():
         parameters = {key: value for key, value in shorter.items() if key in kind.parameters}
-        slow = name in ("hang", "held", "stall", "latency", "drip")
+        slow = name in ("hang", "held", "stall", "latency", "drip", "large-lost")
         origin.faults.add(name, "object" if slow else "*", **parameters)
         assert answers() != right, name
         origin.faults.clear()
