@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 
 import satfs.dask  # noqa: E402 - distributed may be missing
 
@@ -42,6 +43,11 @@ def start_cluster(
     for name in ("distributed", "tornado", "asyncio"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", False)
     with ExitStack() as stack:
+        # As in Dask's own tests, a worker is a fork of a process that has imported all of it.
+        method = {"distributed.worker.multiprocessing-method": "forkserver"}
+        stack.enter_context(dask.config.set(method))
+        imported = ["distributed", "satfs.dask", "satfs.embedded.tree"]
+        distributed.utils.get_mp_context().set_forkserver_preload(imported)
 
         def start(n_workers: int = 2, **options: Any) -> Any:
             cluster = stack.enter_context(
@@ -52,6 +58,7 @@ def start_cluster(
                     dashboard_address=None,
                     local_directory=str(tmp_path / "dask"),
                     silence_logs=50,
+                    env=dict(os.environ),
                     **options,
                 )
             )
