@@ -90,10 +90,11 @@ async def test_every_operation_ends_within_its_deadline(
         began = trio.current_time()
         with pytest.raises(DeadlineReached):
             await aleph.tasks()
-        assert trio.current_time() - began == pytest.approx(15, abs=0.1)
+        took_s = trio.current_time() - began
+        assert 0.9 * 15 < took_s < 15
         with pytest.raises(Unreachable):
             await aleph.tasks()
-        assert trio.current_time() - began == pytest.approx(15, abs=0.1)
+        assert trio.current_time() - began == pytest.approx(took_s, abs=0.1)
 
 
 async def test_recovery_is_noticed_within_seconds(
