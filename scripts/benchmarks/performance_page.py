@@ -43,14 +43,14 @@ def write_documents(results: Results, docs: Path) -> list[Path]:
 def _page(results: Results, notes: dict[str, Any], pictures: list[str]) -> str:
     parts = [
         "# Performance",
-        "Measured with `scripts/bench`, which wrote this page. "
-        "Figures are medians of the rounds of one interleaved run (in brackets: the lowest and the "
-        "highest); only figures of one table may be compared, since the machine is not the same "
-        "from one hour to the next.",
+        "`scripts/bench` has measured these figures, and written this page. "
+        "A figure is the median of the rounds of one interleaved run (in brackets: the lowest and "
+        "the highest). Compare only figures of one table: the machine is not equally fast in "
+        "every hour.",
         notes.get("introduction", "").strip(),
-        "## Where it was to arrive, and where it is",
+        "## Targets and results",
         _targets_as_markdown(verdicts(results), notes.get("rows", {})),
-        "## On what it was measured",
+        "## How it was measured",
         _machine_as_markdown(results),
         _lines_as_markdown(results),
         notes.get("method", "").strip(),
@@ -93,24 +93,27 @@ def _flames_as_markdown(pictures: list[str]) -> str:
 
 def _targets_as_markdown(rows: list[Verdict], notes: dict[str, str]) -> str:
     marks = {True: "met", False: "**missed**", None: ""}
-    lines = ["| workload | at least | measured | |", "| --- | --- | --- | --- |"]
+    lines = ["| workload | target | measured | |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {row.workload} | {row.target} | {row.measured} | {marks[row.met]} |" for row in rows
     ]
     reasons = [
-        f"- *{row.workload}*: {' '.join(notes[row.key].split())}"
+        f"### {row.workload[0].upper()}{row.workload[1:]}\n\n{notes[row.key].strip()}"
         for row in rows
         if row.key in notes
     ]
     if reasons:
-        lines += ["", "What stands in the way, and what the figures do not say by themselves:", ""]
-        lines += reasons
+        lines += ["", "## What stands in the way", ""]
+        lines += [
+            "The reason of each miss, and what a figure of the table does not show by itself."
+        ]
+        lines += [f"\n{reason}" for reason in reasons]
     return "\n".join(lines)
 
 
 def _machine_as_markdown(results: Results) -> str:
     if not results.runs:
-        return "Nothing yet."
+        return "Nothing was measured yet."
     latest = results.runs[-1]
     machine = latest.machine
     dates = sorted({run.date.split(" ")[0] for run in results.runs})

@@ -124,7 +124,7 @@ def _sequential(results: Results) -> list[Verdict]:
             _row(
                 f"sequential-{name}",
                 f"cold sequential, {PROFILES[name].title.partition(':')[0]}",
-                "of curl with as many connections 0.8 on two cores, 0.9 on four; faster than every"
+                "0.8 of curl with as many connections on two cores, 0.9 on four; faster than every"
                 " mounted peer",
                 [
                     _against(
@@ -202,13 +202,13 @@ def _together(results: Results) -> list[Verdict]:
         _row(
             "two-files",
             "two readers of two files, WAN",
-            "the sum as fast as one reader's limit allows",
+            "together as fast as one reader",
             [sum_of(two, "rate")],
         ),
         _row(
             "eight-readers",
             "eight readers of one file, WAN",
-            "as fast as one reader's limit allows; each byte fetched once",
+            "as fast as one reader; each byte fetched once",
             [
                 sum_of(eight, "line_rate"),
                 # The tail that brings a zip's size may be fetched again as part of a range.
