@@ -255,10 +255,6 @@ class DemoOrigin:
     def _change_key(self) -> None:
         self._keys.insert(0, SigningKey(f"{_KEY.key_id}{time.time_ns()}", _KEY.secret))
 
-    def watch_for(self, *secrets: str) -> None:
-        """Record requests to this origin that carry another one's secrets as leaks."""
-        self.api.watched.extend(secrets)
-
     def link(self, scene_id: str, attachment: str = "delivery_zip") -> str:
         """Return a fresh presigned URL, as the API would hand it out."""
         scene = self.catalogue.scene(scene_id)

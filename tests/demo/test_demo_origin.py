@@ -131,7 +131,7 @@ def test_another_origin_watches_for_secrets(origin: DemoOrigin, customer: Custom
     """A second origin can play the foreign host, and notices what must not arrive there."""
     bearer = customer.headers["authorizationToken"].removeprefix("Bearer ")
     with DemoOrigin(Catalogue()) as foreign:
-        foreign.watch_for(bearer)
+        foreign.api.watched.append(bearer)
         ask(f"{foreign.api_url}/x", headers={"authorizationToken": f"Bearer {bearer}"})
         ask(f"{foreign.store_url}/x", headers={"X-Other": bearer})
         assert [leak.side for leak in foreign.leaks] == ["api", "store"]
