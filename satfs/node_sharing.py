@@ -64,8 +64,7 @@ class NodeLinks:
         # A link without an end is used for some minutes, and its age is not known here.
         if not isinstance(expires_at_s, int | float):
             return None
-        is_good = expires_at_s - time.time() >= MIN_LEFT_S
-        return Link(url, expires_at_s) if is_good else None
+        return Link(url, expires_at_s) if expires_at_s - time.time() >= MIN_LEFT_S else None
 
 
 class NodePauses:

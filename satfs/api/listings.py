@@ -139,8 +139,7 @@ class Listings:
                 return found
         if not await self.scenes(capture_id):
             raise NotThere(f"nothing is known of a capture {capture_id!r}")
-        record = {"capture_id": capture_id, "status": PUBLISHED}
-        return Capture(capture_id, PUBLISHED, record)
+        return Capture(capture_id, PUBLISHED, {"capture_id": capture_id, "status": PUBLISHED})
 
     async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return the scenes of a capture; none when there is no such capture."""
@@ -253,11 +252,6 @@ class Listings:
     def states(self) -> tuple[ListingState, ...]:
         """Return what is known about every listing. Never waits."""
         return tuple(listing.state() for listing in self._all() if listing.is_known)
-
-    @property
-    def is_stale(self) -> bool:
-        """Return whether any listing was last served although it could not be renewed."""
-        return any(listing.is_stale for listing in self._all())
 
     # -- which listings there are ------------------------------------------------------------------
 

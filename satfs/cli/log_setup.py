@@ -20,7 +20,7 @@ import queue
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import StrEnum
 from io import TextIOWrapper
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
+from structlog.types import EventDict, Processor
 
 from satfs import log_level
 from satfs.atomic_file import for_owner
@@ -74,25 +75,21 @@ def place_of(stream: TextIO, environment: Mapping[str, str]) -> StderrReader:
     )
 
 
-def _show_fields(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _show_fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
         if isinstance(value, str) and name not in ("exception", "stack"):
             event[name] = show(value)
     return event
 
 
-def _brief(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _brief(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Write on a terminal, which is narrow, the time of day only, and no name of a module."""
     event["timestamp"] = time.strftime("%H:%M:%S")
     event.pop("logger", None)
     return event
 
 
-def _leave_to_journal(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _leave_to_journal(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Leave out the fields that the journal adds itself: time and level."""
     event.pop("timestamp", None)
     event.pop("level", None)
@@ -185,7 +182,7 @@ def logging_quietly(output_options: OutputOptions) -> AbstractContextManager[Non
     return logging_as(output_options, in_background=False, level=level)
 
 
-_COMMON: Final[list[structlog.types.Processor]] = [
+_COMMON: Final[list[Processor]] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -198,9 +195,7 @@ _COMMON: Final[list[structlog.types.Processor]] = [
 
 
 def _formatter(format: LogFormat, place: StderrReader) -> logging.Formatter:
-    steps: list[structlog.types.Processor] = [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    ]
+    steps: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if format is LogFormat.JSON:
         steps.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
     else:

@@ -68,8 +68,7 @@ def hurried(settings: Settings) -> Settings:
     """
     if proxies_of_environment().for_url(settings.api_url) is not None or has_route():
         return settings
-    deadline_s = min(settings.metadata_deadline_s, NO_ROUTE_S)
-    return replace(settings, metadata_deadline_s=deadline_s)
+    return replace(settings, metadata_deadline_s=min(settings.metadata_deadline_s, NO_ROUTE_S))
 
 
 def has_route() -> bool:

@@ -94,8 +94,7 @@ async def prefetch_blocks(
         return await _read_blocks(plans[target.path], node, take)
 
     await Fetching(progress, jobs, read).run(list(plans.values()))
-    n_outside = len(rasters) - len(plans) - len(failures)
-    return {**progress.result(), "outside": n_outside}
+    return {**progress.result(), "outside": len(rasters) - len(plans) - len(failures)}
 
 
 class _Plan(Target, frozen=True):

@@ -112,8 +112,7 @@ async def described_rasters(mount: MountComponents, path_names: Sequence[str]) -
     scene = scene_of(node)
     if scene is None or not (is_zip or isinstance(node, ContentsDirectory)):
         return {}
-    facts = await mount.items.facts(scene)
-    return {"rasters": [_in_short(raster) for raster in facts.rasters]}
+    return {"rasters": [_in_short(raster) for raster in (await mount.items.facts(scene)).rasters]}
 
 
 async def _described_raster(node: File) -> dict[str, Json]:

@@ -236,8 +236,7 @@ def _write_tiles(product: Product, work: Path) -> dict[str, list[Tile]]:
 
 def _order(product: Product, kind: str) -> tuple[str, ...]:
     """Return the descriptions of the bands of a raster; of a mask none."""
-    orders = {"TOA": product.form.order, "VISUAL": VISUAL_ORDER}
-    return orders.get(kind, ())
+    return {"TOA": product.form.order, "VISUAL": VISUAL_ORDER}.get(kind, ())
 
 
 def _write_large(

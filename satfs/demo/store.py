@@ -174,8 +174,7 @@ def object_response(request: Request, attachment: Attachment) -> Response:
         return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
     unwanted = request.headers.get("if-none-match")
     if unwanted is not None and _matches(unwanted, content.etag):
-        kept = {name: headers[name] for name in ("ETag", "Last-Modified")}
-        return Response(304, kept)
+        return Response(304, {name: headers[name] for name in ("ETag", "Last-Modified")})
     size_bytes = content.size_bytes
     span = byte_span(request.headers.get("range"), size_bytes)
     if span is None:

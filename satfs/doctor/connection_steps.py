@@ -281,9 +281,7 @@ def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") 
         stated_s += int(age)
     # The store read its clock at any moment between request and response, and cut it to seconds.
     earliest_s, latest_s = sent_at_s - (stated_s + 1), received_at_s - stated_s
-    if earliest_s <= 0 <= latest_s:
-        return 0.0
-    return min(earliest_s, latest_s, key=abs)
+    return 0.0 if earliest_s <= 0 <= latest_s else min(earliest_s, latest_s, key=abs)
 
 
 def clock_finding(ahead_s: float | None) -> Finding:

@@ -241,9 +241,7 @@ def _by_product(sign: str, value: str) -> Callable[[SceneFacts], bool]:
         if facts.product is None:
             return False
         product = facts.product.casefold()
-        if sign == "~":
-            return wanted in product
-        return (product == wanted) == (sign == "=")
+        return wanted in product if sign == "~" else (product == wanted) == (sign == "=")
 
     return holds
 

@@ -86,8 +86,7 @@ class Introspection:
     @property
     def mountpoint_names(self) -> tuple[bytes, ...]:
         """Return the names in the path of the mountpoint."""
-        path = self._identity.mountpoint
-        return tuple(name.encode() for name in path.split("/") if name)
+        return tuple(name.encode() for name in self._identity.mountpoint.split("/") if name)
 
     def log_text(self) -> str:
         """Return the last lines of the log, as `log` has them."""

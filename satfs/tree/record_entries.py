@@ -54,8 +54,7 @@ class ListedEntries(LazyEntries, Generic[R]):
         """Return one entry; that of a record which could not be read has the reason instead."""
         if index < len(self._beside):
             return self._beside[index]
-        record = self._records[index - len(self._beside)]
-        return _entry_of(record, self.name(index), self._make)
+        return _entry_of(self._records[index - len(self._beside)], self.name(index), self._make)
 
 
 async def entries_of(

@@ -231,8 +231,7 @@ class TrueColour(Directory):
             NotThere: no scene has a file of that name.
             SatfsError: the scene's zip cannot be read now.
         """
-        text = name.decode("utf-8", "replace")
-        return await self._rendering(text).node(self, name)
+        return await self._rendering(name.decode("utf-8", "replace")).node(self, name)
 
     async def children(self) -> Sequence[Entry]:
         """Return the VRTs, for the listings of the task.

@@ -72,5 +72,4 @@ def completion_script(root: click.Command, shell: str) -> str:
     # Not `kind.source()`: for bash that starts a bash to learn its version, which may be another
     # one than that of the shell that will read this.
     query = kind(root, {}, "satfs", VARIABLE)
-    template = _BASH if shell == "bash" else query.source_template
-    return template % query.source_vars() + "\n"
+    return (_BASH if shell == "bash" else query.source_template) % query.source_vars() + "\n"

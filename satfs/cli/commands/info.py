@@ -112,7 +112,7 @@ def raster_rows(found: Mapping[str, Any]) -> Iterator[Row]:
     yield "interleave", "band (a block holds one band)" if is_band else "pixel (a block holds all)"
     predictor = _PREDICTORS.get(raster["predictor"])
     yield "compression", raster["compression"] + (f", {predictor}" if predictor else "")
-    yield "overviews", _overviews(raster)
+    yield "overviews", "; ".join(_size(each, "") for each in raster["overviews"]) or "none"
     if raster["has_mask"]:
         yield "mask", "in the file"
     if raster["pages"] > 1:
@@ -162,10 +162,6 @@ def _position(raster: Mapping[str, Any]) -> str:
 def _blocks(image: Mapping[str, Any]) -> str:
     kind = "tiles" if image["is_tiled"] else "strips"
     return f"{kind} of {_block_size(image)}, {image['blocks']:,} of them"
-
-
-def _overviews(raster: Mapping[str, Any]) -> str:
-    return "; ".join(_size(each, "") for each in raster["overviews"]) or "none"
 
 
 def _format(raster: Mapping[str, Any]) -> str:

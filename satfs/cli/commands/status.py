@@ -110,8 +110,7 @@ def short_json_of(report: MountReport) -> dict[str, Any]:
 
 def code_of(reports: Sequence[MountReport]) -> Exit:
     """Return the exit code: success only if each mount returned its status."""
-    is_well = all(each.status is not None for each in reports)
-    return Exit.DONE if is_well else Exit.MOUNTPOINT
+    return Exit.DONE if all(each.status is not None for each in reports) else Exit.MOUNTPOINT
 
 
 def _reports(mountpoint: str | None, *, with_others: bool) -> list[MountReport]:
