@@ -12,14 +12,14 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 import trio
 
-from satfs.api import endpoints, page_prefetch, presigned, record_parsers, wire
+from satfs.api import endpoints, page_prefetch, pagination, presigned, record_parsers, wire
 from satfs.api.credential import Credential
 from satfs.api.endpoints import ApiRequest
 from satfs.api.error_text import prefixed
 from satfs.api.partial_listing import ListingsInProgress, PartialListing
 from satfs.api.record_list import RecordList, joined
 from satfs.api.record_parsers import RecordParser
-from satfs.api.session import ApiSession
+from satfs.api.session import ApiSession, ParametersRefused
 from satfs.errors import (
     Garbled,
     NeedsContract,
@@ -75,6 +75,7 @@ class Aleph:
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._progress = ListingsInProgress(settings.listing_memory_bytes)
         self._is_short_reported = False
+        self._is_limit_refused = False
 
     def on_refusal(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have *work* done when the credential is refused, before the request is tried again."""
@@ -251,10 +252,33 @@ class Aleph:
         deadline: Deadline,
         url: str | None = None,
     ) -> wire.Page:
-        """Return the page at *url*, by default the first one, with the records of *parser*."""
-        return await self._session.fetch(
-            request, lambda response: wire.page_of(response.body, parser), deadline, page_url=url
-        )
+        """Return the page at *url*, by default the first one, with the records of *parser*.
+
+        Some services refuse a `limit` above their own, or any, where the vendor's cuts it: then
+        they choose the length of pages.
+        """
+        page_url = url or request.url(self._settings.api_url)
+        if self._is_limit_refused:
+            page_url = pagination.without_limit(page_url)
+
+        async def fetch(page_url: str) -> wire.Page:
+            return await self._session.fetch(
+                request,
+                lambda response: wire.page_of(response.body, parser),
+                deadline,
+                page_url=page_url,
+            )
+
+        try:
+            return await fetch(page_url)
+        except ParametersRefused:
+            shorter = pagination.without_limit(page_url)
+            if shorter == page_url:
+                raise
+        page = await fetch(shorter)
+        log.info("the API refuses the length of pages that was requested", what=request.what)
+        self._is_limit_refused = True
+        return page
 
     async def _one(
         self,

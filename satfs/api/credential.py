@@ -296,7 +296,8 @@ class Credential:
         stored = document(response.body)
         record = stored if isinstance(stored, dict) else {}
         token = record.get("access_token")
-        if not isinstance(token, str) or not tokens.is_header_text(token):
+        token = token.strip() if isinstance(token, str) else ""
+        if not tokens.is_header_text(token):
             raise Garbled(f"{shown(url)} responded without a token")
         stated_s = tokens.stated_lifetime_s(record.get("expires_in"))
         lifetime_s = UNTOLD_LIFETIME_S if stated_s is None else stated_s

@@ -159,6 +159,14 @@ def with_offset(url: str, offset: int) -> str:
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
 
+def without_limit(url: str) -> str:
+    """Return *url* without the length of its page, and without an offset where that is 0."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [each for each in query if each[0] != "limit" and each != ("offset", "0")]
+    return urlunsplit(parts._replace(query=urlencode(kept, quote_via=quote)))
+
+
 def _offset(url: str) -> int:
     """Return the offset in *url*; 0 without one, -1 when it is no number."""
     for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):

@@ -54,6 +54,8 @@ CONTRACT_HEADER = "X-Satellogic-Contract-Id"
 #: Responses above `net.responses.LARGE_RESPONSE_BYTES` that are held at once, from their first
 #: megabyte until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_RESPONSES = 2
+#: Statuses of an API that refuses the parameters of a request.
+_REFUSES_PARAMETERS = frozenset({400, 422})
 #: Statuses of responses that are what was requested: 201 of frameworks that know no other, 203 of a
 #: proxy that has changed headers (RFC 9110 §15.3.4), 206 of one that serves from what it keeps.
 _COMPLETE = frozenset({200, 201, 203, 206})
@@ -71,6 +73,10 @@ class _Failed(Struct, frozen=True):
     """A failure to raise."""
 
     failure: SatfsError
+
+
+class ParametersRefused(Garbled):
+    """The API does not take the parameters of a request."""
 
 
 class ApiSession:
@@ -309,6 +315,8 @@ class ApiSession:
                 raise NotAllowed(message)
             case 404 | 410:
                 raise NotThere(message)
+            case _ if status in _REFUSES_PARAMETERS:
+                raise ParametersRefused(message)
             case _ if status in RETRIED_STATUSES or status >= 500:
                 raise failure_for(status, response.headers, message, now_s=time.time())
             case _:

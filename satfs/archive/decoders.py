@@ -46,6 +46,7 @@ METHOD_NAMES: Final = {
     9: "deflate64",
     12: "bzip2",
     14: "LZMA",
+    20: "zstandard",
     93: "zstandard",
     95: "xz",
     96: "JPEG",
@@ -142,6 +143,7 @@ def _zstandard(dictionary_bytes: int) -> Decoder:
 _DECODERS: Final[dict[int, Callable[[int], Decoder]]] = {
     12: lambda _: bz2.BZ2Decompressor(),
     14: lambda _: _ZipLzma(),
+    20: _zstandard,  # its first number (APPNOTE 6.3.7), deprecated since
     93: _zstandard,
     95: _xz,
 }
@@ -161,7 +163,12 @@ def dictionary_bytes(method: int, head: bytes) -> int:
     Raises:
         Unsupported: it is larger than `MAX_DICTIONARY_BYTES`.
     """
-    read = {14: _lzma_dictionary_bytes, 93: _zstandard_window_bytes, 95: _xz_dictionary_bytes}
+    read = {
+        14: _lzma_dictionary_bytes,
+        20: _zstandard_window_bytes,
+        93: _zstandard_window_bytes,
+        95: _xz_dictionary_bytes,
+    }
     try:
         n_bytes = read[method](head) if method in read else 0
     except IndexError:  # the header is cut short

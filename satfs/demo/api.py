@@ -306,9 +306,15 @@ class Api:
         shown: Callable[[Any], Any] = lambda entry: entry,
     ) -> Response:
         query, path = request.query, request.raw_path
-        limit, offset = page_window(query, self.limits)
+        limits = self.limits
+        for fault in faults:
+            if fault.name == "limit-refused":
+                limits = PageLimits(fault["most"], fault["most"])
+                if (_whole_number(query.get("limit")) or 0) > fault["most"]:
+                    return json_response({"limit": ["is too large"]}, fault["status"])
+        limit, offset = page_window(query, limits)
         entries = _shifted(entries, offset, faults)
-        envelope = page(entries, request.base_url, path, query, self.limits)
+        envelope = page(entries, request.base_url, path, query, limits)
         envelope["results"] = [shown(entry) for entry in envelope["results"]]
         following = {"limit": limit, "offset": offset + limit}
         for fault in faults:

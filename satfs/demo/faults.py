@@ -152,6 +152,10 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         "`next` leads to another host, with the same path or with the one given.",
         {"base": "http://127.0.0.2:9", "path": ""},
     ),
+    "limit-refused": FaultKind(
+        "A `limit` above *most* is refused with *status*; without one, pages have that many.",
+        {"most": 5, "status": 422},
+    ),
     "relative-next": FaultKind("`next` is relative."),
     "empty-pages": FaultKind(
         "*pages* pages without an entry come before each page: the filter is applied last.",

@@ -241,6 +241,32 @@ async def test_a_page_loop_is_an_error(
     assert len(vendor.requests) < 20
 
 
+@pytest.mark.parametrize("next_style", ["absolute", "relative", "absent"])
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_refused_limit_is_left_out(
+    vendor: Vendor, connect: Any, autojump_clock: Any, status: int, next_style: str
+) -> None:
+    """Services that refuse a long page choose its length; later listings ask for none."""
+    vendor.tasks = some_tasks(23)
+    vendor.max_limit, vendor.refuses_limit_with, vendor.next_style = 10, status, next_style
+    async with connect() as aleph:
+        assert len(await aleph.check()) == 10
+        n_refused = len(vendor.requests)
+        assert len(await aleph.tasks()) == 23
+    assert len(vendor.requests) - n_refused == 3
+    assert "limit" not in vendor.requests[n_refused].query
+
+
+async def test_parameters_that_are_refused_anyway_are_an_error(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    vendor.tasks = some_tasks(3)
+    vendor.fail_next(400, path="/tasking/tasks/", times=20)
+    async with connect() as aleph:
+        with pytest.raises(Garbled):
+            await aleph.tasks()
+
+
 async def test_an_endless_listing_ends_in_an_error_not_in_memory(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:

@@ -131,6 +131,7 @@ async def test_a_wrong_secret_says_what_to_check(
         (httpx.Response(200, content=b"<html>"), Garbled),
         (httpx.Response(200, json={"token": "x"}), Garbled),
         (httpx.Response(200, json={"access_token": None}), Garbled),
+        (httpx.Response(200, json={"access_token": " \n"}), Garbled),
         (httpx.Response(200, json={"access_token": "a\r\nX-Evil: 1"}), Garbled),
         (httpx.Response(501), Unreachable),
     ],

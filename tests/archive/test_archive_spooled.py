@@ -39,6 +39,7 @@ def zip_lzma(data: bytes) -> bytes:
 PACKERS: list[tuple[int, Callable[[bytes], bytes]]] = [
     (12, bz2.compress),
     (14, zip_lzma),
+    (20, zstd.compress),
     (93, zstd.compress),
     (95, lzma.compress),
 ]

@@ -436,6 +436,21 @@ def test_foreign_next(origin: DemoOrigin, customer: Customer) -> None:
     assert body["next"] == "http://evil.test/tasking/tasks/?limit=2&offset=2"
 
 
+def test_limit_refused(origin: DemoOrigin, customer: Customer) -> None:
+    """A page that is too long is refused; without a limit it has as many entries as may be."""
+    origin.faults.add("limit-refused", "tasks", most=2)
+    assert customer.get("/tasking/tasks/?limit=3").status == 422
+    assert len(walk(customer, "/tasking/tasks/", 9)) == 3
+
+
+def test_a_wide_range(origin: DemoOrigin, url: str) -> None:
+    """The pieces with the range in them, and a Content-Range that states it."""
+    origin.faults.add("wide-range", "object", bytes=1000)
+    reply = ask(url, headers={"Range": "bytes=1010-2019"})
+    assert (reply.status, reply.body) == (206, ramp(1000, 3000))
+    assert reply.headers["content-range"] == "bytes 1000-2999/10000"
+
+
 def test_relative_next(origin: DemoOrigin, customer: Customer) -> None:
     """`next` is relative, as the second version of the API has it."""
     origin.faults.add("relative-next", "tasks")
@@ -557,6 +572,7 @@ def test_every_fault_changes_something(
 
     etag = str(ask(url).headers["etag"])
     shorter: dict[str, Any] = {"seconds": 0.4, "bytes_per_s": 25_000, "connections": 0, "bytes": 99}
+    shorter["most"] = 1
     *responses, _ = answers()
     right = [*responses, False]  # a machine that was busy just then makes nothing slow
     for name, kind in KINDS.items():

@@ -50,6 +50,8 @@ class Vendor:
     )
     #: The largest `limit` that is honoured; a larger one is cut silently.
     max_limit: int = 500
+    #: The status for a larger one, where it is refused instead; 0: it is cut.
+    refuses_limit_with: int = 0
     #: How `next` is written: absolute, relative, cursor, absent, or a function of (url, offset).
     next_style: str | Callable[[str, int], str | None] = "absolute"
     tells_count: bool = True
@@ -229,7 +231,10 @@ class Vendor:
         return _json(200, {"url": url})
 
     def _page(self, request: VendorRequest, entries: list[Any]) -> httpx.Response:
-        limit = min(int(request.query.get("limit", "100")), self.max_limit)
+        limit = int(request.query.get("limit", str(min(100, self.max_limit))))
+        if self.refuses_limit_with and limit > self.max_limit:
+            return _json(self.refuses_limit_with, {"limit": ["is too large"]})
+        limit = min(limit, self.max_limit)
         offset = int(request.query.get("offset", request.query.get("cursor", "0")))
         results = entries[offset : offset + limit]
         following = offset + limit if offset + limit < len(entries) else None
