@@ -161,24 +161,16 @@ class ExplainRoot(ExplainDirectory):
         return _towards_mountpoint(self, self._mountpoint, self._mirrored, self._context)
 
 
-class _AboveMountpoint(Directory):
+class _AboveMountpoint(ExplainDirectory):
     """A directory above the mountpoint in an absolute path below `.satfs/explain`."""
 
-    __slots__ = ("_below", "_context", "_mirrored")
-    holds_polled_names: ClassVar[bool] = True
+    __slots__ = ("_below",)
 
     def __init__(
-        self,
-        parent: Directory,
-        name: bytes,
-        below: Sequence[bytes],
-        mirrored: Directory,
-        context: MirrorContext,
+        self, parent: Directory, names: Sequence[bytes], mirrored: Directory, context: MirrorContext
     ) -> None:
-        super().__init__(parent, name)
-        self._below = below
-        self._mirrored = mirrored
-        self._context = context
+        super().__init__(parent, names[0], mirrored, context)
+        self._below = names[1:]
 
     async def lookup(self, name: bytes) -> Node:
         """Return the next directory of the path; waits for nothing."""
@@ -197,4 +189,4 @@ def _towards_mountpoint(
     """Return the node of the first of *names*, of which the last is the mountpoint's."""
     if len(names) == 1:
         return ExplainDirectory(parent, names[0], mirrored, context)
-    return _AboveMountpoint(parent, names[0], names[1:], mirrored, context)
+    return _AboveMountpoint(parent, names, mirrored, context)
