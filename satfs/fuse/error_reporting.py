@@ -67,7 +67,7 @@ class ErrorReporter:
         kind = type(gravest).__name__
         self.counters[name] += 1
         if is_result(gravest):
-            log.debug("refused", operation=operation, path=path, errno=name, reason=kind)
+            log.debug("refused", operation=operation, path=path, errno=name, error=kind)
             return number
         episode = (operation, path, kind)
         is_first = episode not in self._running

@@ -404,7 +404,7 @@ class TestAnswers:
                 ResponseKind.REDIRECT,
             ),
             (b"SSH-2.0-OpenSSH\r\n\r\n", ResponseKind.GARBLED),
-            (head(0, 32768), ResponseKind.GARBLED),
+            (head(32768, 65536), ResponseKind.GARBLED),
             (head(0, 16384, ETag='"other"'), ResponseKind.CHANGED),
             (
                 head(

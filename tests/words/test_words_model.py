@@ -63,9 +63,9 @@ def test_an_empty_range_overlaps_nothing(span: ByteRange) -> None:
 
 @pytest.mark.parametrize(
     ("status", "is_published"),
-    [("published", True), ("PUBLISHED", False), ("processing", False), ("", False), (None, False)],
+    [("published", True), (" PUBLISHED", True), ("processing", False), ("", False), (None, True)],
 )
-def test_only_the_documented_status_counts_as_published(
+def test_a_capture_without_status_or_with_the_documented_one_is_published(
     status: str | None, is_published: bool
 ) -> None:
     assert Capture(CaptureId("c"), status=status).is_published is is_published
