@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -44,9 +43,7 @@ from satfs.fuse.operations import Operations
 from satfs.fuse_session import invalidate_entry, invalidate_inode, mounted
 from satfs.gc_tuning import Collector
 from satfs.introspection.directory import Introspection
-from satfs.introspection.log_ring import log_ring
 from satfs.introspection.metrics_server import serve_metrics
-from satfs.introspection.status import Identity
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.net.addresses import origin_of
@@ -194,7 +191,7 @@ async def _serve(
             on_list=parts.contents.note_listing,
         )
         background.start_soon(operations.calls.watch, parts.contents.received_bytes)
-        introspection = _introspection(settings, options, mountpoint, parts, operations)
+        introspection = Introspection(settings, mountpoint, options.source, parts, operations)
         root.hide(introspection.nodes(root))
         root.hide(volume_files(root, options.source))
         kernel = NameInvalidation(
@@ -262,38 +259,6 @@ def _command_components(
         kernel=kernel,
         introspection=introspection,
         items=ItemFile(parts.deliveries, has_contents=settings.contents is not ContentsView.OFF),
-    )
-
-
-def _introspection(
-    settings: Settings,
-    options: MountOptions,
-    mountpoint: Path,
-    parts: Components,
-    operations: Operations,
-) -> Introspection:
-    """Return what `.satfs` in the mount shows."""
-    credential = parts.aleph.credential
-    identity = Identity(
-        pid=os.getpid(),
-        mountpoint=str(mountpoint),
-        source=options.source,
-        profile=settings.profile,
-        api_url=settings.api_url,
-        mode=credential.mode.value,
-        credential_source=credential.source,
-        contract_id=settings.contract_id,
-        cache_dir=str(settings.cache_dir),
-        since_s=time.time(),
-    )
-    return Introspection(
-        identity,
-        parts.aleph,
-        parts.listings,
-        parts.contents,
-        parts.connections,
-        operations,
-        log_ring(),
     )
 
 

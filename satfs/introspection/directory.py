@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
-from satfs.api.client import Aleph
-from satfs.api.listings import Listings
-from satfs.content.attachments import Attachments
 from satfs.introspection.explain import explain_object
 from satfs.introspection.explain_tree import ExplainRoot, MirrorContext
-from satfs.introspection.log_ring import LogFile, LogRing
+from satfs.introspection.log_ring import LogFile, LogRing, log_ring
 from satfs.introspection.snapshots import Snapshots
 from satfs.introspection.status import Identity, MountStatus, UnreachableHost, status_record
 from satfs.model import AttachmentName, Json, SceneId
-from satfs.net.http import Http
 from satfs.redaction import for_people
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, not_there
 from satfs.views.indexer import IndexState
 
-if TYPE_CHECKING:  # imports libfuse, which commands that import this do without
+if TYPE_CHECKING:  # commands that import this do without libfuse, and without the parts
+    from satfs.components import Components
     from satfs.fuse.operations import Operations
+    from satfs.settings import Settings
 
 #: Where it is, at the top of a mount.
 DIRECTORY_NAME: Final = b".satfs"
@@ -45,13 +45,11 @@ class Introspection:
 
     def __init__(
         self,
-        identity: Identity,
-        aleph: Aleph,
-        listings: Listings,
-        contents: Attachments,
-        connections: Sequence[Http],
+        settings: Settings,
+        mountpoint: Path,
+        source: str,
+        parts: Components,
         operations: Operations,
-        lines: LogRing,
     ) -> None:
         #: The settings that the kernel accepted (`kernel_tuning`); None where that is not allowed.
         self.read_ahead_kb: int | None = None
@@ -60,24 +58,28 @@ class Introspection:
         self.control: str | None = None
         #: Returns how complete the index behind `views/` is; None where there are no views.
         self.index: Callable[[], IndexState] | None = None
-        self._identity = replace(
-            identity,
-            mountpoint=_text(identity.mountpoint),
-            source=_text(identity.source),
-            cache_dir=_text(identity.cache_dir),
+        credential = parts.aleph.credential
+        self._identity = Identity(
+            pid=os.getpid(),
+            mountpoint=_text(mountpoint),
+            source=_text(source),
+            profile=settings.profile,
+            api_url=settings.api_url,
+            mode=credential.mode.value,
+            credential_source=credential.source,
+            contract_id=settings.contract_id,
+            cache_dir=_text(settings.cache_dir),
+            since_s=time.time(),
         )
-        self._aleph = aleph
-        self._listings = listings
-        self._contents = contents
-        self._connections = connections
+        self._parts = parts
         self._operations = operations
-        self._lines = lines
+        self._lines = log_ring()
 
     # -- contents --------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Json]:
         """Return the status record."""
-        return status_record(self._mount_status(), self._aleph.credential.secrets())
+        return status_record(self._mount_status(), self._parts.aleph.credential.secrets())
 
     def status_json(self) -> bytes:
         """Return the status record as `status.json` has it."""
@@ -100,7 +102,7 @@ class Introspection:
 
     def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
         """Return what reading an attachment took."""
-        label, contents = f"{scene}/{attachment}", self._contents
+        label, contents = f"{scene}/{attachment}", self._parts.contents
         return explain_object(
             contents.traces.find(label),
             link_left_s=dict(contents.links_left_s(_MAX_LINKS)).get(label),
@@ -113,7 +115,7 @@ class Introspection:
         candidates = _listings_behind(path)
         if not candidates:
             return "Made by satfs itself, without a request.\n"
-        known = {(each.kind, each.id): each for each in self._listings.states()}
+        known = {(each.kind, each.id): each for each in self._parts.listings.states()}
         found = next((known[each] for each in candidates if each in known), None)
         text = "Made from records that came with a listing: no request of its own.\n"
         if path[-1] == "item.json":
@@ -137,21 +139,22 @@ class Introspection:
     # -- gathering -------------------------------------------------------------------------------
 
     def _mount_status(self) -> MountStatus:
-        contents, reporter = self._contents, self._operations.error_reporter
+        parts, reporter = self._parts, self._operations.error_reporter
+        aleph, contents = parts.aleph, parts.contents
         return MountStatus(
             now_s=time.time(),
             identity=self._identity,
             away=self._away(),
-            token_expires_at_s=self._aleph.credential.token_expires_at_s,
-            refusal=self._aleph.refusal(),
+            token_expires_at_s=aleph.credential.token_expires_at_s,
+            refusal=aleph.refusal(),
             links=tuple(contents.links_left_s(_MAX_LINKS)),
-            listings=self._listings.states(),
+            listings=parts.listings.states(),
             transfers=contents.transfers(),
             content=contents.statistics(),
             connections=self._pool_counters(),
             reading=contents.traces.sums,
             spent=contents.egress.spent(),
-            api=self._aleph.counters(),
+            api=aleph.counters(),
             calls=self._operations.counters,
             n_calls_waiting=len(self._operations.calls),
             errnos=reporter.counters,
@@ -164,7 +167,7 @@ class Introspection:
 
     def _pool_counters(self) -> Mapping[str, int]:
         sums: Counter[str] = Counter()
-        for http in self._connections:
+        for http in self._parts.connections:
             if (figures := http.statistics()) is not None:
                 sums.update(asdict(figures))
         return sums
@@ -175,12 +178,12 @@ class Introspection:
             UnreachableHost(
                 origin, now_s - (hosts.offline_since(origin) or now_s), hosts.offline_reason(origin)
             )
-            for hosts in (http.reachability for http in self._connections)
+            for hosts in (http.reachability for http in self._parts.connections)
             for origin in hosts.offline_origins()
         )
 
     def _clean(self, text: str) -> str:
-        return for_people(text, self._aleph.credential.secrets())
+        return for_people(text, self._parts.aleph.credential.secrets())
 
 
 class IntrospectionDirectory(Directory):
@@ -248,9 +251,9 @@ class _Shown(Directory):
         return await self._root.children()
 
 
-def _text(path: str) -> str:
+def _text(path: Path | str) -> str:
     """Return *path*, made of any bytes, as text that any encoder takes."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _listings_behind(path: Sequence[str]) -> list[tuple[str, str]]:
