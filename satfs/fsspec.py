@@ -325,8 +325,10 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
 
     # -- calls that write ------------------------------------------------------------------------
 
-    async def _pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
+    async def _refused(self, path: str, *args: Any, **kwargs: Any) -> None:
         raise _read_only(path)
+
+    _pipe_file = _rm_file = _mkdir = _makedirs = _refused
 
     async def _put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
         raise _read_only(rpath)
@@ -334,22 +336,11 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
     async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         raise _read_only(path2)
 
-    async def _rm_file(self, path: str, **kwargs: Any) -> None:
-        raise _read_only(path)
-
-    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        raise _read_only(path)
-
-    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        raise _read_only(path)
-
-    def rmdir(self, path: str) -> None:
+    def rmdir(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Raise: nothing is written."""
         raise _read_only(path)
 
-    def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
-        """Raise: nothing is written."""
-        raise _read_only(path)
+    touch = rmdir
 
 
 # -- what is done in the loop of the tree --------------------------------------------------------
