@@ -92,6 +92,7 @@ async def open_attachments(
                     allows_private=allows_private,
                     is_proxied=is_proxied,
                     slow_addresses=http.slow_addresses,
+                    responds_once=http.responds_once,
                     permits=http.permits,
                 )
                 cache.objects.file_closed = pool.file_closed

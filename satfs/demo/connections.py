@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -79,6 +80,7 @@ class ServicePort:
         #: Peers of connections beyond a limit, each of whose requests gets a 503.
         self._beyond: set[object] = set()
         self._seen_connections: dict[int, int] = {}
+        self._n_requests: Counter[int] = Counter()  # by the connection's number
 
     async def start(self) -> None:
         """Bind and serve; the port chosen stays the same for good."""
@@ -235,6 +237,10 @@ class ServicePort:
         held = named(faults, "held")
         while held is not None and held in self.faults:  # noqa: ASYNC110 - another thread switches it off
             await asyncio.sleep(_LOOK_S)
+        few = named(faults, "few-responses")
+        self._n_requests[entry.connection] += 1
+        if few is not None and self._n_requests[entry.connection] > few["responses"]:
+            await asyncio.Event().wait()
         if named(faults, "hang"):
             await asyncio.Event().wait()
         response = self._decided(request, entry.endpoint, faults, leaked=place is not None)

@@ -139,6 +139,10 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"at_byte": 100, "seconds": 3600.0},
     ),
     "drip": FaultKind("The body comes slowly.", {"bytes_per_s": 1000.0}),
+    "few-responses": FaultKind(
+        "A connection gets *responses* responses, and is kept open and silent from then on.",
+        {"responses": 1},
+    ),
     # connections: `object` means the store's port, `api` that of the API
     "connection-limit": FaultKind(
         "Further connections are not served. How: reset or close (as they come), 503 (to each "

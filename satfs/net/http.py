@@ -140,6 +140,10 @@ class Http:
         """Return the addresses that are tried after others of the same name. Never waits."""
         return () if self._pool is None else self._pool.slow_addresses()
 
+    def responds_once(self, origin: str) -> bool:
+        """Return whether *origin* responds to the first request on a connection alone."""
+        return self._pool is not None and self._pool.responds_once(origin)
+
     def close_idle(self) -> None:
         """Close connections that are not in use, and let offline hosts be tried: a fresh start.
 

@@ -34,8 +34,9 @@ from satfs.net.http_errors import causes_of, is_refusal
 from satfs.net.pending_connections import OpeningAhead
 from satfs.net.pooled_connection import ConnectionMaker, PooledConnection, name_of
 from satfs.net.proxies import Proxies
+from satfs.net.reuse import SILENCE_S, ReuseWatch
 from satfs.net.socket_options import is_unacknowledged
-from satfs.net.streams import NotResumed
+from satfs.net.streams import NotResumed, limited
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
 #: a request sent into a closed one costs a round trip and a second try.
@@ -99,6 +100,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         #: Origins that keep a connection open for another request, and when that was seen at last.
         self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
         self._opening_ahead = OpeningAhead()
+        self._reuse = ReuseWatch()
         self._counts = _Counts()
 
     def statistics(self) -> PoolStatistics:
@@ -144,9 +146,16 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             is_ahead=connection.is_ahead,
             waited_s=connection.dialer.waited_s,
         )
+        name, begun_s = connection.name, trio.current_time()
+        patience_s = None
+        if is_repeatable and connection.n_requests:
+            timeout_s = request.extensions.get("timeout", {}).get("read")
+            patience_s = self._reuse.patience_s(name, timeout_s)
         with translating():
             try:
-                return await self._request(connection, wanted)
+                with limited(patience_s):
+                    return await self._request(connection, wanted)
+                return await self._moved(wanted, note, on_body, begun_s)
             except _STALE_CONNECTION as failure:
                 if any(is_unacknowledged(each) for each in causes_of(failure)):
                     # And so may be all that have been idle as long.
@@ -158,10 +167,39 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                     raise
             except NotResumed:
                 pass  # nothing was sent
-            connection = self._open(wanted.url.origin)
-            connection.dialer.on_body(on_body)
-            note(is_new=True, waited_s=connection.dialer.waited_s)
-            return await self._request(connection, wanted)
+            return await self._requested_anew(wanted, note, on_body)
+
+    async def _requested_anew(
+        self, wanted: httpcore.Request, note: Callable[..., None], on_body: Callable[[], None]
+    ) -> httpx.Response:
+        """Send a request once more, on a new connection."""
+        connection = self._open(wanted.url.origin)
+        connection.dialer.on_body(on_body)
+        note(is_new=True, waited_s=connection.dialer.waited_s)
+        return await self._request(connection, wanted)
+
+    async def _moved(
+        self,
+        wanted: httpcore.Request,
+        note: Callable[..., None],
+        on_body: Callable[[], None],
+        begun_s: float,
+    ) -> httpx.Response:
+        """Send a request on a new connection, after silence on one that was used before."""
+        name, moved_s = name_of(wanted.url.origin), trio.current_time()
+        try:
+            response = await self._requested_anew(wanted, note, on_body)
+        except BaseException:
+            if trio.current_time() - moved_s >= SILENCE_S:
+                self._reuse.note_slow(name)
+            raise
+        if self._reuse.note_moved(name, begun_s, moved_s):
+            self.close_idle(name)
+        return response
+
+    def responds_once(self, origin: str) -> bool:
+        """Return whether *origin* responds to the first request on a connection alone."""
+        return self._reuse.responds_once(origin)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -263,6 +301,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._abandon(connection)
             raise
         connection.dialer.expect_body()
+        if connection.n_requests > 1:
+            self._reuse.note_reused(connection.name)
         # A 503 may be all that this connection will ever get: what counts them refuses it so.
         is_refusal = response.status == 503 and connection.n_requests == 1
         connection.has_responded = not is_refusal
@@ -333,7 +373,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if connection not in self._in_use:
             return
         # Refused, or the other side sent "Connection: close".
-        if not (connection.has_responded and connection.http.is_idle()):
+        is_good = connection.has_responded and connection.http.is_idle()
+        if not is_good or self._reuse.responds_once(connection.name):
             self._in_use.discard(connection)
             connection.dialer.abort()
             return

@@ -48,6 +48,8 @@ class Origin:
     #: Connections beyond so many are accepted and closed; None lets all through.
     n_let_through: int | None = None
     n_refused: int = 0
+    #: Responses that a connection gets; it is kept open and silent from then on.
+    n_responses: float = float("inf")
     heads: list[bytes] = field(default_factory=list)
     #: On which connection each request came, counted from 1.
     used: list[int] = field(default_factory=list)
@@ -121,6 +123,9 @@ async def _serve(origin: Origin, stream: trio.abc.Stream) -> None:
             head, _, received = received.partition(b"\r\n\r\n")
             origin.heads.append(head)
             origin.used.append(number)
+            if origin.used.count(number) > origin.n_responses:
+                await _wait_for_the_end(stream)
+                return
             if not await _answer(stream, head):
                 return
     except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -99,6 +99,9 @@ STORE_FAULTS = [
     Fault("stall for good", store("stall", at_byte=1000), FAILS),
     Fault("no response once", store("hang", count=1)),
     Fault("no response ever", store("hang"), FAILS),
+    Fault("one response for each connection", store("few-responses")),
+    Fault("two responses for each connection", store("few-responses", responses=2)),
+    Fault("one response for each connection before", store("few-responses"), is_before=True),
     Fault("slow drip", store("drip", bytes_per_s=500_000), size_bytes=MIB),
     Fault("dropped connections", calls("drop_connections")),
     Fault(
@@ -294,6 +297,7 @@ API_FAULTS = [
     Fault("API 503", api("server-error", "scene", status=503, count=2), is_before=True),
     Fault("API 521", api("server-error", "scene", status=521, count=2), is_before=True),
     Fault("API 530", api("server-error", "sign", status=530, count=2), is_before=True),
+    Fault("API, one response for each connection", api("few-responses"), is_before=True),
     Fault("API 202 for a link", api("server-error", "sign", status=202, count=2), is_before=True),
     Fault("API 504 ever", api("server-error", "scene", status=504), FAILS, is_before=True),
     Fault("HTML as JSON once", api("html", "scene", count=1), is_before=True),

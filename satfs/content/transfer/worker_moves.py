@@ -65,12 +65,15 @@ class WorkerPool:
         is_proxied: Callable[[str], bool],
         permits: Permits,
         slow_addresses: Callable[[], tuple[str, ...]] = tuple,
+        responds_once: Callable[[str], bool] = lambda origin: False,
     ) -> None:
         self._permits = permits
         permits.add_holder(self)
         self._nursery = nursery
         self._in_loop = in_loop
         self._is_proxied = is_proxied
+        #: Whether a host responds once on each connection, as the loop has found.
+        self._responds_once = responds_once
         #: Addresses that the loop has found slow: a worker tries them last from the start.
         self._slow_addresses = slow_addresses
         settings: dict[str, object] = {
@@ -253,6 +256,7 @@ class WorkerPool:
             self._is_proxied(link.url)
             or delivery.cached.top.file.fd is None
             or origin_of(link.url) in self._redirecting
+            or self._responds_once(origin_of(link.url))
         )
 
     def _at_hand(self, link: Link) -> WorkerProcess | None:

@@ -1,0 +1,85 @@
+"""Hosts that respond to the first request on a connection, and to no other.
+
+Some servers keep a connection open after a response and read nothing from it any more, and some
+balancers keep those of a backend that is gone. A request on such a connection meets silence, and so
+does the next one on another connection that was used before. So a request that is safe to repeat
+leaves a reused connection after a moment of silence, for a new one; and a host where new ones
+responded at once, time after time, gets one request per connection for a while. *Pure*: nothing
+here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+from cachetools import TTLCache
+
+#: Silence before the head of a response after which a request leaves a reused connection, and time
+#: within which a new one must respond to show that it was the connection. In seconds. S3 responds
+#: within 0.2 s, and AWS recommends another connection after 2 s.
+SILENCE_S: Final = 2.0
+#: The same, as a share of the time in which a response must come, where that is short.
+SHARE_OF_TIMEOUT: Final = 0.9
+#: Silent connections, one after the other, that show that the host reads no second request.
+MIN_SILENT: Final = 2
+#: How long that is remembered, and that a host is slow on new connections as well, in seconds.
+REMEMBERED_S: Final = 60.0
+#: Hosts that are remembered.
+MAX_HOSTS: Final = 64
+
+
+class ReuseWatch:
+    """What is known of the hosts' second responses, by origin."""
+
+    def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
+        self._slow: TTLCache[str, bool] = TTLCache(MAX_HOSTS, REMEMBERED_S, timer=clock)
+        self._once: TTLCache[str, bool] = TTLCache(MAX_HOSTS, REMEMBERED_S, timer=clock)
+        #: Silent connections in a row, and when the last of them was seen.
+        self._silent: TTLCache[str, tuple[int, float]] = TTLCache(
+            MAX_HOSTS, REMEMBERED_S, timer=clock
+        )
+
+    def patience_s(self, origin: str, timeout_s: float | None = None) -> float | None:
+        """Return for how long a reused connection may be silent; None: as long as a new one.
+
+        *timeout_s* is how long a new one may be, if that is limited.
+        """
+        if origin in self._slow:
+            return None
+        return SILENCE_S if timeout_s is None else min(SILENCE_S, SHARE_OF_TIMEOUT * timeout_s)
+
+    def responds_once(self, origin: str) -> bool:
+        """Return whether a connection to *origin* is not to be used again."""
+        return origin in self._once
+
+    def note_reused(self, origin: str) -> None:
+        """Note a response on a connection that was used before."""
+        self._silent.pop(origin, None)
+        self._once.pop(origin, None)
+
+    def note_moved(self, origin: str, begun_s: float, moved_s: float) -> bool:
+        """Note a response on a new connection, to a request that met silence on another one.
+
+        It was begun at *begun_s*, and moved at *moved_s*. Requests that met the same silence at the
+        same time count once: then the host may have paused. Return whether connections to *origin*
+        are not to be used again from now on.
+        """
+        now_s = self._clock()
+        if now_s - moved_s >= SILENCE_S:
+            self.note_slow(origin)
+            return False
+        n_silent, seen_s = self._silent.get(origin, (0, float("-inf")))
+        if begun_s >= seen_s:
+            n_silent += 1
+            self._silent[origin] = (n_silent, now_s)
+        if n_silent >= MIN_SILENT:
+            self._once[origin] = True
+        return origin in self._once
+
+    def note_slow(self, origin: str) -> None:
+        """Note that a new connection was silent, too."""
+        self._silent.pop(origin, None)
+        self._slow[origin] = True
