@@ -20,7 +20,14 @@ from typing import Final
 
 from satfs.imagery.layout import Block, BlockPlace, Image
 from satfs.imagery.sequences import BulkRun, Stride
-from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape, extent
+from satfs.imagery.windows import (
+    MIN_CONFIDENCE,
+    IsSparse,
+    NextBlocks,
+    ReadWindow,
+    WindowShape,
+    extent,
+)
 from satfs.model import ByteRange
 
 #: How much may be fetched in vain: one byte for this number of bytes that are read.
@@ -153,12 +160,14 @@ class AccessPattern:
         *,
         is_in_order: bool = True,
         n_cached_before: int = 0,
+        is_sparse: IsSparse = lambda _: False,
     ) -> None:
         """Note that a program reads block *number* of an image, which lies at *span*.
 
         *is_in_order* is False where requests may have overtaken each other, as those of the
         kernel's read-ahead do. *n_cached_before* is how many blocks directly to the left are
-        cached, or strips directly above: a program may have read these unseen.
+        cached, or strips directly above: a program may have read these unseen. So it does with
+        those that are sparse.
         """
         block = Block(image.number, number)
         place = image.place(number)
@@ -169,7 +178,9 @@ class AccessPattern:
         self._stride.note(block)
         window = self._window
         n_out_of_order = 0 if is_in_order else _OVERTAKING_BYTES // self._mean_bytes(image.number)
-        if window is None or not window.takes(image, place, n_out_of_order):
+        if window is None or not window.takes(image, place, n_out_of_order, is_sparse):
+            if window is not None:
+                self._remember(window, window.shape(is_sparse))
             window = self._begin(image, place, n_cached_before)
         elif len(window.read) >= _MAX_REMEMBERED_BLOCKS:
             left, right = window.left, window.right
@@ -330,8 +341,6 @@ class AccessPattern:
 
     def _begin(self, image: Image, place: BlockPlace, n_cached_before: int) -> ReadWindow:
         """Return a new window, whose blocks were not predicted for the last one but at a stride."""
-        if self._window is not None:
-            self._remember(self._window)
         if not (self._is_hit and self._stride.goes_on(image)):
             self._give_up()
         row, column = place.row, place.column
@@ -352,12 +361,7 @@ class AccessPattern:
         self._unsettled = ([*due, *last], list(self._outstanding))
         self._outstanding.clear()
 
-    def _remember(self, window: ReadWindow) -> None:
-        n_rows, n_columns = window.bottom - window.top, window.right - window.left
-        n_blocks = n_rows * n_columns * len(window.planes)
-        # Of strips, those between two requests that overtook each other may not have been seen.
-        fill = 1.0 if window.image.n_columns == 1 else len(window.read) / n_blocks
-        shape = WindowShape(n_rows, n_columns, frozenset(window.planes), fill)
+    def _remember(self, window: ReadWindow, shape: WindowShape) -> None:
         shapes = self._shapes.setdefault(window.image.number, deque(maxlen=N_REMEMBERED))
         if not self._may_be_larger(window, shapes):
             shapes.append(shape)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, product, takewhile
 from typing import Final
 
 from msgspec import Struct, field
@@ -33,6 +33,12 @@ _USUAL_HEIGHTS: Final = (64, *(256 * 2**k for k in range(24)))
 _ROWS_PER_VAIN: Final = 6
 #: A program that reads more planes of each block than this reads everything.
 _MAX_PLANES: Final = 512
+#: Sparse blocks beside a block that are looked for, and blocks of a window of which it is counted
+#: how many are sparse.
+_MAX_SPARSE: Final = 64
+_MAX_COUNTED: Final = 1024
+#: Whether a block was never written.
+IsSparse = Callable[[Block], bool]
 
 
 class ReadWindow(Struct):
@@ -52,23 +58,40 @@ class ReadWindow(Struct):
     #: them, as one does that overlaps a window before it.
     n_cached_above: int = 0
 
-    def takes(self, image: Image, place: BlockPlace, n_out_of_order: int) -> bool:
+    def takes(
+        self, image: Image, place: BlockPlace, n_out_of_order: int, is_sparse: IsSparse
+    ) -> bool:
         """Return whether a block continues the window: inside, to the right of it, or below it.
 
-        A strip does so too that is at most *n_out_of_order* rows away.
+        A strip does so too that is at most *n_out_of_order* rows away. A program reads sparse
+        blocks without a request, so that there may be some between the window and this one.
         """
         if image.number != self.image.number:
             return False
         if n_out_of_order and image.n_columns == 1:
             return self.top - n_out_of_order <= place.row <= self.bottom + n_out_of_order
-        is_right, is_below = place.column == self.right, place.row == self.bottom
+        if self._takes_next(place, place.row, place.column):
+            return True
+        left = (BlockPlace(place.plane, place.row, n) for n in reversed(range(place.column)))
+        above = (BlockPlace(place.plane, n, place.column) for n in reversed(range(place.row)))
+        n_left, n_above = (
+            sum(1 for _ in takewhile(is_sparse, map(image.block, islice(places, _MAX_SPARSE))))
+            for places in (left, above)
+        )
+        return self._takes_next(place, place.row - n_above, place.column - n_left)
+
+    def _takes_next(self, place: BlockPlace, first_row: int, first_column: int) -> bool:
+        """Return whether *place*, or the blocks from these to it, continues the window."""
+        is_right, is_below = place.column >= self.right, place.row >= self.bottom
         # A program that has read several rows and goes back to the first one reads what lies beside
         # its window in the same way: gdalwarp, or a map that is moved.
         is_beside = is_right and place.row == self.top and place.plane == self.planes[0]
         return (
-            self.top <= place.row <= self.bottom
-            and self.first_left <= place.column <= self.right
-            and not (is_right and is_below)
+            self.top <= place.row
+            and first_row <= self.bottom
+            and self.first_left <= place.column
+            and first_column <= self.right
+            and not (is_right and is_below and first_column > self.left)
             and not (is_beside and self.bottom - self.top > 1)
         )
 
@@ -81,6 +104,19 @@ class ReadWindow(Struct):
         if place.plane not in self.planes:
             self.planes.append(place.plane)
         self.read.add(self.image.block(place).number)
+
+    def shape(self, is_sparse: IsSparse) -> WindowShape:
+        """Return the shape that it has come to have. Sparse blocks count as read."""
+        n_rows, n_columns = self.bottom - self.top, self.right - self.left
+        n_read, n_blocks = len(self.read), n_rows * n_columns * len(self.planes)
+        if self.image.n_columns == 1:
+            # Strips between two requests that overtook each other may not have been seen.
+            n_read = n_blocks
+        elif n_read < n_blocks <= _MAX_COUNTED:
+            rows, columns = range(self.top, self.bottom), range(self.left, self.right)
+            places = (BlockPlace(*each) for each in product(self.planes, rows, columns))
+            n_read += sum(map(is_sparse, map(self.image.block, places)))
+        return WindowShape(n_rows, n_columns, frozenset(self.planes), n_read / n_blocks)
 
 
 class WindowShape(Struct, frozen=True):

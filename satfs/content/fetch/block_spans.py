@@ -95,8 +95,13 @@ class BlockSpans:
             return False
         return holds(ByteRange(max(start, where.start) + self.base, where.stop + self.base))
 
+    def is_sparse(self, block: Block) -> bool:
+        """Return whether a block was never written: a program reads it without a request."""
+        where = self._raster.span_of(block)
+        return where is not None and not where
+
     def n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
-        """Return how many blocks directly to the left of one are cached, of a few.
+        """Return how many blocks directly to the left of one are cached or sparse, of a few.
 
         Of a strip it is how many directly above it are.
         """
@@ -107,8 +112,9 @@ class BlockSpans:
         if image.n_columns == 1:
             return self._n_cached_above(block, place.row, holds)
         for n in range(min(place.column, _MAX_LOOKS_LEFT)):
-            spans = list(self.spans_of([Block(block.image, block.number - n - 1)]))
-            if not spans or not all(map(holds, spans)):
+            left = Block(block.image, block.number - n - 1)
+            spans = list(self.spans_of([left]))
+            if not (spans and all(map(holds, spans))) and not self.is_sparse(left):
                 return n
         return min(place.column, _MAX_LOOKS_LEFT)
 

@@ -243,6 +243,7 @@ class RasterReads:
                 where,
                 is_in_order=not is_long,
                 n_cached_before=n_before,
+                is_sparse=self._blocks.is_sparse,
             )
         if not self._is_cached and self.pattern.predict(self._raster.span_of):
             self._is_plan_due = True
