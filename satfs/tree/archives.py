@@ -291,7 +291,10 @@ class ContentsDirectory(_InnerDirectory):
 
 
 class MemberDirectory(_InnerDirectory):
-    """A directory below `contents/`, whether the zip has an entry for it or not."""
+    """A directory below `contents/`, whether the zip has an entry for it or not.
+
+    Its time is that of the zip, else that of the scene.
+    """
 
     __slots__ = ("_mtime_ns",)
 
@@ -300,10 +303,6 @@ class MemberDirectory(_InnerDirectory):
     ) -> None:
         super().__init__(parent, name, top, (*parent.inner, name))
         self._mtime_ns = mtime_ns
-
-    def attributes(self) -> Attributes:
-        """Return the attributes: the zip's time, else the scene's."""
-        return Attributes(Kind.DIRECTORY, 0o755, 0, self._mtime_ns, self._mtime_ns)
 
 
 class MemberFile(File):

@@ -11,7 +11,7 @@ from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
-from satfs.tree.nodes import Attributes, Entry, Kind, Node, xattr_values
+from satfs.tree.nodes import Entry, Node, xattr_values
 from satfs.tree.record_entries import ListedEntries, find
 from satfs.tree.rendered import Rendering, listed, rendered_from
 from satfs.tree.scenes import SceneDirectory, SceneHolder, SourcedDirectory
@@ -45,18 +45,14 @@ class CaptureDirectory(SceneHolder):
     task, which is known wherever the capture is listed.
     """
 
-    __slots__ = ("_holder", "_status", "_time_ns", "capture_id")
+    __slots__ = ("_holder", "_mtime_ns", "_status", "capture_id")
 
     def __init__(self, parent: CaptureHolder, name: bytes, capture: Capture, time_ns: int) -> None:
         super().__init__(parent, name, parent.sources)
         self.capture_id = capture.capture_id
         self._status = capture.status
         self._holder = parent
-        self._time_ns = time_ns
-
-    def attributes(self) -> Attributes:
-        """Return the attributes."""
-        return Attributes(Kind.DIRECTORY, 0o755, 0, self._time_ns, self._time_ns)
+        self._mtime_ns = time_ns
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id and status of the capture, over those of what it was found in."""
@@ -94,7 +90,7 @@ class CaptureDirectory(SceneHolder):
         return self.sources.ahead.after(self.capture_id, scenes, scene_id)
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
-        return SceneDirectory(self, name, scene, self._time_ns)
+        return SceneDirectory(self, name, scene, self._mtime_ns)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         async def capture_json() -> bytes:

@@ -132,6 +132,8 @@ class Directory(Node):
     holds_polled_names: ClassVar[bool] = False
     #: Whether `.satfs/explain/` mirrors it: each file in it comes of one listing, or of one object.
     is_explained: ClassVar[bool] = True
+    #: Its time for `attributes`; the tree's own for a directory without a date.
+    _mtime_ns: int = TREE_NS
 
     def may_hold(self, polled: str) -> bool:
         """Return whether *polled*, a name that desktops poll, is to be looked up here at all."""
@@ -156,8 +158,8 @@ class Directory(Node):
         """
 
     def attributes(self) -> Attributes:
-        """Return the attributes of a directory without a date of its own."""
-        return Attributes(Kind.DIRECTORY, 0o755, 0, TREE_NS, TREE_NS)
+        """Return the attributes."""
+        return Attributes(Kind.DIRECTORY, 0o755, 0, self._mtime_ns, self._mtime_ns)
 
 
 class File(Node):

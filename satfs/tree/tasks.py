@@ -11,7 +11,7 @@ from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.stac.catalogs import task_collection, tasks_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory, CaptureHolder
-from satfs.tree.nodes import Attributes, Directory, Entry, Kind, Node, not_there, xattr_values
+from satfs.tree.nodes import Directory, Entry, Node, not_there, xattr_values
 from satfs.tree.record_entries import entries_of, find
 from satfs.tree.rendered import ListedFile, Rendering, listed, rendered_from
 from satfs.tree.scenes import SourcedDirectory, TreeSources
@@ -81,18 +81,14 @@ class Tasks(SourcedDirectory):
 class TaskDirectory(CaptureHolder):
     """One task. Each call uses the present records."""
 
-    __slots__ = ("_name", "_status", "_time_ns", "task_id")
+    __slots__ = ("_mtime_ns", "_name", "_status", "task_id")
 
     def __init__(self, parent: Tasks, name: bytes, task: Task) -> None:
         super().__init__(parent, name, parent.sources)
         self.task_id = task.task_id
         self._name = task.name
         self._status = task.status
-        self._time_ns = time_ns(task.created_at)
-
-    def attributes(self) -> Attributes:
-        """Return the attributes: made when the task was."""
-        return Attributes(Kind.DIRECTORY, 0o755, 0, self._time_ns, self._time_ns)
+        self._mtime_ns = time_ns(task.created_at)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id, name and status of the task."""
@@ -123,7 +119,7 @@ class TaskDirectory(CaptureHolder):
         return capture
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
-        return CaptureDirectory(self, name, capture, self._time_ns)
+        return CaptureDirectory(self, name, capture, self._mtime_ns)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         catalogue = self.sources.catalogue
