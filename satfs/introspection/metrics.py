@@ -7,6 +7,7 @@ of the protocols, never ids or names, of which there is no end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -158,22 +159,19 @@ def metrics_of(status: Record) -> Iterator[Metric]:
     )
 
 
-def _gauge(name: str, help: str, value: Any, label: str = "") -> Metric:
-    return _filled(GaugeMetricFamily(f"satfs_{name}", help, labels=_labels(label)), value, label)
-
-
-def _counter(name: str, help: str, value: Any, label: str = "") -> Metric:
-    return _filled(CounterMetricFamily(f"satfs_{name}", help, labels=_labels(label)), value, label)
-
-
-def _labels(label: str) -> list[str]:
-    return [label] if label else []
-
-
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, value: Any, label: str) -> Metric:
-    """Add *value*, or with a *label* each of its values; nothing for what is not known."""
-    values = value if label else {"": value}
-    for word, number in values.items():
+def _family(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    help: str,
+    value: Any,
+    label: str = "",
+) -> Metric:
+    """Return *value*, or with a *label* each of its values; nothing for what is not known."""
+    family = kind(f"satfs_{name}", help, labels=[label] if label else [])
+    for word, number in (value if label else {"": value}).items():
         if number is not None:
             family.add_metric([word] if label else [], float(number))
     return family
+
+
+_gauge, _counter = partial(_family, GaugeMetricFamily), partial(_family, CounterMetricFamily)
