@@ -16,19 +16,20 @@ from satfs.model import KIB, ByteRange
 
 #: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
 #: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64),
-#: and begins at a multiple of its length. Bytes that it takes in behind a block are fetched with
-#: the block, and do not show that the next block is needed.
+#: and begins at a multiple of its length. Bytes behind a block that fill this buffer are fetched
+#: with the block, and do not show that the program needs the next block.
 BUFFER_BYTES: Final = 8 * KIB
-#: The same of a program that looks into a zip itself: unzip's buffer, from any place on (GDAL's
-#: copy of minizip, UNZ_BUFSIZE).
+#: The same for a program that looks into a zip itself: unzip's buffer, which may begin at any place
+#: (GDAL's copy of minizip, UNZ_BUFSIZE).
 UNZIP_BUFFER_BYTES: Final = 64 * KIB
-#: Blocks at most this far apart are fetched in one range: less than a round trip carries.
+#: Blocks at most this far apart are fetched in one range: the gap takes less time than a round
+#: trip.
 MERGE_GAP_BYTES: Final = 16 * KIB
-#: Blocks of one request that are looked at; a request of more is read as bytes.
+#: Most blocks of one request that are considered as blocks; a longer request is read as bytes.
 MAX_BLOCKS_PER_REQUEST: Final = 256
-#: Blocks to the left of a window's first one that are looked for in the cache.
+#: Most blocks to the left of the first block of a window that are looked up in the cache.
 _MAX_LOOKS_LEFT: Final = 8
-#: Strips above a window's first one that are looked for there: those of a window of 1024 rows.
+#: Most strips above the first strip of a window that are looked up there: a window of 1024 rows.
 _MAX_STRIPS_ABOVE: Final = 1024
 
 
@@ -43,7 +44,7 @@ class BlockSpans:
         self._is_unzipped = is_unzipped
         self._size_bytes = len(file.place)
         self.base = file.place.start
-        #: Bytes behind a block that a program may take in with its last ones.
+        #: Bytes behind a block that a program may read together with the last bytes of the block.
         self.behind_bytes = BUFFER_BYTES + UNZIP_BUFFER_BYTES * is_unzipped
 
     def inside(self, span: ByteRange) -> ByteRange:
@@ -55,9 +56,10 @@ class BlockSpans:
         return ByteRange(start, min(max(start, span.stop - self.base), self._size_bytes))
 
     def buffered(self, span: ByteRange) -> ByteRange:
-        """Return what a program takes in to read the bytes of a block, in the object.
+        """Return the span of the object that a program reads to get the bytes of a block.
 
-        That is whole buffers: the first one may begin in front of the block, the last end behind.
+        A program reads whole buffers: the first may begin before the block, the last may end behind
+        it.
         """
         start, stop, base = span.start, span.stop, 0
         if self._is_unzipped:  # through stdio, whose buffer begins at a multiple in the object
@@ -83,7 +85,7 @@ class BlockSpans:
         return blocks if len(blocks) < MAX_BLOCKS_PER_REQUEST else []
 
     def spans_of(self, blocks: Iterable[Block]) -> Iterator[ByteRange]:
-        """Yield what is to be fetched of the object for blocks, as far as it is known."""
+        """Yield the spans of the object to fetch for blocks, as far as their places are known."""
         for block in blocks:
             if where := self._raster.fetch_span_of(block):
                 yield self.buffered(where)
@@ -134,7 +136,7 @@ class BlockSpans:
         )
 
     def holds_directory(self, span: ByteRange) -> bool:
-        """Return whether a directory begins in *span*, which is what a program looks for there."""
+        """Return whether a directory begins in *span*, which a program would look for there."""
         layout = self._raster.layout
         images = layout.images if layout is not None else ()
         return any(span.start <= image.directory.start < span.stop for image in images)

@@ -1,4 +1,4 @@
-"""Check what an earlier mount left of an object, before a sequential reader comes to it."""
+"""Check the blocks that an earlier mount cached, before a sequential reader needs them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class CheckAhead:
         self._cache = cache
         self._cached = cached
         self._run_in_background = run_in_background
-        #: From where the task is on, to where it is to check; None: there is no task.
+        #: The position of the task, and where it stops checking; None: there is no task.
         self._left: ByteRange | None = None
-        #: Where the reads start that wait for the task.
+        #: The starts of the reads that wait for the task.
         self._waiting: dict[trio.Event, int] = {}
 
     def begin(self, now: ByteRange) -> None:
-        """Have unchecked blocks checked from *now* on, which a sequential reader reads."""
+        """Start to check the unchecked blocks from *now* on that a sequential reader will read."""
         span = ByteRange(now.start, now.stop + CHECK_AHEAD_BYTES).clip(self._cached.size_bytes)
         if self._left is not None:
             if self._left.start <= now.stop:
@@ -48,7 +48,7 @@ class CheckAhead:
             self._run_in_background(self._run, self._cached.in_use())
 
     async def wait_for(self, span: ByteRange) -> None:
-        """Wait until the task has passed the start of *span*, if it is to come there."""
+        """Wait until the task has passed the start of *span*, if the task will reach it."""
         if self._left is None or not self._left.start <= span.start < self._left.stop:
             return
         event = trio.Event()

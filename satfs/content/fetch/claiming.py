@@ -16,9 +16,10 @@ from satfs.content.cache.claims import MAX_LEVEL, Claim
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.node_locks import POLL_S
 
-#: Another process that has fetched no block for this time stands still, or its connection does;
-#: then one of the processes that wait for it fetches the blocks too. Well above the time to a first
-#: byte on a far line and the turns of a busy machine; a wrong guess costs one range fetched twice.
+#: When another process has fetched no block for this time, it is stopped, or its connection is;
+#: then one of the waiting processes fetches the blocks too. Well above the time to a first byte on
+#: a far line, and above the scheduling delays of a busy machine. A wrong guess costs one range that
+#: is fetched twice.
 STALLED_S: Final = 5.0
 
 
@@ -26,7 +27,7 @@ class Claiming:
     """Decides when a range request of this process may be sent.
 
     *slot_freed* is called when a request begins to wait for another process: it takes no connection
-    meanwhile, and another one may.
+    meanwhile, so another request may take one.
     """
 
     def __init__(self, cache: BlockCache) -> None:
@@ -38,8 +39,7 @@ class Claiming:
     async def wait_for_others(self, range_request: RangeRequest) -> None:
         """Wait until no other process fetches the first block of *range_request*.
 
-        Blocks that others have fetched by then are left out of it; it may have nothing left to
-        fetch.
+        Blocks that other processes have fetched by then are removed from it; perhaps none are left.
         """
         cache, cached = self._cache, range_request.cached
         if not cache.claims.is_shared(trio.current_time()):
@@ -69,17 +69,17 @@ class Claiming:
             self.n_elsewhere -= is_elsewhere
 
     async def claim(self, range_request: RangeRequest) -> Claim | None:
-        """Return a claim on what *range_request* is missing, to be ended with `Claims.end`.
+        """Return a claim on the missing blocks of *range_request*, to be ended with `Claims.end`.
 
-        None when another process has one, or when nothing is missing any more: look again.
+        None when another process has claimed them, or when no block is missing any more: try again.
         """
         cache, cached = self._cache, range_request.cached
         claim = cache.claims.take(cached, range_request.absent, range_request.sharing.level)
         if claim is None:
             return None
         try:
-            # A process enters its blocks in the index before it gives its claim back. It may have
-            # come and done so since the last look.
+            # A process enters its blocks in the index before it releases its claim. It may have
+            # done both since the index was last read.
             if cache.claims.is_shared_now(trio.current_time()):
                 await self._take_in(range_request)
                 if not range_request.is_wanted():

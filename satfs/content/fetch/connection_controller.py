@@ -1,15 +1,15 @@
 """How many connections are worth having, decided from their throughput.
 
-Pure: bytes and seconds in, a number out. First a prediction: the number of connections that would
-reach the rate that satfs can handle, at the rate that one was seen to carry. Then their common rate
-is measured: where it is much less than their number times the rate of one, they share something
-narrower (a line, a core), and only as many as fill that are kept. Where many have filled it from
-the beginning, the rate of one alone is not known; so now and then half as many are tried.
+Pure: bytes and seconds in, a number out. First the number is predicted: that of connections which
+reach the rate that satfs can handle, at the measured rate of one connection. Then their total rate
+is measured. If it is much less than their number times the rate of one, they share a bottleneck (a
+line, a core), and only as many are kept as fill it. If many connections have filled the bottleneck
+from the beginning, the rate of one alone is not known; so from time to time half as many are tried.
 
 A connection begins slowly (TCP's slow start takes some seven round trips to fill a wide-area line),
-so the rate of a short range shows little about that of a long one. Until a long one has been seen,
-the line's length decides how many are tried, from the first response on: on a longer line more get
-up to speed together.
+so the rate of a short range shows little about that of a long one. Until a long range has ended,
+the round trip of the line decides how many connections are tried, from the first response on: on a
+longer line more connections pass their slow start together.
 """
 
 from __future__ import annotations
@@ -19,44 +19,46 @@ import statistics
 from collections import deque
 from typing import Final
 
-#: The most that this process can receive and serve, bytes per second (docs/PERFORMANCE.md): more
-#: connections than reach it are never wanted.
+#: The highest rate at which this process can receive and serve, in bytes per second
+#: (docs/PERFORMANCE.md). No more connections are used than reach it.
 GOAL_BYTES_PER_S: Final = 1.5e9
-#: On a near line four connections fill every core, and more take turns (measured: plain and TLS on
-#: loopback, docs/PERFORMANCE.md).
+#: On a near line four connections use every core fully, and more only take turns (measured: plain
+#: and TLS on loopback, docs/PERFORMANCE.md).
 MIN_CONNECTIONS: Final = 4
 #: How many are used before anything has been measured.
 INITIAL_CONNECTIONS: Final = 8
-#: Connections tried for each second of delay before a long range was seen: 24 at 30 ms, 64 from
-#: 80 ms on, which is about what such lines turn out to be worth. One that joins later has its slow
-#: start while a read waits.
+#: Connections that are tried for each second of delay before a long range has ended: 24 at 30 ms,
+#: 64 from 80 ms on. About as many were best on such lines. A connection that is opened later has
+#: its slow start while a read waits.
 TRIED_PER_S: Final = 800
-#: A line is near when a first byte was ever seen to come this soon: shorter than a wide-area round
-#: trip with a store's own delay, longer than a busy machine's.
+#: A line is near when a first byte has once come within this time. It is shorter than a wide-area
+#: round trip with the delay of a store, and longer than the delay of a busy machine.
 NEAR_S: Final = 0.010
-#: A line is far when no first byte was ever seen to come sooner: to another continent, or by
+#: A line is far when no first byte has come within this time: to another continent, or by
 #: satellite.
 FAR_S: Final = 0.05
 #: A near connection that carries less than this is capped by the store, not by this machine.
 NEAR_RATE_BYTES_PER_S: Final = 50e6
-#: Not even a busy machine is that slow by itself: a short range shows the cap then, too.
+#: Below this rate a short range shows the cap, too: no busy machine is that slow by itself.
 CAPPED_BYTES_PER_S: Final = 15e6
-#: Share of what was predicted below which connections are found to share something narrower.
+#: If the rate is below this share of the prediction, connections share a bottleneck.
 SHARED: Final = 0.5
-#: Factor by which more are kept than fill what is shared: one is always between two ranges.
+#: Factor by which more connections are kept than fill the bottleneck: one is always between two
+#: ranges.
 SPARE: Final = 1.5
-#: Share of what more connections carried that fewer must still carry, or the cut is taken back:
-#: then each was slow for a reason of its own, and more of them is what helps.
+#: Fewer connections must reach this share of the rate of more connections, or the cut is undone:
+#: then each is slow for a reason of its own, and more of them help.
 STILL_CARRIED: Final = 0.8
-#: A level is judged by this many intervals in a row: one may hold handshakes, or a hiccup.
+#: A number of connections is judged by this many intervals in a row: a single one may contain
+#: handshakes, or a short stall.
 INTERVALS_TO_COMPARE: Final = 3
-#: Intervals in a row at one level before half of it is tried, and seconds between two such
-#: trials. One that was worth it is followed by the next at once, and counts as long.
+#: Intervals in a row with one number of connections before half of it is tried, and seconds between
+#: two such trials. A trial that succeeded is followed by the next one at once.
 INTERVALS_TO_TRIAL: Final = 6
 TRIAL_EVERY_S: Final = 60.0
 #: Seconds during which a throttled store gets no more connections.
 BACK_OFF_S: Final = 5.0
-#: Seconds after which what is shared is taken to have changed, and the prediction is tried again.
+#: Seconds after which the bottleneck may have changed, and the prediction is tried again.
 FORGET_S: Final = 15.0
 #: Responses of which the median is looked at, and how many times as late as the soonest one it is
 #: where requests wait for something: for a processor or for a line that is full. Some milliseconds
@@ -67,7 +69,8 @@ LATE_FACTOR: Final = 2.0
 LATE_S: Final = 0.02
 #: Shortest time over which throughput means anything.
 INTERVAL_S: Final = 0.5
-#: Shortest range that shows a rate and no burst, and shortest that outlasts the slow start.
+#: Shortest range that shows a rate and not a burst, and shortest that lasts longer than the slow
+#: start.
 MIN_BYTES: Final = 256 * 1024
 LONG_BYTES: Final = 4 * 1024 * 1024
 #: Shortest time in which a part of a range shows what its connection carries, in seconds.
@@ -183,7 +186,7 @@ class ConnectionController:
             self._aim(now_s)
 
     def note_throttled(self, now_s: float) -> None:
-        """Note that the store throttles us: half as many, for a while."""
+        """Note that the store throttles satfs: half as many connections, for a while."""
         if now_s >= self._backs_off_until_s:  # once for all refusals of one burst
             self._ceiling = max(1, self._target // 2)
         self._backs_off_until_s = self._ceiling_until_s = now_s + BACK_OFF_S
@@ -202,7 +205,7 @@ class ConnectionController:
         *is_wanting*: more ranges wait for a connection than there are connections.
         """
         if n_active < self._target or not is_wanting:
-            # Only a level that is fully used shows what it can carry.
+            # Only a number of connections that is fully used shows its rate.
             self._since_s, self._carried_bytes = now_s, 0
             self._n_short = self._n_even = 0
             self._aim(now_s)
@@ -219,7 +222,7 @@ class ConnectionController:
         if solo is None:
             return
         if self._before is not None and now_s < self._ceiling_until_s:
-            # Fewer were tried: were the others really only taking turns?
+            # Fewer were tried: this shows whether the others only took turns.
             many, carried_then = self._before
             if carried_bytes_per_s < STILL_CARRIED * carried_then:
                 self._ceiling, self._ceiling_until_s = many, now_s + FORGET_S
@@ -259,7 +262,7 @@ class ConnectionController:
         elif solo is not None:
             wished = max(MIN_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / solo))
         elif rate is not None and rate < CAPPED_BYTES_PER_S and self._soonest_s < NEAR_S:
-            # A slow start takes no time here: what a short range carried is what a long one will.
+            # A slow start takes no time here: a long range has the rate of a short one.
             wished = max(INITIAL_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / rate))
         else:
             is_known = self._soonest_s < math.inf

@@ -36,8 +36,8 @@ URGENT_EXTRA: Final = 32
 #: A range should not take longer than this on its connection, so that a reader is not kept waiting
 #: for its end.
 RANGE_TIME_S: Final = 1.5
-#: Longest range while it is not known what a connection carries: a range cannot be made shorter for
-#: the connections that come later, and at 2 MB/s it takes a second.
+#: Longest range while the rate of a connection is not known: a range cannot be made shorter for the
+#: connections that come later, and at 2 MB/s it takes a second.
 FIRST_RANGE_BYTES: Final = 2 * 1024 * 1024
 #: A request that a read waits for is begun again on another connection when its rate is less than
 #: this share of the usual one, after this time, and at most this many times.
@@ -95,7 +95,8 @@ class Dispatcher:
     ) -> int:
         """Return how long ranges should be for a reader with this window.
 
-        It has *n_connections*, or as many as are worth having. *goes_on*: the window will move on.
+        The reader has *n_connections*, or as many as the controller allows. *goes_on*: the window
+        will move on.
         """
         longest, target = self._range_bytes, self.controller.target
         if n_connections is not None:
@@ -111,7 +112,7 @@ class Dispatcher:
     def window_bytes(self, n_together: int = 1) -> int:
         """Return how far ahead a sequential reader may go now, its fair share of the whole.
 
-        *n_together* readers want the same bytes: they have their shares together.
+        *n_together* readers want the same bytes: they use the sum of their shares.
         """
         whole = max(4, 3 * self.controller.target) * self._range_bytes
         n_wanting = max(1, n_together, self.n_wanting)
@@ -122,7 +123,7 @@ class Dispatcher:
         self._starts_early = self._bulk is not None
 
     def expect_reads(self) -> None:
-        """Note that a program looks at a file, and may read it. Never waits."""
+        """Note that a program looks up a file, and may read it. Never waits."""
         if self._starts_early and self._bulk is not None:
             self._starts_early = False
             self._nursery.start_soon(self._bulk.start)
@@ -171,7 +172,7 @@ class Dispatcher:
             range_request.cancel()
 
     def statistics(self) -> dict[str, float]:
-        """Return what is going on."""
+        """Return the numbers of requests and connections, and the counters."""
         return {
             "active": len(self._active),
             "queued": len(self._queue),
@@ -182,7 +183,7 @@ class Dispatcher:
         }
 
     def transfers(self) -> tuple[TransferStatus, ...]:
-        """Return what has a connection now, or waits for its next try."""
+        """Return the downloads that have a connection now, or wait for their next try."""
         now_s = trio.current_time()
         return tuple(range_request.status(now_s) for range_request in self._active)
 
@@ -195,8 +196,8 @@ class Dispatcher:
         while self._queue:
             room = self.controller.target
             if self._urgent:
-                # And an urgent one is what will be chosen. Many of them come from a program that
-                # has named its ranges beforehand; each takes a round trip and few bytes.
+                # An urgent request will be chosen. Many of them come from a program that has named
+                # its ranges beforehand; each takes a round trip and few bytes.
                 room = max(room + URGENT_EXTRA, self.controller.most)
             if len(self._active) - self._attempts.claiming.n_elsewhere >= room:
                 break
@@ -252,9 +253,9 @@ class Dispatcher:
     # -- slow connections ------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Begin urgent requests again, elsewhere, that are much slower than others.
+        """Begin urgent requests that are much slower than others again, on other connections.
 
-        One bad connection of sixteen would otherwise set the pace of a sequential reader.
+        Otherwise one slow connection of sixteen would determine the rate of a sequential reader.
         """
         try:
             while self._active:

@@ -31,8 +31,8 @@ from satfs.read_trace import ReadTrace
 
 log = structlog.get_logger(__name__)
 
-#: For how long a read waits for the beginning that was requested beside the version, in seconds;
-#: then it makes a request of its own.
+#: Longest time in seconds for which a read waits for the beginning that was requested beside the
+#: version; then it sends a request of its own.
 BEGINNING_S: Final = 2.0
 #: Connections that are opened where none is idle, one for each half: to a host that is known to let
 #: so many through.
@@ -47,16 +47,18 @@ _HALF_BYTES: Final = BLOCK_BYTES // 2
 class PartDelivery:
     """A part of an object that comes with its version: bytes fetched once are not fetched again.
 
-    The end, which the request for the version brings; and the beginning, where one is expected.
+    This is the end, which the response with the version brings, and the beginning, where a read of
+    it is expected.
     """
 
     def __init__(self, cache: BlockCache, egress: EgressLimit) -> None:
         self._cache = cache
         self._egress = egress
         self._request: RangeRequest | None = None
-        #: Set when it is known whether the bytes are wanted: where no other request brings them.
+        #: Set when it is known whether the bytes are wanted, which is so if no other request brings
+        #: them.
         self.is_decided = trio.Event()
-        #: Set when all has come, or no more will: its connection is free.
+        #: Set when all bytes have come, or no more will come: the connection is free.
         self.has_ended = trio.Event()
         self._n_skipped = 0  # the beginning of a block whose other bytes do not come
         self.n_bytes = 0
@@ -114,11 +116,11 @@ class PartDelivery:
 
 
 def parts_of_beginning(n_idle: int, *, may_open: bool) -> tuple[ByteRange, ...]:
-    """Return what to request of a beginning beside its version, with *n_idle* connections.
+    """Return the parts of the beginning to request beside the version, with *n_idle* connections.
 
-    One of them is for the tail, and a new one beside it would come too late. Where none is idle,
-    *may_open* is whether two may be opened; else one is. The tail comes over the first of these
-    that is idle: the beginning shows the version as well, and is what is read first.
+    One of them is for the tail; a new one beside it would be open too late. If none is idle, two
+    are opened where *may_open*, else one. The tail comes over the first of these that is idle: the
+    beginning shows the version as well, and is read first.
     """
     if n_idle >= 3 or (n_idle == 0 and may_open):
         return (ByteRange(0, _HALF_BYTES), ByteRange(_HALF_BYTES, BLOCK_BYTES))

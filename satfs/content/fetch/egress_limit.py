@@ -45,7 +45,7 @@ class DayUsage(Struct, frozen=True):
 
     @property
     def is_over(self) -> bool:
-        """Return whether nothing more is fetched today."""
+        """Return whether no more bytes are fetched today."""
         return self.limit_bytes is not None and self.spent_bytes >= self.limit_bytes
 
 
@@ -66,7 +66,7 @@ class EgressLimit:
         self._warned = 0.0
 
     def spent(self) -> DayUsage:
-        """Return what was fetched today, by every mount of the account as far as is known."""
+        """Return the bytes that all mounts of the account are known to have fetched today."""
         self._turn()
         return DayUsage(_date(self._day), self._bytes, self._limit_bytes)
 
@@ -78,7 +78,7 @@ class EgressLimit:
         return max(0, self._limit_bytes - self._bytes)
 
     def check(self, label: str) -> None:
-        """Return if bytes of *label* may be fetched.
+        """Return normally if bytes of *label* may be fetched.
 
         Raises:
             OverEgressLimit: today's limit is reached.
@@ -97,14 +97,14 @@ class EgressLimit:
         self._warn()
 
     def unsettled(self) -> tuple[str, int]:
-        """Return the day, and what is to be written down of it: what was not settled so far."""
+        """Return the day, and the number of its bytes that are not written to disk yet."""
         self._turn()
         return _date(self._day), self._unsettled_bytes
 
     def settle(self, day: str, n_bytes: int, total_bytes: int) -> None:
-        """Note that *n_bytes* are written down for *day*, with which all mounts have *total_bytes*.
+        """Note that *n_bytes* of *day* are on disk, where all mounts have *total_bytes*.
 
-        Tasks do not settle side by side.
+        Only one task settles at a time.
         """
         self._turn()
         if day == _date(self._day):
@@ -139,10 +139,10 @@ def _date(day: int) -> str:
 def add_to_file(path: Path, day: str, n_bytes: int) -> int:
     """Add *n_bytes* to what *path* has for *day*, and return the sum; waits for disk and lock.
 
-    A file that cannot be understood, or is of another day, counts as nothing.
+    A file that is invalid, or of another day, counts as 0.
 
     Raises:
-        OSError: the disk won't have it.
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -165,21 +165,21 @@ def _bytes_of(content: bytes, day: str) -> int:
 
 
 async def keep_settled(egress: EgressLimit, path: Path) -> None:
-    """Write down what is fetched, every few seconds while something is; runs until cancelled."""
+    """Write the count to disk every few seconds while it grows; runs until cancelled."""
     while True:
         await trio.sleep(SETTLE_INTERVAL_S)
         await settle(egress, path)
 
 
 async def settle(egress: EgressLimit, path: Path, *, is_forced: bool = False) -> None:
-    """Write down what was fetched, if anything, and learn what others did. Never raises OSError."""
+    """Write a count that has grown, and read that of other mounts. Never raises OSError."""
     day, n_bytes = egress.unsettled()
     if not n_bytes and not is_forced:
         return
     try:
         total = await trio.to_thread.run_sync(add_to_file, path, day, n_bytes)
     except OSError as failure:
-        # A full disk must not stop reading; the bytes stay counted, and are written down next time.
+        # A full disk must not stop reads; the bytes stay counted, and are written next time.
         log.info("egress not written down", errno=failure.errno)
         return
     egress.settle(day, n_bytes, total)

@@ -71,7 +71,7 @@ class AttemptCounts:
         self._held_until = held_until
 
     def look(self, held_until: int) -> None:
-        """Begin again if there was progress: failures after it have a time limit of their own."""
+        """Start the time limit again if there was progress since it began."""
         if held_until > self._held_until:
             self._begin(held_until)
 
@@ -86,11 +86,11 @@ class AttemptCounts:
 
     @property
     def is_starved(self) -> bool:
-        """Return whether no response was read since this process had no processor."""
+        """Return whether no response was read because this process had no processor."""
         return self._waits.explain(trio.current_time() - self.since_s)
 
     def failed(self, failure: SatfsError | None, draw: float) -> None:
-        """Note a failure that may pass: the next attempt waits a little longer."""
+        """Note a temporary failure: the next attempt waits a little longer."""
         self._n_failed += 1
         if not isinstance(failure, DeadlineReached) or self.last is None:
             # Running out of time is the end of a failure, not its reason.
@@ -98,9 +98,9 @@ class AttemptCounts:
         self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
 
     def paused(self, pause_s: float, label: str) -> SatfsError | None:
-        """Have the next attempt wait for *pause_s*, as another process has to.
+        """Make the next attempt wait for *pause_s*, as another process has to.
 
-        Returns what to report when it would come too late.
+        Returns the error to raise when the attempt would come too late.
         """
         self.wait_s = pause_s
         text = f"the object store is busy: {label}: it requires a wait of {pause_s:.3g} s"

@@ -1,7 +1,7 @@
 """One open object: the reads that wait for its bytes, and what is requested for them.
 
-Shared by all handles on one version of one object, whether they look at the zip or at a member in
-it; so a byte that two of them want is requested once (`ObjectRequests`).
+All handles on one version of one object share it, handles on the zip and on its members; so a byte
+that two of them want is requested once (`ObjectRequests`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from satfs.content.fetch.span_index import SpanIndex
 from satfs.errors import Changed, SatfsError
 from satfs.model import ByteRange
 
-#: From this much still to read on, a sequential reader is worth processes of its own.
+#: A sequential reader with at least this much left to read gets worker processes.
 WORTH_BYTES: Final = 16 * 1024 * 1024
 #: Once the store has served another version, reads of this one fail without a request for this
 #: time; then one range is tried again, without read-ahead, until the store serves one.
 OUTDATED_S: Final = 1.0
-#: A range of which no more than this is missing is fetched to its end, though no reader wants it
-#: any more: the bytes are kept, and so is the connection. A new connection would cost two round
-#: trips and begin slowly, for the time of some megabytes.
+#: A range of which no more than this is missing is fetched to its end, although no reader wants it
+#: any more: the bytes and the connection are kept. A new connection would cost two round trips and
+#: begin slowly, for the time of some megabytes.
 NEARLY_DONE_BYTES: Final = 256 * 1024
 #: The same of a range that is not part of a bulk read: there are few of them at once, and another
 #: one follows soon. Two tiles of a raster, a quarter of the megabytes that a line of 30 ms and 50
@@ -54,7 +54,7 @@ class Fetcher:
 
     Invariants:
         A read that waits for a span is woken when all of it is held, or when a request that was to
-        fetch part of it has failed; then it looks again.
+        fetch part of it has failed; then it tests the blocks again.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Fetcher:
         self.cached = cached
         self.source = source
         self.rasters = RasterFiles()
-        #: Why the version is not served any more, as of the last response.
+        #: The reason for which the last response had another version.
         self._outdated: Changed | None = None
         self._outdated_until_s = 0.0
         self._on_outdated = on_outdated
@@ -80,7 +80,7 @@ class Fetcher:
         self._waiters: SpanIndex[_Waiter] = SpanIndex()
         self._readers: set[object] = set()
         self._check_ahead = CheckAhead(cache, cached, dispatcher.run_in_background)
-        #: Up to where each sequential reader's window has been launched, and from where on.
+        #: For each sequential reader, the end of the window that has been launched, and its start.
         self._launched: dict[object, ByteRange] = {}
 
     @property
@@ -95,12 +95,12 @@ class Fetcher:
 
     def window_bytes(self, reader: object) -> int:
         """Return how far ahead *reader* may go now, if it reads sequentially."""
-        # Readers side by side want the same requests, the oldest one all of them.
+        # Several readers at one place want the same requests; the oldest reader wants all of them.
         oldest = self._requests.oldest_of(reader)
         return self._dispatcher.window_bytes(1 if oldest is None else max(1, len(oldest.readers)))
 
     async def wait_for(self, span: ByteRange, reader: object) -> None:
-        """Wait until *span* is held, or was for a moment; requests what is not requested yet.
+        """Wait until *span* is held, or was for a moment; requests its missing bytes.
 
         Raises:
             SatfsError: a part of it cannot be fetched.
@@ -109,7 +109,7 @@ class Fetcher:
         await self.cache.check(self.cached, span)
         if self.cached.holds(span):
             return
-        # No checkpoint from here to the wait: what is missing now is what gets launched or joined.
+        # No checkpoint from here to the wait: exactly the bytes that are missing now get requests.
         if not self._is_expected(span):
             self._egress.check(self.source.label)
             if self._outdated is not None and trio.current_time() < self._outdated_until_s:
@@ -138,7 +138,7 @@ class Fetcher:
             raise copy(waiter.failure) from waiter.failure
 
     def want(self, plan: Plan, reader: object) -> None:
-        """Request what *plan* names, and cancel what *reader* no longer needs."""
+        """Request the ranges of *plan*, and cancel requests that *reader* no longer needs."""
         if self.is_outdated:
             return  # a read that waits for more gets the failure, or tries one range
         size = self.cached.size_bytes
@@ -196,7 +196,7 @@ class Fetcher:
         self._readers.add(reader)
 
     def leave(self, reader: object) -> None:
-        """Forget a reader, and cancel what only it wanted."""
+        """Forget a reader, and cancel the requests that only it wanted."""
         self._readers.discard(reader)
         self._launched.pop(reader, None)
         for range_request in self._requests.of(reader):
@@ -247,13 +247,13 @@ class Fetcher:
         return [each for each in self._waiters.overlapping(span) if not each.event.is_set()]
 
     def note_brought_elsewhere(self) -> None:
-        """Wake the reads whose blocks another process has brought: they are unchecked."""
+        """Wake the reads whose blocks another process has fetched: these blocks are unchecked."""
         for waiter in self._waiters:
             if not waiter.event.is_set() and next(self.cached.gaps(waiter.span), None) is None:
                 waiter.event.set()
 
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
-        """Give *failure* to the reads that waited for what is missing; the others look again."""
+        """Raise *failure* in the reads of missing bytes; others test their blocks again."""
         self._requests.remove(range_request)
         if isinstance(failure, Changed):
             self._note_outdated(failure)
@@ -261,7 +261,7 @@ class Fetcher:
             self._outdated = None
         left = ByteRange(min(range_request.held_until, range_request.stop), range_request.stop)
         for waiter in self._waiting_for(range_request.requested):
-            # After a cut, a cancellation or an eviction a waiting read looks again.
+            # After a cut, a cancellation or an eviction a waiting read tests the blocks again.
             if left and left.overlaps(waiter.span):
                 waiter.failure = failure
                 waiter.event.set()
@@ -269,7 +269,7 @@ class Fetcher:
                 waiter.event.set()
 
     def _note_outdated(self, failure: Changed) -> None:
-        """Note that the store serves another version, and cancel what is queued."""
+        """Note that the store serves another version, and cancel queued requests."""
         is_first = self._outdated is None
         self._outdated = failure
         self._outdated_until_s = trio.current_time() + OUTDATED_S

@@ -2,9 +2,10 @@
 
 Decides, and never waits. The first look-up of a file needs its size, which is one request, and a
 read is another one. Where a program is going to read the beginning anyway, both can be sent at the
-same time. The kernel does not announce it: it looks a name up in the same way for `stat` and for
-`cat`. So the last look-up decides. For the first one of a mount a read is expected, unless a
-program has listed a directory by then: one that goes straight to a file will mostly read it.
+same time. The kernel does not announce reads: it looks a name up in the same way for `stat` and for
+`cat`. So a read is expected if one followed the last look-up. For the first look-up of a mount a
+read is expected, unless a program has listed a directory by then: a program that opens a path
+without a listing mostly reads it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class FirstReads:
     """The reads that follow look-ups of files whose size was not known.
 
     Invariants:
-        While one look-up has not been followed by anything, no beginning is expected for another: a
-        walk that reads nothing costs one request too many, not one for each file.
+        While it is not known what follows one look-up, no beginning is expected for another: a walk
+        without reads costs one request in vain, not one for each file.
     """
 
     def __init__(self) -> None:

@@ -19,9 +19,9 @@ import trio
 from satfs.content.cache.blocks import BlockCache
 from satfs.net.permits import Permits
 
-#: Longest time that a number is believed, in seconds: hosts change, and so do networks.
+#: Longest time for which a number is used, in seconds: hosts change, and so do networks.
 MAX_AGE_S: Final = 86_400.0
-#: Seconds between two looks for something new to keep.
+#: Seconds between two tests for new numbers.
 KEEP_EVERY_S: Final = 5.0
 #: Hosts that are kept, the latest first; an account's objects lie at one or two.
 MAX_HOSTS: Final = 16
@@ -30,7 +30,7 @@ _KEY: Final = "connections of hosts"
 
 
 class HostLimitStore:
-    """Loads what *permits* may begin with, and keeps what they have seen since."""
+    """Loads the limits with which *permits* may begin, and stores the limits that they learn."""
 
     def __init__(
         self, permits: Permits, cache: BlockCache, wall_clock: Callable[[], float] = time.time
@@ -43,14 +43,14 @@ class HostLimitStore:
         self._kept: dict[str, int] = {}
 
     async def load(self) -> None:
-        """Have *permits* begin with what is kept; waits for the disk."""
+        """Give *permits* the stored numbers to begin with; waits for the disk."""
         index = self._cache.index
         text = None if index is None else await self._cache.on_index(partial(index.note, _KEY))
         self._known = parsed(text or b"", self._wall_clock())
         self._permits.n_known_before = self._n_known
 
     async def keep(self) -> None:
-        """Keep what is new, every few seconds until cancelled, and once more then."""
+        """Store new numbers every few seconds until cancelled, and once more at the end."""
         try:
             while True:
                 await trio.sleep(KEEP_EVERY_S)
@@ -78,7 +78,7 @@ class HostLimitStore:
 
 
 def parsed(text: bytes, now_s: float) -> dict[str, tuple[int, float]]:
-    """Return what is kept in *text* and is not too old at *now_s*; nothing of what makes no sense.
+    """Return the numbers in *text* that are valid and not too old at *now_s*.
 
     By the digest of a host: how many connections responded at once, and when that was seen.
     """

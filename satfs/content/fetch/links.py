@@ -25,17 +25,18 @@ Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
 MARGIN_S: Final = 60.0
 #: How long a link without an expiry is used.
 UNTOLD_LIFETIME_S: Final = 300.0
-#: How long a link is used that came in already spent, which is what a clock ahead of the vendor's
-#: shows. The store refuses it when it has expired.
+#: How long a link is used that seems to have expired when it comes: then the local clock is ahead
+#: of the vendor's. The store refuses the link when it has really expired.
 DOUBTED_LIFETIME_S: Final = 10.0
-#: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
+#: Codes of S3 for refusals that another link cannot change: the object is in an archive, or access
+#: to it is disabled.
 LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
-#: How long such a refusal is believed without a request, in seconds, and for how long any other one
-#: is checked with a single link and a single request. Programs `stat` a file many times; restoring
-#: one from an archive takes hours.
+#: How long such a refusal is used without a request, in seconds, and how long any other one is
+#: checked with a single link and a single request. Programs `stat` a file many times; restoring one
+#: from an archive takes hours.
 REFUSED_S: Final = 60.0
-#: How long any other refusal of the object is believed without a request, in seconds: programs look
-#: at a file several times in a row, and a permission that was just granted is to show at once.
+#: How long any other refusal of the object is used without a request, in seconds: programs look up
+#: a file several times in a row, and a permission that was just granted should take effect at once.
 BELIEVED_S: Final = 2.0
 #: Attachments of which the link is kept, the least recently used forgotten first.
 MAX_LINKS: Final = 100_000
@@ -95,10 +96,10 @@ class LinkCache:
     ) -> float | None:
         """Note that the store refused *link*; return the seconds to wait before the next `get`.
 
-        *refusals* are those that the operation has met. *is_over*: by the response the time of
-        the link is over, so that another one will be accepted. The same holds for a link that was
+        *refusals* are those that the operation has met. *is_over*: according to the response the
+        link has expired, so that another one will be accepted. The same holds for a link that was
         accepted before, or whose stated expiry has passed: an API with a cache of its own returns
-        such a link for a while. None: no further try makes sense.
+        such a link for a while. None: another try is useless.
         """
         has_expired = link.expires_at_s is not None and link.expires_at_s <= time.time()
         again = self._standing.again(
@@ -114,8 +115,8 @@ class LinkCache:
     def refused(self, code: str, *, is_over: bool) -> None:
         """Remember for a while that the object is refused with any link.
 
-        *is_over*: the time of the links was over, which is no refusal of the object: it is looked
-        into again at once.
+        *is_over*: the links had expired, which is no refusal of the object: it is requested again
+        at once.
         """
         now_s = trio.current_time()
         self._refused_for, self._refused_until_s = code, now_s + REFUSED_S
@@ -123,7 +124,7 @@ class LinkCache:
         self._believed_until_s = now_s + believed_s
 
     def forget_refusal(self) -> None:
-        """Forget a refusal: the object was served, or is to be looked at afresh."""
+        """Forget a refusal: the object was served, or is to be requested again."""
         self._refused_for = None
 
     @property
@@ -134,7 +135,7 @@ class LinkCache:
 
     @property
     def believed_refusal(self) -> str | None:
-        """Return the code of a refusal that is believed without a request, or None."""
+        """Return the code of a refusal that is used without a request, or None."""
         return self._refused_for if trio.current_time() < self._believed_until_s else None
 
     def left_s(self) -> float | None:

@@ -1,8 +1,7 @@
 """The range requests of one object: which bytes each fetches, and which readers want it.
 
-What is missing is requested once: a reader joins the requests that fetch its bytes already.
-Requests are split, joined and extended here, as readers and connections come and go. Nothing here
-waits.
+Missing bytes are requested once: a reader joins requests that already fetch its bytes. Requests are
+split, joined and extended here, as readers and connections come and go. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class ObjectRequests:
         self._source = source
         self._dispatcher = dispatcher
         self._requester = requester
-        #: By what they were begun for: what was cut from one since is looked at as well.
+        #: By the span with which they were begun, without later cuts.
         self._requests: SpanIndex[RangeRequest] = SpanIndex()
         self._requests_of: dict[object, dict[RangeRequest, None]] = {}
         self._landing: dict[RangeRequest, Reservation] = {}
@@ -192,7 +191,7 @@ class ObjectRequests:
     # -- fitting ---------------------------------------------------------------------------------
 
     def fit(self, range_request: RangeRequest, n_connections: int, *, may_cut: bool) -> None:
-        """Make *range_request*, which has one of *n_connections*, worth its round trip.
+        """Fit the length of *range_request*, which has one of *n_connections*, to their number.
 
         Ranges are cut before it is known how many connections a host lets through. While they wait
         for one, those that follow on each other become one range, so long that all connections
@@ -240,7 +239,7 @@ class ObjectRequests:
         return followers
 
     def _extend(self, range_request: RangeRequest, stop: int) -> None:
-        """Have *range_request* fetch bytes up to *stop* as well, which no other one fetches."""
+        """Extend *range_request* to *stop*; no other request fetches these bytes."""
         range_request.extend(stop)
         self._requests.remove(range_request)
         self._requests.add(range_request, range_request.requested)

@@ -1,8 +1,8 @@
-"""How much of a raster the kernel is given beside a page that it requests.
+"""How many bytes of a raster are stored in the kernel beside a page that it requests.
 
-Pure. Where the kernel's read-ahead was refused, it requests page by page what a program reads
-after all: a hundred pages of a tile. After the first ones of a block the rest of it is given to the
-kernel at once, and small blocks behind it as well.
+Pure. When its read-ahead was refused, the kernel requests the bytes that a program reads page by
+page: a hundred pages for a tile. After the first pages of a block, satfs stores the rest of the
+block in the kernel's page cache at once, and small blocks behind it as well.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from satfs.model import KIB, ByteRange
 
 #: The unit in which the kernel reads when nothing is read ahead.
 PAGE_BYTES: Final = 4 * KIB
-#: So many pages that follow on a first one show that a block is requested page by page.
+#: This number of pages in a row after a first one shows that a block is requested page by page.
 N_PAGES_IN_A_ROW: Final = 2
-#: How much of a block is given to the kernel then: the length of its read-ahead.
+#: How many bytes of a block are stored in the kernel then: the length of its read-ahead.
 MAX_REST_BYTES: Final = 512 * KIB
 
 
 class PageRun:
-    """The pages that one handle requests one behind the other. Offsets are those of the raster."""
+    """The pages that one handle requests one after another. Offsets are those of the raster."""
 
     def __init__(self, raster: Raster, blocks: BlockSpans, pattern: AccessPattern) -> None:
         self._raster = raster
         self._blocks = blocks
         self._pattern = pattern
-        #: Where the last page ended, or what was given with it; and how many pages followed on each
-        #: other before it.
+        #: The end of the last page, or of the bytes that were stored with it; and the number of
+        #: pages in a row before it.
         self._stop = -1
         self._n_pages = 0
-        #: What was given last: a page, and what lies behind it.
+        #: The span that was stored last: a page, and bytes behind it.
         self.given: ByteRange | None = None
 
     def end(self) -> None:
@@ -47,13 +47,13 @@ class PageRun:
     ) -> int:
         """Return how far to read on for a program that reads page by page, at most a read-ahead.
 
-        That is to the end of a block that is read, and of half of those behind it that are
-        predicted and held: what the kernel has got is read unseen, and where a window ends shows
-        only in what is requested.
+        This is the end of the block that is read, or of half of the blocks behind it that are
+        predicted and held. satfs does not see reads of stored pages, and only requests show where a
+        window ends.
 
-        It is the end of *page* before a few pages have shown it: the first pages of a block are
-        requested one by one by many programs. *is_refused*: a request that begins with the page was
-        refused. A program has come to it, which shows it at once.
+        Before a few pages in a row it is the end of *page*: many programs request the first pages
+        of a block one by one. *is_refused*: a request that begins with the page was refused. A
+        program needs this page, so one page suffices.
         """
         self._n_pages = self._n_pages + 1 if page.start == self._stop else 0
         if is_refused:

@@ -46,9 +46,9 @@ from satfs.net.retry_loop import Retries
 
 T = TypeVar("T")
 
-#: Ranges that are requested for the length, one after the other, until a response shows it, each
-#: with its own length: some stores know no suffixes. The last request is for the whole object, of
-#: which only the headers are read.
+#: Ranges that are requested for the length, one after another, until a response shows it; each with
+#: its own length. Some stores support no suffix ranges. The last request is for the whole object,
+#: of which only the headers are read.
 _REQUESTS: Final = ((f"bytes=-{TAIL_BYTES}", TAIL_BYTES), ("bytes=0-0", 1), (None, None))
 #: Statuses of a store that does not understand the range.
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
@@ -58,7 +58,7 @@ class Probe:
     """Requests to the store, with retries within `deadline_s`.
 
     *on_response* is called with the time of each response in seconds, on a connection that was
-    open: for many a transfer that is the first measurement of the line.
+    open: for many transfers this is the first measurement of the line.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Probe:
     ) -> Tail:
         """Return the version of an object, and its last bytes.
 
-        Where the headers alone show the version, *take* gets it at once, and then the bytes;
-        what is returned then has none. A body that breaks off is no failure any more. *beside* is
-        called with the link, and the first request is sent when it has returned.
+        If the headers alone show the version, *take* gets it at once, and then the bytes; the
+        returned tail then has none, and a body that breaks off is no failure. *beside* is called
+        with the link, and the first request is sent when it has returned.
 
         Raises:
             NotThere: no such object.
@@ -108,7 +108,7 @@ class Probe:
         receive: Callable[[bytes], None],
         learn: Callable[[Version], Awaitable[None]] | None = None,
     ) -> None:
-        """Give *receive* the bytes of *span* of the object behind *link*, in its right version.
+        """Pass the bytes of *span* of the object behind *link*, in the right version, to *receive*.
 
         The request is sent before the version is known: *version* waits for it, and returns None
         where the bytes are not wanted. *learn* gets the version that the headers show, if they show
@@ -190,7 +190,7 @@ class Probe:
     async def _check_label(
         self, links: LinkCache, label: str, tail: Tail, deadline_at: float
     ) -> None:
-        """Return if what the store labels as coded is the object itself.
+        """Return normally if a body with a content coding is the object itself.
 
         Raises:
             Garbled: it is a coded form of the object, though identity was requested.
@@ -330,7 +330,7 @@ def _version_shown(response: StreamedResponse, span: ByteRange) -> Version | Non
 
 
 def _failure(response_class: ResponseClass, label: str, wait_s: float | None = None) -> Exception:
-    """Return what to raise for a response without a response: a refused link may be renewed."""
+    """Return the error to raise for a refusal: a refused link may be renewed."""
     if response_class.kind is ResponseKind.RENEW:
         return UnusableResponse(response_class)
     return error_for(response_class, label, wait_s)

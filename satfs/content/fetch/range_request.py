@@ -1,4 +1,4 @@
-"""One range of an object, from being wanted until its last byte may be served."""
+"""One range of an object, from its request by a reader until its last byte may be served."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MIN_RANGE_BYTES: Final = 1024 * 1024
 #: it in four round trips of 30 ms.
 SHORTEST_LAST_BYTES: Final = 2 * 1024 * 1024
 
-#: Further tries for a range whose response was of another version. Most objects of which that is
-#: seen have been replaced, and the read waits for these tries: 0.3 s for two.
+#: Further tries for a range whose response was of another version. Most such objects have been
+#: replaced, and the read waits for these tries: 0.3 s for two.
 MAX_OTHER_VERSION_TRIES: Final = 2
-#: The same, where the store is known to show versions in turn: of two replicas that respond at
+#: The same, where the store is known to alternate between versions: of two replicas that respond at
 #: random, the wrong one responds nine times in a row to one range of 500.
 MAX_ALTERNATING_TRIES: Final = 8
 #: First wait, doubled for each further try, and longest wait, in seconds.
@@ -45,8 +45,8 @@ class ReplacementCheck:
     taken.
 
     Some servers show an ETag that they do not accept in a condition: one that was altered on its
-    way, for example. So a condition that was refused is left out from then on, and the ETag of each
-    response decides.
+    way, for example. So a condition that was refused is omitted from then on, and the ETag of each
+    response is compared.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class ReplacementCheck:
 
 
 class ObjectSource:
-    """Where one object's bytes come from, which version they must be, where that is noted."""
+    """The source of one object's bytes, their version, and the trace of requests for them."""
 
     def __init__(self, label: str, links: LinkCache, version: Version, trace: ReadTrace) -> None:
         self.label = label
@@ -83,7 +83,7 @@ class ObjectSource:
 
 
 class TransferStatus(Struct, frozen=True):
-    """One range in flight, for people to look at: of which object, how far, how fast."""
+    """One range in flight, for display: its object, its progress and its rate."""
 
     label: str
     span: ByteRange
@@ -115,8 +115,8 @@ class BlockSharing(Struct, eq=False):
     """How a range request shares its blocks with other processes of this node.
 
     Attributes:
-        level: of its next claim; it rises with each process that stands still.
-        seen_changes: of the index, when it was last read for this request.
+        level: of its next claim; it rises with each process that is stopped. seen_changes: of the
+        index, when it was last read for this request.
     """
 
     level: int = 0
@@ -131,7 +131,8 @@ class RangeRequest(Download):
     `attempt` and `is_bulk`. `Claiming`: `sharing`. Without readers and without a read that waits,
     it may be dropped.
 
-    Progress goes one way: from here to the dispatcher (*on_progress*), from there to *requester*.
+    Progress is reported in one direction: to the dispatcher (*on_progress*), and from there to
+    *requester*.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class RangeRequest(Download):
         self.requester.note_end(self, failure)
 
     def status(self, now_s: float) -> TransferStatus:
-        """Return how far it is, and how fast since its present attempt's first byte."""
+        """Return its progress, and its rate since the first byte of the present attempt."""
         span = ByteRange(self.start, max(self.start, self.stop))
         speed = self.bytes_per_s(now_s)
         return TransferStatus(self.source.label, span, self.held_until, self.is_urgent, speed)
@@ -195,7 +196,7 @@ class RangeRequest(Download):
         return self.attempt.permit is not None or self.held_until > self.start
 
     def is_wanted(self) -> bool:
-        """Return whether there is something left to do."""
+        """Return whether bytes are left to fetch."""
         return not (self.is_done or self.is_cancelled)
 
     def cancel(self) -> None:
@@ -225,7 +226,7 @@ class RangeRequest(Download):
         return ByteRange(min(self.held_until, self.stop), self.stop)
 
     def brought_elsewhere(self, gap: ByteRange | None) -> None:
-        """Leave out what another process has fetched: all but *gap*, the first part still missing.
+        """Remove blocks that another process has fetched: all but *gap*, the first missing part.
 
         Blocks beyond *gap* are fetched by another request, if a reader still needs them.
         """

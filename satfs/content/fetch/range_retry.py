@@ -54,13 +54,15 @@ log = structlog.get_logger(__name__)
 
 #: From this length on, a sequential range is moved by a worker process, if there are any.
 BULK_BYTES: Final = 1024 * 1024
-#: Deaths of worker processes under one range, without a byte, after which the loop moves it.
+#: Number of worker processes that may die during one range, without a byte, before the loop moves
+#: it.
 MAX_DEATHS: Final = 2
 #: Further tries for an object that is not there any more, each with a new link, and the wait before
 #: the first of them in seconds, the later ones' multiples of it.
 MAX_GONE: Final = 2
 GONE_WAIT_S: Final = 0.2
-#: Silent connections from which one range is moved to others before it waits for a slow response.
+#: Number of silent connections from which one range is moved away before it waits for a slow
+#: response.
 MAX_MOVES: Final = 2
 
 
@@ -88,7 +90,8 @@ class RangeRetry:
         self.permits = permits
         self.loop_holder = loop_holder
         self._give_up_s = give_up_s
-        #: What waits for a connection, and what chooses again whose it may be.
+        #: The range requests that wait for a connection, and the calls that let each choose a
+        #: holder again.
         self._waiting: dict[RangeRequest, Callable[[], None]] = {}
         if bulk is not None:
             bulk.on_ready = self._choose_holders_again
@@ -124,7 +127,7 @@ class RangeRetry:
     async def _try_once(
         self, range_request: RangeRequest, counts: AttemptCounts
     ) -> SatfsError | None:
-        """Make one attempt; None when another one makes sense (or none is needed any more)."""
+        """Make one attempt; None when another one may succeed (or none is needed any more)."""
         counts.wait_s = 0.0
         link: Link | None = None
         try:
@@ -143,15 +146,15 @@ class RangeRetry:
             self.counters["restarts"] += 1
         except WorkerDied as death:
             self.counters["restarts"] += 1
-            # Perhaps it dies of this very range: the loop can move it, too. Whether it is the disk,
-            # the loop finds out, and what to do about it.
+            # Perhaps this very range kills it: the loop can move it, too. If the disk is the cause,
+            # the loop finds out, and handles it.
             counts.n_deaths += 1
             range_request.is_bulk = counts.n_deaths < MAX_DEATHS and not death.is_of_file
         except TakenBack:
             self.counters["taken_back"] += 1
             counts.was_taken_back = True
         except Crowded as crowded:
-            # No failure: others carry, and this one waits for its turn.
+            # No failure: other connections receive bytes, and this request waits for its turn.
             self.counters["crowded"] += 1
             counts.n_crowded += 1
             counts.wait_s = crowded.wait_s
@@ -205,7 +208,7 @@ class RangeRetry:
         claim: Claim | None = None
         try:
             if not range_request.is_wanted():
-                return  # given up, or made part of another range, after it was let on
+                return  # given up, or made part of another range, after its permit
             n_expected, is_limit = self.permits.n_expected(origin)
             if is_limit or n_expected < self._controller.target:
                 range_request.requester.fit(range_request, n_expected, may_cut=is_limit)
@@ -288,7 +291,7 @@ class RangeRetry:
         return permit
 
     def _holders(self, range_request: RangeRequest, link: Link, *, is_probe: bool) -> list[Holder]:
-        """Return whose connections *range_request* may use now, the best first."""
+        """Return the holders whose connections *range_request* may use now, the best first."""
         bulk = self._bulk
         holders: list[Holder] = [self.loop_holder]
         is_long = len(range_request.missing) >= BULK_BYTES
@@ -317,7 +320,7 @@ class RangeRetry:
         deadline_at: float,
         request: TracedRequest,
     ) -> None:
-        """Have *mover* make one request, and note what came of it."""
+        """Let *mover* make one request, and note its outcome."""
         attempt, requested_at_s = range_request.attempt, trio.current_time()
         is_in_loop = mover is self._in_loop
         moving = self._soon_idle.moving(range_request, permit.origin) if is_in_loop else None
@@ -343,7 +346,7 @@ class RangeRetry:
         link: Link | None,
         counts: AttemptCounts,
     ) -> SatfsError | None:
-        """Return what to report for a refusal; None when another attempt makes sense."""
+        """Return the error to raise for a refusal; None when another attempt may succeed."""
         response_class, label = refusal.response_class, range_request.source.label
         replacement = range_request.source.replacement
         match response_class.kind:
@@ -380,7 +383,8 @@ class RangeRetry:
                     return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
             case ResponseKind.GONE:
-                # It was there: a replica may not have it yet, or a link be dead that says so.
+                # It was there before: a replica may not have it yet, or the link may be refused in
+                # this way.
                 counts.n_gone += 1
                 wait_s = GONE_WAIT_S * counts.n_gone
                 if counts.n_gone <= MAX_GONE and wait_s < counts.left_s:

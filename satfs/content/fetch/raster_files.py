@@ -1,6 +1,6 @@
-"""The TIFFs that lie, as they are, in one object: their layouts, shared by all handles on them.
+"""The uncompressed TIFFs in one object: their layouts, shared by all handles on them.
 
-Pure: bytes that come by in, layouts out.
+Pure: bytes of the object in, layouts out.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MAX_DIRECTORIES_AHEAD: Final = 8
 
 
 def is_tiff(head: bytes) -> bool:
-    """Return whether a file that begins with *head* calls itself a TIFF."""
+    """Return whether *head* is the beginning of a TIFF."""
     return head[:MAGIC_BYTES] in _MAGIC
 
 
 class RasterFile:
-    """A TIFF that lies, as it is, at *place* in an object; shared by all handles on it."""
+    """A TIFF at *place* in an object, uncompressed as a file; shared by all handles on it."""
 
     def __init__(self, place: ByteRange) -> None:
         self.place = place

@@ -1,8 +1,9 @@
-"""Given the reads of one handle on a TIFF, which of its blocks are worth having.
+"""From the reads of one handle on a TIFF: which of its blocks to fetch.
 
 Pure: offsets in, ranges out. A read inside a block of the raster (a tile or a strip) means that the
-whole block is needed, since a program cannot unpack less. Nothing behind a block is fetched because
-of its offset alone, only the blocks that the handle's pattern predicts (`imagery.pattern`).
+whole block is needed, since a program cannot unpack less. No bytes behind a block are fetched
+because of their offset alone, only the blocks that the handle's pattern predicts
+(`imagery.pattern`).
 
 The kernel reads ahead by offsets, half a megabyte at a time, also beyond the block that a program
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
@@ -28,15 +29,16 @@ from satfs.imagery.pattern import AccessPattern
 from satfs.imagery.spans import merge_spans
 from satfs.model import KIB, MIB, ByteRange
 
-#: A handle whose first request is at the beginning and this long is read from end to end. A program
-#: that looks at a header of 8 KiB gets 32 from the kernel, sha256sum 64, cp 256.
+#: A handle whose first request is at the beginning and this long is read from end to end. For a
+#: program that reads a header of 8 KiB the kernel requests 32 KiB, for sha256sum 64, for cp 256.
 COPY_BYTES: Final = 64 * KIB
-#: When this much ahead is justified by what was read, read-ahead is limited no more.
+#: When the reads justify this much read-ahead, it is not limited any more.
 FREE_BULK_BYTES: Final = 4 * MIB
-#: Places where the kernel may go on to read ahead, also after reads at other places.
+#: Number of places at which the kernel may continue its read-ahead, also after reads at other
+#: places.
 _MAX_FRONTS: Final = 64
-#: Pieces of what was read that are remembered: a program's place, the kernel's two read-aheads, and
-#: one that came late.
+#: Number of read pieces that are remembered: the place of a program, two read-aheads of the kernel,
+#: and a piece that came late.
 _MAX_PIECES: Final = 4
 #: Spans that were fetched for a handle and are remembered.
 _MAX_PLANNED: Final = 16
@@ -57,7 +59,7 @@ class RasterReads:
         self._blocks = BlockSpans(file, is_unzipped=is_unzipped)
         self.pattern = AccessPattern()
         self._run_start, self._front = 0, -1
-        #: What was read, the last pieces.
+        #: The last pieces that were read.
         self._pieces: list[ByteRange] = []
         #: Where earlier runs of requests ended.
         self._fronts: deque[int] = deque(maxlen=_MAX_FRONTS)
@@ -83,7 +85,7 @@ class RasterReads:
 
     @property
     def bulk_stop(self) -> int | None:
-        """Return where reading ahead by offsets is to end: behind the image that is read.
+        """Return the end of read-ahead by offsets: behind the image that is read.
 
         None: at the end of the file, since that is copied, or the end of the image is not known.
         """
@@ -97,7 +99,7 @@ class RasterReads:
     def wanted_stop(self) -> int | None:
         """Return where the last block ends that is read or predicted; None while that is not known.
 
-        None, too, for a program that reads everything.
+        Also None for a program that reads the whole file.
         """
         if self.bulk_bytes != 0:
             return None
@@ -121,7 +123,7 @@ class RasterReads:
     ) -> ByteRange | None:
         """Return the part of a request that a program needs: all of it, or nothing.
 
-        None when the layout does not show it. With nothing the request is taken for refused. Of a
+        None when the layout does not show it. With no part the request counts as refused. Of a
         block that is requested page by page, the part is the rest of the block, and blocks behind
         it that are predicted and in the cache. *holds* is that of `note`.
         """
@@ -163,14 +165,14 @@ class RasterReads:
     # -- reads -----------------------------------------------------------------------------------
 
     def note(self, span: ByteRange, holds: Callable[[ByteRange], bool]) -> Plan | None:
-        """Note a read; return what to have, or None when nothing new is to be fetched.
+        """Note a read; return the plan, or None when nothing new is to be fetched.
 
         *holds* returns whether bytes of the object are in the cache.
         """
         inside = self._blocks.inside(span)
         is_next = self._lengthen_pieces(inside)
         if inside == self._page_run.given:
-            # It was not requested but for its first page, and shows nothing more.
+            # Only its first page was requested, and it shows nothing more.
             self._front = max(self._front, inside.stop)
             inside = ByteRange(inside.start, inside.start + PAGE_BYTES)
         if len(inside) <= PAGE_BYTES:
@@ -249,7 +251,7 @@ class RasterReads:
             self._is_plan_due = True
 
     def _is_rest(self, page: ByteRange) -> bool:
-        """Return whether a page goes on with the present block, which shows nothing new.
+        """Return whether a page continues the present block, which shows nothing new.
 
         After a refused request a block comes in a hundred pages.
         """
@@ -306,7 +308,7 @@ class RasterReads:
         return tuple(block for block, _ in blocks)
 
     def _reached(self, span: ByteRange, block: Block, *, is_fetched: bool) -> tuple[Block, ...]:
-        """Return the blocks up to which a run of requests has come: that of the next one's start.
+        """Return the blocks that a run of requests has reached, up to that of the next one's start.
 
         Blocks behind it may be read ahead.
         """
@@ -326,8 +328,8 @@ class RasterReads:
     def _come_to(self, position: int) -> tuple[Block, ...]:
         """Return the blocks that a program has read on to, which has come to *position*.
 
-        It may have taken in the bytes there with those of a block before them. Behind what is
-        fetched with the last block, it reads the next one.
+        The program may have read the bytes there in one buffer with a block before them. When it
+        reads beyond the bytes that are fetched with the last block, it reads the next one.
         """
         last = self._raster.span_of(self._current[-1])
         if last is None:
@@ -364,7 +366,7 @@ class RasterReads:
         return is_read or self.pattern.is_expected(block)
 
     def _lengthen_pieces(self, span: ByteRange) -> bool:
-        """Enter what is read; return whether it goes on where a piece ends."""
+        """Enter a read; return whether it continues a piece."""
         joined = [p for p in self._pieces if p.start <= span.stop and span.start <= p.stop]
         others = [piece for piece in self._pieces if piece not in joined]
         start = min((span.start, *(piece.start for piece in joined)))

@@ -1,7 +1,7 @@
-"""Decide which bytes to fetch next, from the reads of one handle so far.
+"""Decides which bytes to fetch next, from the earlier reads of one handle.
 
-Pure: offsets in, ranges out. The kernel shows us a program's reads in pieces of up to 128 KiB
-(1 MiB when its own read-ahead could be raised), two or three in flight, sometimes out of order; so
+Pure: offsets in, ranges out. The kernel sends the reads of a program in pieces of up to 128 KiB (1
+MiB when its own read-ahead could be raised), two or three in flight, sometimes out of order; so
 "next" means near the front of the run, not exactly at it.
 """
 
@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from satfs.model import KIB, MIB, ByteRange
 
-#: How far past the front of a run a read may start and still belong to it: skipping that much costs
-#: less than a round trip on any line that we tune for, so the gap is read through.
+#: How far past the front of a run a read may start and still belong to it: on any intended line
+#: this gap takes less time than a round trip, so it is fetched as well.
 FORWARD_TOLERANCE_BYTES: Final = 2 * MIB
 #: How far behind the front a read may start and still belong to it (a re-read of a header, an
 #: out-of-order piece of the kernel's read-ahead).
@@ -45,8 +45,8 @@ WINDOW_STEPS: Final = (
 #: left pauses for one round trip and not for several.
 FAR_RUN_BYTES: Final = 1 * MIB
 FAR_WINDOW_BYTES: Final = 64 * MIB
-#: A run that began elsewhere is as likely a row of tiles as the beginning of a copy: up to this
-#: length it earns no window, and the kernel's own read-ahead must do.
+#: A run that began elsewhere may be a row of tiles as well as the beginning of a copy: up to this
+#: length it gets no window, only the kernel's own read-ahead.
 PLACE_BYTES: Final = 2 * MIB
 #: Pieces no longer than this, one behind the other, are read by a program for which the kernel does
 #: not read ahead: page by page where that is switched off, or where its own attempt has failed.
@@ -75,7 +75,7 @@ class Pattern(StrEnum):
 
 
 class Plan(Struct, frozen=True):
-    """Ranges to fetch: `now` has those of the read, `ahead` those to read ahead, in order."""
+    """Ranges to fetch: `now` for the read, `ahead` for read-ahead, in order."""
 
     now: ByteRange
     ahead: tuple[ByteRange, ...]
@@ -110,18 +110,18 @@ class ReadAhead:
         self._n_strays = 0
 
     def limit(self, bounds: ByteRange) -> None:
-        """Plan nothing beyond *bounds* from now on; what was seen of the reads is kept."""
+        """Plan nothing beyond *bounds* from now on; earlier reads are remembered."""
         self._bounds = bounds
         if self._pattern is Pattern.START:
             self._run_start = self._front = bounds.start
 
     @property
     def bounds(self) -> ByteRange:
-        """Return what plans are limited to."""
+        """Return the bounds of plans."""
         return self._bounds
 
     def note(self, span: ByteRange, window_limit_bytes: int, *, is_far: bool = False) -> Plan:
-        """Note one read; return what to have, with at most *window_limit_bytes* ahead.
+        """Note one read; return the plan, with at most *window_limit_bytes* ahead.
 
         *is_far*: the line is far, as `window_for` takes it.
         """
@@ -129,7 +129,7 @@ class ReadAhead:
         distance = span.start - self._front
         belongs = -BACKWARD_TOLERANCE_BYTES <= distance <= FORWARD_TOLERANCE_BYTES
         if self._pattern is Pattern.START:
-            # A program that begins elsewhere than at the beginning is looking for something.
+            # A program that does not begin at the beginning looks for a part of the file.
             belongs = span.start == self._bounds.start or distance == 0
         self._note_stride(span.start)
         is_settled = self._front - self._run_start >= SETTLED_BYTES

@@ -12,8 +12,8 @@ from satfs.content.fetch.readahead import Pattern, Plan, ReadAhead
 from satfs.errors import Damaged, Misuse
 from satfs.model import ByteRange
 
-#: Times that a read looks again after its blocks left the cache under it, which only a cache much
-#: too small for its readers can cause.
+#: Number of times that a read tests its blocks again after they were evicted, which happens only in
+#: a cache much too small for its readers.
 MAX_ROUNDS: Final = 64
 
 
@@ -44,7 +44,7 @@ class ObjectReader:
         self._is_closed = False
         self._is_unbounded = bounds is None
         self._habit: ReadAhead | None = ReadAhead(bounds or ByteRange(0, self.size_bytes))
-        #: Where a file lies that may be a raster: the object, or a member inside a zip.
+        #: The place of a file that may be a raster: the object, or a member inside a zip.
         self._place = ByteRange(0, self.size_bytes) if bounds is None else None
         self._is_unzipped = False
         self._raster: RasterFile | None = None
@@ -61,9 +61,8 @@ class ObjectReader:
 
         Raises:
             Changed: the vendor now serves another version, and the cache lacks bytes of this one.
-            NotAllowed: the store refuses the object.
-            Unreachable: retries are spent. Fetched blocks are kept.
-            Garbled: the store broke its contract.
+            NotAllowed: the store refuses the object. Unreachable: all retries have failed. Fetched
+            blocks are kept. Garbled: the store sends invalid responses.
         """
         if self._is_closed:
             raise Misuse("read on a closed handle")
@@ -139,7 +138,7 @@ class ObjectReader:
     # -- rasters ---------------------------------------------------------------------------------
 
     def _plan(self, span: ByteRange) -> Plan | None:
-        """Return what to have besides *span* now, if anything."""
+        """Return the plan beside *span* for this read, or None."""
         reads, habit = self._raster_reads, self._habit
         if habit is None:
             return None
@@ -191,7 +190,7 @@ class ObjectReader:
         self._raster = self._raster_reads = None
 
     async def _look_up(self) -> None:
-        """Learn what can be known of a raster without a request: what is cached of it.
+        """Learn the layout of a raster from its cached bytes, without a request.
 
         The kernel may have the first pages, and then they are never requested again.
         """

@@ -1,7 +1,7 @@
-"""The kernel's requests that were refused on one handle of a raster, and what came of them.
+"""The kernel's requests that were refused on one handle of a raster, and whether they were needed.
 
-Pure. A request that is refused comes again, page by page, where a program needs its bytes. Then the
-refusal was wrong; after a few wrong ones the requests are answered.
+Pure. When a program needs the bytes of a refused request, the kernel requests them again page by
+page. Then the refusal was wrong; after a few wrong refusals such requests get their bytes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Refusals:
                 self._doubted.popitem(last=False)
 
     def overlap(self, span: ByteRange) -> bool:
-        """Return whether some of *span* was refused."""
+        """Return whether a part of *span* was refused."""
         return any(span.overlaps(refused) for refused in self._refused)
 
     def begins_with(self, page: ByteRange) -> bool:
@@ -80,7 +80,7 @@ class Refusals:
         return len(self._wrong) >= MAX_WRONG_REFUSALS
 
     def begin_run(self) -> None:
-        """Note that a program has gone to another place."""
+        """Note that a program reads at another place."""
         self._wrong.clear()
 
     def note_block(self, block: Block) -> None:
@@ -114,7 +114,7 @@ class Refusals:
         return self._n_needed_strays < MAX_NEEDED_STRAYS or self._pattern.has_read(block)
 
     def note_page(self, page: ByteRange) -> None:
-        """Note that a page is requested: a program may need what was taken for a stray."""
+        """Note that a page is requested: a program may need a request that counted as a stray."""
         located = self._raster.located(page.start)
         if located is not None:
             self._first_pages.setdefault(located[0], page.start)

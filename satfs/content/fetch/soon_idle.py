@@ -21,7 +21,7 @@ from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.net.host_connections import Holder
 
-#: What a connection carries in its first round trip: ten segments (RFC 6928).
+#: Bytes that a connection carries in its first round trip: ten segments (RFC 6928).
 INITIAL_WINDOW_BYTES: Final = 14_600
 #: Round trips before the first request of a connection that is to be opened.
 OPENING_TRIPS: Final = 2
@@ -82,7 +82,7 @@ class SoonIdle:
     async def wait(self, range_request: RangeRequest, origin: str) -> None:
         """Wait for the end of another range where that is sooner than what a new connection takes.
 
-        At most for as long as that, where the other one comes to a stop.
+        At most for as long as that, in case the other range stalls.
         """
         n_proven, n_unused = self._holder.n_idle(origin)
         round_trip_s = self._controller.round_trip_s

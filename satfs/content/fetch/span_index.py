@@ -1,8 +1,8 @@
-"""An index by offset of what covers a span of one object: requests in flight, or waiters.
+"""An index by offset of items that cover a span of one object: requests in flight, or waiters.
 
 Pure. Every read looks for the requests that bring its bytes, and every piece that arrives for the
-reads that wait for it. Hundreds of each may exist, and a look at all of them took longer than the
-rest of a read.
+reads that wait for it. Hundreds of each may exist, and a search through all of them took longer
+than the rest of a read.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SpanIndex(Generic[T]):
                 del self._cells[number]
 
     def overlapping(self, span: ByteRange) -> list[T]:
-        """Return the items whose spans hold a byte of *span*, each once."""
+        """Return the items whose spans contain a byte of *span*, each once."""
         start, stop = span.start, span.stop
         numbers = _cells_of(span)
         if len(numbers) == 1:  # nearly every read

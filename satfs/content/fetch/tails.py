@@ -33,7 +33,7 @@ TAIL_BYTES: Final = 32 * 1024
 class Tail(Struct, frozen=True):
     """The end of an object: `data` are the bytes from `start` on, perhaps none.
 
-    `encodings` are the codings that the store labels it with.
+    `encodings` are the content codings that the response states.
     """
 
     version: Version
@@ -50,8 +50,8 @@ TakeTail = Callable[[Tail], Awaitable[Callable[[bytes], None]]]
 class NoLength(Exception):
     """A response without the length of the object.
 
-    *part* is what it holds of the object, where it holds a part: its version has the length up to
-    the part's end, which may or may not be the object's.
+    *part* is the part of the object in it, if any: its version has the length up to the end of the
+    part, which may or may not be the end of the object.
     """
 
     def __init__(self, response_class: ResponseClass, part: Tail | None = None) -> None:
@@ -73,8 +73,8 @@ async def read_tail(
         Unreachable: the body broke off.
     """
     if response.status == 416:
-        # An empty object has no byte to give, and only its 416 shows a length of 0. A 416 without a
-        # length is no such object.
+        # An empty object has no bytes, and only its 416 shows a length of 0. A 416 without a length
+        # is no such object.
         body = await response.read_error_body()  # its end gives the connection back
         if total_if_unsatisfied(response.headers, body) == 0:
             return Tail(version_of(response.headers, 0), 0, b"")
@@ -90,7 +90,7 @@ async def read_tail(
         raise error_for(found, label)
     version, start, length = found
     if not _is_range(response) and length == n_requested:
-        # A proxy may have made a 200 of a range. Another request shows which of both it is.
+        # A proxy may have made a 200 of a range. Another request shows which of them it is.
         raise NoLength(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
     encodings = encodings_of(response.headers)
     if length > TAIL_BYTES:
