@@ -90,6 +90,11 @@ class Task(Struct, frozen=True):
     problem: str = ""
 
 
+def is_published(status: Json) -> bool:
+    """Return whether a capture of that status has scenes; None: its record has no status."""
+    return status is None or (isinstance(status, str) and status.strip().lower() == PUBLISHED)
+
+
 class Capture(Struct, frozen=True):
     """One acquisition of a task. Only a published one has scenes.
 
@@ -104,7 +109,7 @@ class Capture(Struct, frozen=True):
     @property
     def is_published(self) -> bool:
         """Return whether the API has scenes of it, as far as the record shows."""
-        return self.status is None or self.status.strip().lower() == PUBLISHED
+        return is_published(self.status)
 
 
 class Attachment(Struct, frozen=True):

@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from satfs.api.record_parsers import moment
 from satfs.errors import BadSettings
-from satfs.model import PUBLISHED, Json
+from satfs.model import Json, is_published
 
 #: A capture's scenes come within hours of its publication; further products within days.
 SETTLED_S: Final = 3 * 86_400.0
@@ -111,7 +111,8 @@ class SeenPublications(Struct):
         for entry in entries:
             record = entry.get("record") or {}
             id = str(entry["id"])
-            if record.get("status") != PUBLISHED or id in self.captures:
+            status = record.get("status", record.get("state"))
+            if id in self.captures or not is_published(status):
                 continue
             event = Event("capture", task_id, id, None, record)
             if self.is_begun:

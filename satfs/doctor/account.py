@@ -24,8 +24,9 @@ from satfs.net.http import Http
 from satfs.net.proxies import Proxies
 from satfs.settings import Settings
 
-#: Time to find a scene to sign, in seconds; three requests in most accounts.
-SEARCH_LIMIT_S: Final = 6.0
+#: Time to find a scene to sign, in seconds; three requests in most accounts. A single one has a
+#: second more (`examination`), so that a slow search is not reported as a failed request.
+SEARCH_LIMIT_S: Final = 5.0
 #: Tasks and captures looked into for a scene: an account may have thousands that hold none yet.
 _MAX_TASKS: Final = 8
 _MAX_CAPTURES: Final = 4
