@@ -18,13 +18,13 @@ from satfs.content.cache.blockmap import hash_blocks
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: Pause between looks at a file that another process holds alone, for milliseconds.
+#: Pause between tries to open a file that another process has locked for milliseconds.
 _LOCK_RETRY_S: Final = 0.002
 #: Longest wait for another process that evicts from the file, in seconds: it may have been stopped
 #: in the middle. Then the object is kept in memory, or not evicted.
 _EVICTING_S: Final = 5.0
-#: Longest wait for another process that is making the file, which takes it milliseconds. After that
-#: it is taken for a file that was cut to nothing while another process has it open.
+#: Longest wait for another process that is making the file, which takes milliseconds. After that
+#: the file counts as one that was cut to nothing while another process has it open.
 _MAKING_S: Final = 1.0
 
 
@@ -33,13 +33,13 @@ READ_AHEAD_BYTES: Final = 32 * 1024 * 1024
 
 
 class BlockFile:
-    """A contiguous, sparse, mapped file that holds what has been fetched of one object.
+    """A contiguous, sparse, mapped file with the fetched bytes of one object.
 
-    Knows no presence: the caller has looked at the block map. Nothing here waits but
-    `read_from_disk`, `verify` and `punch`, which belong in a thread.
+    It does not know which blocks are present: the caller tests the block map. Only
+    `read_from_disk`, `verify` and `punch` wait; they belong in a thread.
 
-    A process with limits has less: a file larger than its address space (RLIMIT_AS) is not mapped,
-    and is read by `read_from_disk` alone; bytes in memory larger than its files may be
+    In a process with limits, a file larger than its address space (RLIMIT_AS) is not mapped, and
+    only `read_from_disk` reads it. Bytes in memory that are larger than its files may be
     (RLIMIT_FSIZE, which holds for memfd_create(2) as well) are a mapping without a file.
     """
 
@@ -56,11 +56,11 @@ class BlockFile:
     def on_disk(cls, path: Path, size_bytes: int) -> tuple[BlockFile, bool]:
         """Open or create the file at *path*, sharing it; return it, and whether it is new.
 
-        A new one is held alone until `share`, which belongs after its entry in the index: of
-        several processes that open it at once, one finds it new, and the others wait for that one.
+        A new file is locked until `share`, which is called after its entry in the index: of several
+        processes that open it at once, one finds it new, and the others wait for that one.
 
         Raises:
-            OSError: the disk won't have it.
+            OSError: the file cannot be opened or made.
         """
         began_s = time.monotonic()
         while True:
@@ -68,8 +68,8 @@ class BlockFile:
             waited_s = time.monotonic() - began_s
             with ExitStack() as closing:
                 closing.callback(os.close, fd)
-                # A process that evicts the whole file holds it alone, and unlinks it before it
-                # releases the lock: look after that whether the name still leads here.
+                # A process that evicts the whole file locks it, and unlinks it before it releases
+                # the lock: so test now whether the name still leads to this file.
                 is_shared = kernelcalls.try_lock_shared(fd)
                 if not is_shared and waited_s >= _EVICTING_S:
                     raise BlockingIOError(errno.EAGAIN, "another process holds the cache file")
@@ -78,8 +78,9 @@ class BlockFile:
                 if not is_shared or seen.st_nlink == 0:
                     pass
                 elif is_new and seen.st_size:
-                    # It was cut. Another mount may rely on what was in it: it keeps the old file,
-                    # where it notices, and does not get our new one with zeros in place of bytes.
+                    # The file was cut. Another mount may rely on its earlier bytes: it keeps the
+                    # old file, where it notices this, and does not get our new one with zeros in
+                    # place of bytes.
                     path.unlink(missing_ok=True)
                 elif is_new and not kernelcalls.try_lock_alone(fd):
                     if waited_s >= _MAKING_S:
@@ -141,7 +142,7 @@ class BlockFile:
         return data
 
     def write(self, start: int, data: bytes | memoryview) -> None:
-        """Put *data* at *start*. A full disk is an OSError here, not a SIGBUS: no mapping is used.
+        """Write *data* at *start*, without a mapping: a full disk is an OSError, not a SIGBUS.
 
         Raises:
             OSError: no space, or the disk failed.
@@ -189,11 +190,11 @@ class BlockFile:
         return hash_blocks(self._view[span.start : span.stop])
 
     def try_alone(self) -> bool:
-        """Hold the file alone, if no other process has it open; `share` ends that."""
+        """Lock the file, if no other process has it open; `share` ends this."""
         return self.in_memory or self.fd is None or kernelcalls.try_lock_alone(self.fd)
 
     def share(self) -> None:
-        """Let others have the file open again."""
+        """Let other processes open the file again."""
         if not self.in_memory and self.fd is not None:
             kernelcalls.try_lock_shared(self.fd)
 

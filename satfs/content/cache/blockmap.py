@@ -26,7 +26,7 @@ SEGMENT_BYTES: Final = BLOCK_BYTES * BLOCKS_PER_SEGMENT
 _ABSENT: Final = 0
 _UNCHECKED: Final = 1
 _HELD: Final = 2
-#: Windows are tens of thousands of blocks: runs are looked for at the speed of C.
+#: Windows are tens of thousands of blocks, so C code searches for runs.
 _ABSENT_RUN: Final = re.compile(b"\0+")
 _UNCHECKED_RUN: Final = re.compile(b"\1+")
 
@@ -55,7 +55,7 @@ def start_of_blocks(stop: int, n_blocks: int) -> int:
 
 
 def segment_span(number: int, size_bytes: int) -> ByteRange:
-    """Return the bytes that exist of segment *number* of a file of *size_bytes*."""
+    """Return the part of segment *number* that exists in a file of *size_bytes*."""
     start = min(number * SEGMENT_BYTES, size_bytes)
     return ByteRange(start, min(start + SEGMENT_BYTES, size_bytes))
 
@@ -100,12 +100,12 @@ class BlockMap:
         return ByteRange(first * BLOCK_BYTES, min(last * BLOCK_BYTES, self.size_bytes))
 
     def holds(self, span: ByteRange) -> bool:
-        """Return whether every byte of *span* that exists may be served."""
+        """Return whether every existing byte of *span* may be served."""
         first, last = self._blocks(span)
         return self._state.count(_HELD, first, last) == max(0, last - first)
 
     def is_present(self, span: ByteRange) -> bool:
-        """Return whether every byte of *span* that exists is present, checked or not."""
+        """Return whether every existing byte of *span* is present, checked or not."""
         first, last = self._blocks(span)
         return self._state.find(_ABSENT, first, last) < 0
 
@@ -119,7 +119,7 @@ class BlockMap:
 
     def _runs(self, state: int, run: re.Pattern[bytes], span: ByteRange) -> Iterator[ByteRange]:
         first, last = self._blocks(span)
-        # Called at every read, and nearly always without a result: a search for one byte is fast.
+        # Every read calls it, nearly always without a result: a search for one byte is fast.
         first = self._state.find(state, first, last)
         if first < 0:
             return
@@ -161,7 +161,7 @@ class BlockMap:
         return dropped * BLOCK_BYTES
 
     def load(self, segment: Segment) -> None:
-        """Add what the index knows: blocks not known here become unchecked."""
+        """Add the blocks of the index: those that are not known here become unchecked."""
         first = segment.number * BLOCKS_PER_SEGMENT
         known = array("Q")
         known.frombytes(segment.hashes)
@@ -172,7 +172,7 @@ class BlockMap:
                 self.n_present += 1
 
     def segment(self, number: int) -> Segment:
-        """Return what the index should know of one segment: its held blocks."""
+        """Return the record of one segment for the index: its held blocks."""
         first = number * BLOCKS_PER_SEGMENT
         last = min(first + BLOCKS_PER_SEGMENT, self.n_blocks)
         mask = 0
@@ -183,7 +183,7 @@ class BlockMap:
         return Segment(number, mask, hashes)
 
     def span_of(self, number: int) -> ByteRange:
-        """Return the bytes of a segment that exist."""
+        """Return the existing part of a segment."""
         return segment_span(number, self.size_bytes)
 
     def mask_of(self, number: int) -> int:

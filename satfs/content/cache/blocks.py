@@ -1,7 +1,7 @@
 """The block cache: objects whose blocks are on disk, or in memory where no disk is available.
 
-One `BlockCache` per mount. It keeps the limits of disk and memory, writes what was learnt to the
-index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what, and what a
+One `BlockCache` per mount. It keeps the limits of disk and memory, enters blocks in the index in
+batches, and evicts. docs/CONCURRENCY.md describes the owner of each value, and the state that a
 crash leaves at each step.
 
 Reads of held blocks are views of the mapping. A view is good until the next checkpoint: eviction
@@ -40,9 +40,10 @@ from satfs.node_locks import NodeLocks
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-#: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
+#: Longest time that a fetched block waits to be entered in the index: a crash can lose these
+#: blocks.
 COMMIT_INTERVAL_S: Final = 0.5
-#: The same while other processes use the cache: they wait that much longer for a block.
+#: The same while other processes use the cache, which wait this long for a block.
 SHARED_COMMIT_INTERVAL_S: Final = 0.05
 
 
@@ -80,10 +81,10 @@ class BlockCache:
         memory_bytes: int,
         locks: NodeLocks | None = None,
     ) -> BlockCache:
-        """Return the cache kept in *directory*, or one in memory when the disk won't have it.
+        """Return the cache in *directory*, or one in memory when the disk cannot be used.
 
-        With *locks*, which are opened here, other processes on it and this one leave blocks to
-        each other; the caller closes them.
+        With *locks*, which are opened here, this process and others that use the directory do not
+        fetch the same blocks; the caller closes the locks.
 
         Raises:
             BadCache: the directory is a symbolic link or belongs to another user.
@@ -112,7 +113,7 @@ class BlockCache:
 
     @property
     def index(self) -> Index | None:
-        """Return the cache's memory across mounts; None where there is no disk."""
+        """Return the index, which outlives mounts; None where there is no disk."""
         return self._index_sync.index
 
     @property
@@ -121,7 +122,7 @@ class BlockCache:
         return self.index is not None
 
     def statistics(self) -> dict[str, int]:
-        """Return what is held and allowed, in bytes."""
+        """Return the held bytes and the limits."""
         return {
             "disk_bytes": self._room.used_bytes,
             "disk_limit_bytes": self._room.limit_bytes if self._directory is not None else 0,
@@ -131,12 +132,12 @@ class BlockCache:
         }
 
     def window_limit_bytes(self) -> int:
-        """Return how much may be fetched ahead without pushing out what has not been read yet."""
+        """Return how many bytes may be fetched ahead without evicting bytes not read yet."""
         return max(SEGMENT_BYTES, self.limit_bytes // 4)
 
     @property
     def limit_bytes(self) -> int:
-        """Return how much may be kept: on disk, or in memory where there is no disk."""
+        """Return how many bytes may be kept: on disk, or in memory where there is no disk."""
         return self._room.limit_bytes if self._directory is not None else self._memory.limit_bytes
 
     # -- objects ---------------------------------------------------------------------------------
@@ -144,8 +145,8 @@ class BlockCache:
     async def acquire(self, name: str, label: str, size_bytes: int) -> CachedObject:
         """Return the object called *name*, to be given back with `CachedObject.release`.
 
-        *name* must be a legal file name and stand for one version of one object; *label* is for
-        people. Waits for the disk when the object isn't open yet, and works without one.
+        *name* must be a legal file name, and identify one version of one object; *label* is for
+        display. Waits for the disk when the object isn't open yet, and works without a disk.
         """
         return await self.objects.acquire(name, label, size_bytes)
 
@@ -175,11 +176,11 @@ class BlockCache:
             if cached.n_losses == n_losses:
                 self.distrust(cached, span, problem)
             return None
-        # After a loss, what the thread has read may be a hole.
+        # After a loss, the thread may have read a hole.
         return data if cached.n_losses == n_losses else None
 
     async def check(self, cached: CachedObject, span: ByteRange) -> None:
-        """Check the blocks of *span* that an earlier mount left; wrong ones are gone afterwards."""
+        """Check the blocks of *span* that an earlier mount left; damaged ones are dropped."""
         damaged = await check_blocks(cached, span)
         if damaged:
             log.warning(
@@ -212,12 +213,12 @@ class BlockCache:
         hashes: Sequence[int] | None,
         stop: int,
     ) -> None:
-        """Declare the blocks from number *first* up to byte *stop* as held.
+        """Mark the blocks from number *first* up to byte *stop* as held.
 
         Their bytes are in the file. *hashes* are their checksums, where they are known.
 
         Raises:
-            Spilled: the object went on in another layer meanwhile.
+            Spilled: the object continues in another layer meanwhile.
         """
         if layer is not cached.top:
             raise Spilled
@@ -247,9 +248,9 @@ class BlockCache:
             self.spill(cached, problem)
 
     def spill(self, cached: CachedObject, problem: BaseException | None) -> None:
-        """Let *cached* go on in memory; what the disk holds of it stays readable.
+        """Continue *cached* in memory; its bytes on disk stay readable.
 
-        *problem* is how the disk failed; None: there is no room within the cache's limits.
+        *problem* is the failure of the disk; None: there is no room within the cache's limits.
         """
         if cached.top.file.in_memory:
             return
@@ -269,7 +270,7 @@ class BlockCache:
     async def reserve(self, cached: CachedObject, span: ByteRange) -> None:
         """Make room for *span*, which is landing, before it is written; evicts if need be.
 
-        Where there is no room, the object goes on in memory.
+        If there is no room, the object continues in memory.
         """
         # Space that is being freed is not written to before it is free. Reserved blocks are not
         # evicted, so free space is ours.
@@ -311,15 +312,15 @@ class BlockCache:
                 await self.commit()
 
     async def close(self) -> None:
-        """Enter what is left, and close all files: no task may use the cache any more."""
+        """Enter the remaining blocks, and close all files: no task may use the cache any more."""
         await self.commit()
         self.objects.close()
         if self.index is not None:
             await self.on_index(self.index.close)
 
     async def commit(self) -> None:
-        """Enter what has been fetched and used in the index."""
-        # One at a time: a claim is given back when what it brought has been entered.
+        """Enter fetched blocks and uses in the index."""
+        # One at a time: a claim is released when its blocks have been entered.
         async with self._committing:
             await self._commit()
 
@@ -332,14 +333,14 @@ class BlockCache:
             self._room.held_bytes = held
             self._room.new_bytes -= counted
         if self.index is None:
-            entered = list(self.objects)  # there is nothing to enter them in
+            entered = list(self.objects)  # there is no index to enter them in
             for cached in entered:
                 cached.dirty.clear()
         for cached in entered:
             self.objects.close_unused(cached)
 
     async def look_around(self) -> None:
-        """Load what other mounts have fetched of the objects that are open here."""
+        """Load the blocks that other mounts have fetched of the objects that are open here."""
         if not await self._index_sync.has_changes():
             return
         # Not while eviction is between dropping blocks here and in the index.
@@ -356,10 +357,10 @@ class BlockCache:
         return await self._index_sync.changes(max_age_s)
 
     async def load_changes(self, cached: CachedObject, span: ByteRange) -> None:
-        """Load what other processes have entered of *span* of an object that is open here."""
+        """Load the blocks of *span* of an open object that other processes have entered."""
         async with self.eviction.lock:  # as in `look_around`
             await self._index_sync.load_changes(cached, cached.top.map.segments_of(span))
 
     async def on_index(self, call: Callable[[], T]) -> T | None:
-        """Run *call* on the index in a thread; None when the index fails, which is survived."""
+        """Run *call* on the index in a thread; return None when the index fails."""
         return await self._index_sync.on_index(call)

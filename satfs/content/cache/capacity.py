@@ -1,4 +1,4 @@
-"""How much more the disk and the memory may take, and what is reserved of them."""
+"""How many more bytes the disk and the memory may take, and how many are reserved."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOOK_INTERVAL_S: Final = 0.5
 
 
 class DiskRoom:
-    """How much more the disk may take: below our own limit, and above the minimum of free space.
+    """The room on disk: below the cache's limit, and above the minimum of free space.
 
-    `held_bytes` is what all mounts hold, by the index, as last read; `new_bytes` came here since;
-    `landing_bytes` are on their way, and counted once more while part of them is there already.
+    `held_bytes` are those of all mounts in the index, as last read; `new_bytes` came here since;
+    `landing_bytes` are in flight, and count twice as soon as a part of them is there.
     """
 
     def __init__(self, directory: Path | None, limit_bytes: int, free_fraction: float) -> None:
@@ -37,7 +37,7 @@ class DiskRoom:
 
     @property
     def used_bytes(self) -> int:
-        """Return what the cache takes up, at least."""
+        """Return the least size of the cache."""
         return self.held_bytes + self.new_bytes
 
     async def missing_bytes(self, n_bytes: int) -> int:
@@ -49,7 +49,7 @@ class DiskRoom:
         now_s = trio.current_time()
 
         def is_look_due() -> bool:
-            # No room is missing by what was seen before an eviction.
+            # By the numbers before an eviction, no room is missing.
             is_missing = excess > 0 or n_bytes > self._spare_bytes
             return is_missing or now_s - self._looked_at_s > LOOK_INTERVAL_S
 
@@ -88,12 +88,12 @@ class Reservation:
     def end(self) -> None:
         """Note that no more of these bytes will come. To be called once."""
         self._cached.landing.subtract(self._segments)
-        self._cached.landing += Counter()  # drops what has come to nothing
+        self._cached.landing += Counter()  # drops the bytes that were not completed
         self._room.landing_bytes -= self._n_bytes
         self._cached.release()
 
     def __enter__(self) -> None:
-        """Go on with the reservation, which began with its creation."""
+        """Continue the reservation, which began with its creation."""
 
     def __exit__(self, *_: object) -> None:
         """See `end`."""
@@ -132,10 +132,10 @@ class MemoryRoom:
                 self._segments.move_to_end((cached, number))
 
     def make_room(self, n_bytes: int) -> None:
-        """Drop what was not used for longest until *n_bytes* more fit, or nothing is left to drop.
+        """Drop the least recently used segments until *n_bytes* more fit, or none is left to drop.
 
-        Views of dropped bytes ended with the last checkpoint, so they go at once. Segments that
-        more bytes are on their way to stay (see `CachedObject.landing`).
+        Views of dropped bytes ended with the last checkpoint, so they go at once. Segments to which
+        bytes are in flight stay (see `CachedObject.landing`).
         """
         if self.used_bytes + n_bytes <= self.limit_bytes:
             return
@@ -155,7 +155,7 @@ class MemoryRoom:
 
 
 async def spare_bytes(directory: Path, free_fraction: float) -> int:
-    """Return what the disk of *directory* can take until less than *free_fraction* is free.
+    """Return how many bytes the disk of *directory* takes until only *free_fraction* is free.
 
     Negative when less is free already. Waits for the disk, in a thread.
 

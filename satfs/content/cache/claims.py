@@ -1,11 +1,11 @@
 """Which blocks this process fetches, for all processes that share the cache directory.
 
 A claim is a lock on the numbers of blocks (`node_locks.py`). It is taken when a range is requested,
-and given back block by block as soon as the index has them, so that a process that waited finds
-them there. The kernel gives it back when the process dies.
+and released block by block as soon as the index has the blocks, so that a waiting process finds
+them there. The kernel releases it when the process dies.
 
-A process that stands still keeps its claims. A process that has waited for long claims the
-same blocks on the next *level*, where one of the waiting processes gets them.
+A stopped process keeps its claims. A process that has waited for long claims the same blocks on the
+next *level*, where one of the waiting processes gets the claim.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Claim:
 
     Invariants:
         Locked are the blocks from `start` on up to `stop`; `start` only grows, `stop` only shrinks.
-        The kernel knows one owner of a lock, this process: what another one of *active*, its claims
-        that have not ended, has too stays locked.
+        For the kernel this process owns each lock: blocks that another of its claims in *active*
+        (those that have not ended) has as well stay locked.
     """
 
     __slots__ = ("_active", "_base", "_locks", "has_ended", "held_until", "start", "stop")
@@ -54,14 +54,14 @@ class Claim:
             self.stop = stop
 
     def entered(self, until: int) -> None:
-        """Leave to others what the index has: the blocks up to *until*."""
+        """Release the blocks that the index has: those up to *until*."""
         until = min(until, self.stop)
         if until > self.start:
             self._unlock(self.start, until)
             self.start = until
 
     def _unlock(self, start: int, stop: int) -> None:
-        """Unlock [start, stop), but for what other claims of this process have."""
+        """Unlock [start, stop), except blocks that other claims of this process have."""
         position, last = self._number(start), self._number(stop)
         held = [
             (other._number(other.start), other._number(other.stop))
@@ -91,7 +91,7 @@ class Claims:
         return self._locks.is_shared(now_s)
 
     def is_shared_now(self, now_s: float) -> bool:
-        """Return the same as of this moment, for some microseconds."""
+        """Return the same for this moment; takes some microseconds."""
         return self._locks.is_shared_now(now_s)
 
     def take(self, cached: CachedObject, span: ByteRange, level: int = 0) -> Claim | None:
@@ -127,18 +127,18 @@ class Claims:
         )
 
     def end(self, claim: Claim) -> None:
-        """Give back what was not fetched at once, and the rest when the index has it."""
+        """Release blocks that were not fetched at once, and the others when the index has them."""
         claim.has_ended = True
         claim.cut(max(claim.start, claim.held_until))
         if claim.start >= claim.stop:
             self._active.discard(claim)
 
     def marks(self) -> Sequence[tuple[Claim, int]]:
-        """Return each claim and how far it is, to be given to `entered` after the next commit."""
+        """Return each claim with its progress, to be passed to `entered` after the next commit."""
         return [(claim, claim.held_until) for claim in self._active]
 
     def entered(self, marks: Sequence[tuple[Claim, int]]) -> None:
-        """Give back what was held at the time of *marks*: the index has it by now."""
+        """Release the blocks that were held at the time of *marks*: the index has them by now."""
         for claim, held_until in marks:
             claim.entered(held_until)
             if claim.has_ended and claim.start >= claim.stop:

@@ -1,7 +1,7 @@
-"""Data made from fetched bytes and kept in the cache beside them, each as one more object.
+"""Data that is made from fetched bytes and kept in the cache beside them, each as one more object.
 
-So it counts as cached bytes, its blocks are checked before they are served, it is evicted with the
-least recently used, and `satfs cache` shows and clears it like everything else.
+So it counts as cached bytes, its blocks are checked before they are served, it is evicted when it
+is the least recently used, and `satfs cache` shows and clears it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KIND: Final = "derived"
 class Derived:
     """Records and files that were made from the deliveries of *account*, in *cache*.
 
-    A key is any text; it names what it was made of, version included.
+    A key is any text; it identifies the source of the data, version included.
     """
 
     def __init__(self, cache: BlockCache, account: str) -> None:
@@ -37,13 +37,13 @@ class Derived:
 
     @property
     def max_bytes(self) -> int:
-        """Largest file worth making: half the cache, so that it fits beside what it is made of."""
+        """Largest file that is made: half the cache, so that it fits beside its source."""
         return self._cache.limit_bytes // 2
 
     # -- records: whole or not at all --------------------------------------------------------------
 
     async def get(self, key: str) -> bytes | None:
-        """Return what was put under *key* last; None when not all of it is kept any more."""
+        """Return the data stored under *key* last; None when not all of it is kept."""
         for name, size_bytes in await self._generations(key):
             with closing(await self._open(name, size_bytes, "")) as file:
                 pieces = [await file.read(span) for span in _steps(size_bytes)]
@@ -54,9 +54,9 @@ class Derived:
         return None
 
     async def put(self, key: str, data: bytes, label: str) -> None:
-        """Keep *data* under *key*, in place of what was there, if there is a disk to keep it on.
+        """Store *data* under *key*, in place of earlier data, if there is a disk.
 
-        *label* is for people. Interrupted, it leaves what was there.
+        *label* is for display. If it is interrupted, the earlier data stays.
         """
         if not self._cache.is_persistent or not data:
             return
@@ -75,7 +75,7 @@ class Derived:
     # -- files: any part of them -------------------------------------------------------------------
 
     async def open(self, key: str, size_bytes: int, label: str) -> DerivedFile:
-        """Return the file *key*, of *size_bytes*, with what is still kept of it."""
+        """Return the file *key*, of *size_bytes*, with the parts that are still kept."""
         return await self._open(self._stem(key), size_bytes, label)
 
     async def _open(self, name: str, size_bytes: int, label: str) -> DerivedFile:
@@ -92,7 +92,7 @@ class Derived:
 
 
 class DerivedFile:
-    """One such file, open until `close`. Each part of it is kept, or not, or not any more."""
+    """One such file, open until `close`. Parts of it are kept, and may be evicted."""
 
     #: Writes begin at a multiple of this, and end at one or at the end of the file.
     grain_bytes: Final = BLOCK_BYTES
@@ -123,7 +123,7 @@ class DerivedFile:
         """Keep *data* at *start*; see `grain_bytes`.
 
         Raises:
-            Unsupported: neither disk nor memory will take it.
+            Unsupported: there is no room, neither on disk nor in memory.
         """
         cache, cached = self._cache, self._cached
         span = ByteRange(start, start + len(data))
@@ -140,7 +140,7 @@ class DerivedFile:
             raise Unsupported("neither disk nor memory has room for it")
 
     def close(self) -> None:
-        """Close the file; what is kept of it stays, as long as there is room."""
+        """Close the file; its kept parts stay as long as there is room."""
         self._cached.release()
 
 

@@ -1,6 +1,6 @@
-"""The cache directory: its files, its size limit, its owner, and what may be deleted.
+"""The cache directory: its files, its size limit, its owner, and the files that may be deleted.
 
-Everything here waits for the disk: it belongs in a thread.
+All functions here wait for the disk, and belong in a thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def default_bytes(directory: Path) -> int:
 
 
 def prepare_directory(path: Path) -> None:
-    """Make *path* a directory of ours that no other user may look into.
+    """Make *path* a directory of this user that no other user can access.
 
     Raises:
         BadCache: it is a symbolic link, or belongs to another user.
@@ -53,8 +53,8 @@ def open_index(directory: Path) -> Index:
     """Return the index of the cache in *directory*, making both if need be.
 
     Raises:
-        BadCache: the directory is a symbolic link, or belongs to another user.
-        OSError, sqlite3.Error: the disk won't have it.
+        BadCache: the directory is a symbolic link, or belongs to another user. OSError,
+        sqlite3.Error: it cannot be opened or made.
     """
     prepare_directory(directory)
     tag = directory / "CACHEDIR.TAG"
@@ -70,8 +70,8 @@ def open_index(directory: Path) -> Index:
     except sqlite3.DatabaseError as problem:
         if isinstance(problem, sqlite3.OperationalError):
             raise
-        # Not an index: the file there promises nothing. Data without an index is of no use either,
-        # and is overwritten as objects are opened again.
+        # Not an index: the file there is useless. Data without an index is useless, too, and is
+        # overwritten when objects are opened again.
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(objects, ignore_errors=True)
@@ -82,7 +82,7 @@ def open_index(directory: Path) -> Index:
 def _sound_index(path: Path) -> Index:
     index = Index(path)
     try:
-        index.held_bytes()  # looks at every segment: a damaged file shows now rather than later
+        index.held_bytes()  # reads every segment: a damaged file shows now rather than later
     except BaseException:
         index.close()
         raise

@@ -24,11 +24,11 @@ EVICTION_SLACK: Final = 0.02
 
 
 class Eviction:
-    """Gives back space on the disk of one cache directory, the least recently used first.
+    """Frees space on the disk of one cache directory, the least recently used blocks first.
 
-    *commit* enters in the index what was fetched: eviction chooses by the index. One task evicts at
-    a time: the one that holds `lock`. Another one that holds it meets no object between the drop of
-    its blocks here and in the index.
+    *commit* enters fetched blocks in the index, since eviction chooses by the index. One task
+    evicts at a time: the one that holds `lock`. So a task that holds it sees no object between the
+    drop of its blocks here and their drop in the index.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Eviction:
         self._commit = commit
 
     async def evict(self, needed_bytes: int) -> int:
-        """Give back at least *needed_bytes*, if possible, and return how many; `lock` is held."""
+        """Free at least *needed_bytes*, if possible, and return how many; `lock` is held."""
         index, directory = self._index_sync.index, self._directory
         if index is None or directory is None:
             return 0
@@ -72,7 +72,7 @@ class Eviction:
         return freed
 
     async def discard(self, name: str, size_bytes: int) -> None:
-        """Remove an object, unless it is open: then it is evicted in its time."""
+        """Remove an object, unless it is open: then it is evicted later."""
         index, directory = self._index_sync.index, self._directory
         if index is None or directory is None:
             return
@@ -123,18 +123,18 @@ async def _evict_open(
 ) -> int:
     """Evict from an object that is open here, unless another mount has it open too.
 
-    *group* are segments of this object. Returns the bytes given back; those of segments that more
-    bytes are on their way to are not.
+    *group* are segments of this object. Returns the freed bytes; segments to which bytes are in
+    flight stay.
 
     Raises:
         OSError, sqlite3.Error: the disk failed; nothing is promised of these segments any more.
     """
     layer = cached.layers[0]
-    # No checkpoint between the look at what is landing, the map, and `leaving`, which a task sees
-    # that wants to write here from now on. At the next one, views of these blocks have ended.
+    # No checkpoint between the test of `landing`, the map, and `leaving`; the latter stops tasks
+    # that want to write here from now on. Views of these blocks end at the next checkpoint.
     going = [victim for victim in group if not cached.landing[victim.number]]
     if not going or layer.file.in_memory or not layer.file.try_alone():
-        return 0  # another mount's views must stay true
+        return 0  # views of another mount must stay valid
     numbers = [victim.number for victim in going]
     spans = [layer.map.span_of(number) for number in numbers]
     for span in spans:
@@ -149,7 +149,7 @@ async def _evict_open(
             layer.file.punch(span)
 
     try:
-        # After what is being entered of these segments.
+        # After the entries of these segments that are being made.
         await index_sync.demand(punch)
     finally:
         cached.leaving.difference_update(numbers)
@@ -160,7 +160,7 @@ async def _evict_open(
 def _evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
     """Evict from an object that is not open in this mount, unless it is in another one.
 
-    *group* are segments of this object. Returns the bytes given back. Waits for the disk.
+    *group* are segments of this object. Returns the freed bytes. Waits for the disk.
 
     Raises:
         OSError, sqlite3.Error: the disk failed; nothing is promised of these segments any more.

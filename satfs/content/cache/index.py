@@ -1,4 +1,4 @@
-"""The index on disk of what the cache holds: objects, their checked blocks, their last use.
+"""The index on disk of the cache: objects, their checked blocks, their last use.
 
 One SQLite file in WAL mode serves any number of mounts at once. Every method waits for the disk and
 belongs in a thread; a lock lets one in at a time.
@@ -64,7 +64,7 @@ _BUSY_RETRY_S: Final = 0.01
 
 
 class Victim(Struct, frozen=True):
-    """A segment that may be evicted: whose it is, and how much that frees."""
+    """A segment that may be evicted: its object, and the bytes that this frees."""
 
     object_id: int
     name: str
@@ -81,7 +81,7 @@ class Protected(Struct, frozen=True):
 
 
 class CachedVersion(Struct, frozen=True):
-    """One object in the cache, for people to look at."""
+    """One object in the cache, for display."""
 
     name: str
     label: str
@@ -106,7 +106,7 @@ class KnownVersion(Struct, frozen=True):
 
 
 class Index:
-    """The cache's memory across mounts. All times are wall-clock seconds since the epoch."""
+    """The index of a cache, which outlives mounts. Times are wall-clock seconds since the epoch."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the index at *path*.
@@ -120,8 +120,8 @@ class Index:
         )
         try:
             self._write_ahead()
-            # A commit survives a crash of ours; a power cut may undo the last ones, which only
-            # means that blocks are fetched again.
+            # A commit survives a crash of this process; a power cut may undo the last commits,
+            # after which blocks are fetched again.
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.executescript(_SCHEMA)
@@ -132,8 +132,8 @@ class Index:
     def _write_ahead(self) -> None:
         """Switch to write-ahead logging, which the file then remembers.
 
-        SQLite doesn't wait for others here, with any timeout: mounts that make the same new cache
-        together would fail.
+        With no timeout does SQLite wait for others here: mounts that make the same new cache at
+        once would fail.
         """
         give_up_at_s = time.monotonic() + _BUSY_TIMEOUT_S
         while True:
@@ -187,7 +187,7 @@ class Index:
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def segments(self, object_id: int, numbers: range | None = None) -> list[Segment]:
-        """Return what is known of an object, of the segments *numbers* or of all."""
+        """Return the entries of an object, of the segments *numbers* or of all."""
         first, last = (0, 1 << 62) if numbers is None else (numbers.start, numbers.stop)
         with self._lock:
             rows = self._db.execute(
@@ -198,11 +198,11 @@ class Index:
         return [segment for row in rows if (segment := _segment(*row)) is not None]
 
     def commit(self, object_id: int, segments: Iterable[Segment]) -> None:
-        """Add what *segments* hold to what is known; blocks that another mount added stay."""
+        """Add the blocks of *segments*; blocks that another mount added stay."""
         now = time.time()
         with self._lock, _Transaction(self._db):
             if not self._db.execute("SELECT 1 FROM objects WHERE id = ?", (object_id,)).fetchone():
-                return  # cleared meanwhile: our file has no name any more
+                return  # cleared meanwhile: the file has no name any more
             for new in segments:
                 row = self._db.execute(
                     "SELECT mask, hashes FROM segments WHERE object = ? AND number = ?",
@@ -231,7 +231,7 @@ class Index:
             )
 
     def forget(self, object_id: int, numbers: Iterable[int]) -> None:
-        """Delete what is known of segments, before their data goes."""
+        """Delete the entries of segments, before their data is removed."""
         with self._lock, _Transaction(self._db):
             self._db.executemany(
                 "DELETE FROM segments WHERE object = ? AND number = ?",
@@ -239,7 +239,7 @@ class Index:
             )
 
     def forget_blocks(self, object_id: int, number: int, keep_mask: int) -> None:
-        """Delete what is known of the blocks of a segment that are not in *keep_mask*."""
+        """Delete the entries of the blocks of a segment that are not in *keep_mask*."""
         with self._lock, _Transaction(self._db):
             row = self._db.execute(
                 "SELECT mask FROM segments WHERE object = ? AND number = ?", (object_id, number)
@@ -253,7 +253,7 @@ class Index:
             )
 
     def remove_object(self, name: str) -> None:
-        """Delete everything known of an object."""
+        """Delete all entries of an object."""
         with self._lock, _Transaction(self._db):
             self._db.execute("DELETE FROM objects WHERE name = ?", (name,))
 
@@ -264,7 +264,7 @@ class Index:
         return int(row[0]) * BLOCK_BYTES
 
     def victims(self, choose: Callable[[Iterable[Victim]], list[Victim]]) -> list[Victim]:
-        """Return what *choose* picks of all segments that are not pinned, least recent first."""
+        """Return the segments that *choose* picks of all unpinned ones, least recent first."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT s.object, o.name, o.size_bytes, s.number, s.n_blocks FROM segments s"
@@ -331,7 +331,7 @@ class Index:
             )
 
     def note(self, key: str, value: bytes | None = None) -> bytes | None:
-        """Keep *value* under *key*, or, without one, return what is kept there."""
+        """Store *value* under *key*, or, without a value, return the stored one."""
         with self._lock:
             if value is not None:
                 self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, value))

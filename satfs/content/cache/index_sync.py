@@ -1,6 +1,6 @@
-"""Keep the index in step with the open objects: blocks fetched, used, lost and found.
+"""Updates the index for the open objects: fetched, used, lost and found blocks.
 
-The index is used in threads, one call at a time. When it fails, the mount goes on without it:
+The index is used in threads, one call at a time. When it fails, the mount continues without it:
 blocks fetched from then on are forgotten when the mount ends.
 """
 
@@ -34,7 +34,7 @@ class IndexSync:
         self._is_warned = False
 
     async def on_index(self, call: Callable[[], T]) -> T | None:
-        """Run *call* on the index in a thread; None when the index fails, which is survived."""
+        """Run *call* on the index in a thread; return None when the index fails."""
         try:
             return await self.demand(call)
         except (OSError, sqlite3.Error) as problem:
@@ -56,16 +56,16 @@ class IndexSync:
             pass
 
     def warn(self, event: str, problem: BaseException | None = None) -> None:
-        """Log that the disk fails: once, for what fails afterwards fails for the same reason."""
+        """Log that the disk fails: once, since later failures have the same reason."""
         if not self._is_warned:
             self._is_warned = True
             log.warning(event, **({} if problem is None else {"reason": reason_of(problem)}))
 
     async def enter(self, objects: Iterable[CachedObject]) -> tuple[list[CachedObject], int | None]:
-        """Enter what was fetched and used of *objects*.
+        """Enter the fetched blocks and the uses of *objects*.
 
-        Returns those that there was something to enter of, and the bytes that the index now counts
-        for all mounts: None if it failed, or if there was nothing to do.
+        Returns the objects with entries, and the bytes of all mounts in the index: None if it
+        failed, or if there was nothing to enter.
         """
         index = self.index
         work: list[tuple[CachedObject, int, list[Segment], dict[int, float]]] = []
@@ -116,7 +116,7 @@ class IndexSync:
         return self._changes
 
     async def load_changes(self, cached: CachedObject, numbers: range | None = None) -> None:
-        """Load what other mounts have fetched of *cached*, in segments *numbers* or in all."""
+        """Load blocks of *cached* that other mounts have fetched, in *numbers* or all segments."""
         index, object_id = self.index, cached.object_id
         if index is None or object_id is None:
             return
@@ -124,7 +124,7 @@ class IndexSync:
             cached.layers[0].map.load(segment)
 
     async def forget_blocks(self, cached: CachedObject, blocks: Sequence[int]) -> None:
-        """Take back what the index promises of *blocks*."""
+        """Remove the entries of *blocks* from the index."""
         index, object_id = self.index, cached.object_id
         if index is None or object_id is None:
             return
@@ -141,7 +141,7 @@ class IndexSync:
 
 
 def reason_of(problem: BaseException) -> str:
-    """Return why the disk failed, without the path that may stand in the message."""
+    """Return the reason of a failure of the disk, without a path in its message."""
     if isinstance(problem, OSError):
         return f"{type(problem).__name__}: {problem.strerror}"
     return type(problem).__name__

@@ -33,7 +33,7 @@ _SMALL_STACK_BYTES: Final = 1024 * 1024
 
 
 def punch_hole(fd: int, start: int, length: int) -> None:
-    """Give the bytes [start, start+length) back to the disk; they read as zeros from then on.
+    """Free the bytes [start, start+length) on the disk; they read as zeros from then on.
 
     Raises:
         OSError: the file system has no holes, or failed.
@@ -47,8 +47,8 @@ def punch_hole(fd: int, start: int, length: int) -> None:
 def is_resident(address: int, start: int, stop: int) -> bool:
     """Return whether a mapped range is in memory, so that touching it won't wait for the disk.
 
-    *address* is where byte 0 of the file is mapped. An answer of the moment: pages may leave right
-    after. See mincore(2).
+    *address* is where byte 0 of the file is mapped. The result holds for this moment: pages may be
+    dropped right after it. See mincore(2).
     """
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
     n_pages = -(-(stop - first) // mmap.PAGESIZE)
@@ -101,12 +101,12 @@ def try_lock_shared(fd: int) -> bool:
 
 
 def try_lock_alone(fd: int) -> bool:
-    """Take the lock for ourselves alone, without waiting; False when another one holds it."""
+    """Take the exclusive lock, without waiting; False when another process holds the lock."""
     return _lock(fd, fcntl.F_WRLCK)
 
 
 def save_addresses() -> None:
-    """Take few addresses where they are limited (RLIMIT_AS); must come before any thread.
+    """Reserve few addresses where they are limited (RLIMIT_AS); to be called before any thread.
 
     glibc reserves 64 MiB for the allocations of each new thread, and 8 MiB for its stack: with
     four threads a limit of 300 MiB is used up. Without a limit nothing is changed.
@@ -121,7 +121,7 @@ def save_addresses() -> None:
 
 
 def return_freed_memory() -> None:
-    """Have large blocks of memory given back to the kernel as soon as they are freed.
+    """Make glibc return large blocks of memory to the kernel as soon as they are freed.
 
     glibc takes a block from the heap, where it leaves holes, once one of its size was freed, up to
     32 MiB (mallopt(3), M_MMAP_THRESHOLD): a page of the API of 31 MiB then cost as much again

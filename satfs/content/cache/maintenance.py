@@ -1,7 +1,7 @@
 """Inspect, verify and clear a cache directory, without a mount.
 
-Everything here waits for the disk. Mounts that use the directory at the same time go on: they keep
-the files they have open, and enter nothing under a name that was cleared.
+All functions here wait for the disk. Mounts may use the directory at the same time: they keep their
+open files, and enter no blocks under a name that was cleared.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Checked(Struct, frozen=True):
 
 
 def info(directory: Path) -> CacheInfo:
-    """Return what *directory* holds.
+    """Return the content of *directory*.
 
     Raises: as `index_of`.
     """
@@ -111,7 +111,7 @@ def _verify(directory: Path, index: Index, kept: CachedVersion) -> Checked:
         return Checked(kept, 0, kept.held_bytes)
     good = damaged = 0
     try:
-        # Read under the file's lock: no other mount gives these blocks back while we look.
+        # Read under the file's lock, so that no other mount frees these blocks meanwhile.
         blocks = BlockMap(kept.size_bytes)
         object_id = index.open_object(kept.name, kept.label, kept.size_bytes, is_new=False)
         for segment in index.segments(object_id):
@@ -133,7 +133,7 @@ def _verify(directory: Path, index: Index, kept: CachedVersion) -> Checked:
 
 
 def records_of(kept: Iterable[CachedVersion]) -> list[Json]:
-    """Return what is kept of objects as records, for programs."""
+    """Return the objects as records, for programs."""
     return [
         {
             "label": each.label,

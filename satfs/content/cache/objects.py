@@ -16,11 +16,11 @@ from satfs.model import ByteRange
 
 
 class Spilled(Exception):
-    """The disk would not take bytes: the object goes on in memory, from its last whole block."""
+    """The disk refused bytes: the object continues in memory, from its last whole block."""
 
 
 class Layer(Struct):
-    """One file that holds blocks of an object, and which ones."""
+    """One file with blocks of an object, and its block map."""
 
     file: BlockFile
     map: BlockMap
@@ -30,15 +30,15 @@ class CachedObject(Struct, eq=False):
     """One object's blocks, shared by all of its readers.
 
     `layers[-1]` takes new blocks. There are two only after the disk failed: the first still serves
-    what it holds. `object_id` is None when the index doesn't know the object.
+    its blocks. `object_id` is None when the index doesn't know the object.
 
     Invariants:
         While `n_users` is not 0, the files stay open: a task that waits for a thread, and a
-        transfer that brings bytes, each count as a user. Only `retain` and `release` change it.
-        A segment in `landing` (how many transfers bring bytes of it) is never evicted: bytes of a
-        block that is not whole yet lie in the file, and no map would show that they are gone.
-        No bytes are written into a segment in `leaving`: its space is being given back.
-        `n_losses` grows whenever blocks are dropped.
+        transfer that brings bytes, each count as a user. Only `retain` and `release` change it. A
+        segment in `landing` (the number of transfers that bring bytes of it) is never evicted: the
+        file has bytes of blocks that are not whole yet, and no map would show their loss. No bytes
+        are written into a segment in `leaving`: its space is being given back. `n_losses` grows
+        whenever blocks are dropped.
     """
 
     name: str
@@ -70,7 +70,7 @@ class CachedObject(Struct, eq=False):
 
     @property
     def is_settled(self) -> bool:
-        """Return whether the index has nothing to learn of this object."""
+        """Return whether the index has all entries of this object."""
         return not self.dirty and (self.object_id is None or not self.used)
 
     @property
@@ -97,7 +97,7 @@ class CachedObject(Struct, eq=False):
     def view(self, span: ByteRange) -> bytes | memoryview | None:
         """Return the bytes of the held *span* without waiting, or None if only the disk has them.
 
-        A memoryview is good until the next checkpoint.
+        A memoryview is valid until the next checkpoint.
         """
         for layer in self.layers:
             if layer.map.holds(span):
@@ -156,7 +156,7 @@ class ObjectUse:
         cached.retain()
 
     def __enter__(self) -> None:
-        """Go on with the use that began with the creation."""
+        """Continue the use that began with the creation."""
 
     def __exit__(self, *_: object) -> None:
         """End the use."""
@@ -194,8 +194,8 @@ async def _check_run(layer: Layer, run: ByteRange) -> list[int]:
     first, last = run.start // BLOCK_BYTES, -(-run.stop // BLOCK_BYTES)
     expected = list(layer.map.hashes(first, last))
     good = await trio.to_thread.run_sync(layer.file.verify, run, expected)
-    # No checkpoint from here on: the map may have changed while we were in the thread, so only
-    # blocks that still wait with the same checksum are judged.
+    # No checkpoint from here on: the map may have changed during the thread, so only blocks that
+    # are still unchecked with the same checksum get a result.
     damaged: list[int] = []
     if all(good) and layer.map.confirm(first, expected):
         return damaged

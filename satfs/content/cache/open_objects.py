@@ -37,7 +37,8 @@ class OpenObjects:
         self._opening: dict[str, trio.Lock] = {}
         #: Called with each file that is being closed; set where it is open elsewhere as well.
         self.file_closed: Callable[[BlockFile], None] = lambda file: None
-        #: Called before an object is refused for want of descriptors; closes what may be closed.
+        #: Called before an object is refused since no descriptor is left; closes objects that may
+        #: be closed.
         self.make_room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class OpenObjects:
         return alone_with(self._opening, name)
 
     def close_unused(self, cached: CachedObject) -> None:
-        """Close *cached* if it has no user, and nothing that is to be entered in the index."""
+        """Close *cached* if it has no user, and no entries for the index are left."""
         if not cached.n_users and cached.is_settled:
             self._close(cached)
 
@@ -104,7 +105,8 @@ class OpenObjects:
                 return object_id, index.segments(object_id)
 
             try:
-                # Not in the line of the index's calls: another process may have the file alone.
+                # Not as a call of the index, which would delay others: another process may have
+                # locked the file.
                 file, is_new = await trio.to_thread.run_sync(on_disk)
                 try:
                     object_id, segments = await self._index_sync.demand(

@@ -13,13 +13,13 @@ from satfs.content.cache.capacity import spare_bytes
 from satfs.content.cache.index import CachedVersion, Index
 from satfs.errors import BadCache
 
-#: Share of the cache's limit that is never planned with: what is on its way is counted before it
-#: is there, and eviction clears a little more than is needed.
+#: Share of the cache's limit that is not available for pins: bytes in flight count before they are
+#: there, and eviction frees a little more than is needed.
 SLACK: Final = 0.03
 
 
 class StoredObject(Struct, frozen=True):
-    """One version of one object as the cache knows it; *label* is for people: scene/attachment."""
+    """One version of one object in the cache; *label* is for display: scene/attachment."""
 
     name: str
     label: str
@@ -27,7 +27,7 @@ class StoredObject(Struct, frozen=True):
 
 
 class Pins:
-    """The cache in *directory*, looked at and pinned; waits for the disk in threads."""
+    """The cache in *directory*, to list and to pin its objects; waits for the disk in threads."""
 
     def __init__(self, cache: BlockCache, directory: Path, free_fraction: float) -> None:
         self._cache = cache
@@ -35,7 +35,7 @@ class Pins:
         self._free_fraction = free_fraction
 
     async def kept(self) -> dict[str, CachedVersion]:
-        """Return what the disk holds now, by the objects' names; nothing where there is no disk."""
+        """Return the objects on disk by their names; none where there is no disk."""
         index = self._cache.index
         if index is None:
             return {}
@@ -43,7 +43,7 @@ class Pins:
         return {each.name: each for each in await self._cache.on_index(index.kept) or ()}
 
     async def pin(self, objects: Iterable[StoredObject]) -> None:
-        """Protect *objects* from eviction, fetched or not, and no other version of them.
+        """Protect *objects* from eviction, fetched or not; not other versions of them.
 
         Raises:
             BadCache: nothing is kept on disk here.
@@ -75,7 +75,7 @@ class Pins:
     async def capacity_bytes(self, names: Collection[str]) -> int:
         """Return how many bytes of the objects called *names* could be kept at once.
 
-        That is the limit, or what the disk could hold, less what is pinned of other objects.
+        This is the limit, or the space of the disk, less the pinned bytes of other objects.
 
         Raises:
             BadCache: nothing is kept on disk here.

@@ -1,7 +1,7 @@
-"""What an ETag shows: which version of an object a response has.
+"""Which version of an object a response has, by its ETag.
 
-*Pure*. Servers alter ETags for single responses: they make them weak, or mark the coding that they
-might have applied.
+*Pure*. Servers alter ETags for single responses: they make them weak, or append the coding that
+they have or might have applied.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Final
 
 from satfs.model import Version
 
-#: What servers add to the ETag of an object that they coded for a response, or might have: Apache's
-#: mod_deflate and mod_brotli (`"abc-gzip"`, before 2.4 `"abc"-gzip`), Jetty (`"abc--gzip"`).
+#: Suffixes that servers add to the ETag of an object that they have coded for a response, or might
+#: have: Apache's mod_deflate and mod_brotli (`"abc-gzip"`, before 2.4 `"abc"-gzip`), Jetty
+#: (`"abc--gzip"`).
 _CODING_SUFFIX: Final = re.compile(r'("?)--?(?:x-)?(?:gzip|deflate|br|zstd)("?)$')
 #: Begins the name of a version that has no ETag, only a date.
 BY_DATE: Final = "modified:"
@@ -22,7 +23,7 @@ BY_DATE: Final = "modified:"
 def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
     """Return the version that *headers* (lower-case names) name.
 
-    Without an ETag, `Last-Modified` stands in; without both, the length is all that is known.
+    Without an ETag, `Last-Modified` is used; without both, only the length is known.
     """
     etag = etag_of(headers)
     if not etag:
@@ -31,7 +32,7 @@ def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
 
 
 def etag_of(headers: Mapping[str, str]) -> str:
-    """Return the ETag, if there is one that everybody writes alike: beyond ASCII clients differ.
+    """Return the ETag if it is ASCII: clients write other characters in different ways.
 
     The mark of a weak one is in upper case (RFC 9110 §8.8.3), whichever way the server writes it.
     """
@@ -44,7 +45,7 @@ def etag_of(headers: Mapping[str, str]) -> str:
 def may_be_condition(version: Version) -> bool:
     """Return whether the store compares the ETag of *version* with that of the object.
 
-    One that was altered on its way, or for the response, is another one than the store has.
+    An ETag that was altered on its way, or for the response, differs from that of the store.
     """
     return version.is_strong and _CODING_SUFFIX.search(version.etag) is None
 
@@ -60,7 +61,7 @@ def is_same(one: Version, other: Version) -> bool:
 
 
 def _stem(etag: str) -> str:
-    """Return *etag* without what servers add to it for a response."""
+    """Return *etag* without the suffix that a server adds for a response."""
     return _CODING_SUFFIX.sub(r"\1\2", etag.removeprefix("W/"))
 
 

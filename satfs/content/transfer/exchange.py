@@ -1,8 +1,8 @@
 """One HTTP exchange in a worker: from the request to the last byte in the cache file; no socket.
 
 Bytes are received into a buffer that stays in the processor's cache, hashed there, and written to
-the file from there. Receiving straight into a mapping of the file takes more: each page faults, and
-faults of several threads wait for each other.
+the file from there. To receive directly into a mapping of the file takes more processor time: each
+page faults, and faults of several threads wait for each other.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from satfs.net.retry import retry_after_s
 #: Bytes written at once: few system calls, and the buffers of many connections stay small. Writes
 #: end at its multiples, so that the kernel can keep them in large pieces of memory.
 WRITE_BYTES: Final = 256 * 1024
-#: Bytes that are reported at once: more means fewer wake-ups of the mount, less means that a
-#: reader is woken sooner. The time rules when the bytes come slowly, which is nearly always.
+#: Bytes that are reported at once: with more the mount wakes up less often, with less a reader is
+#: woken sooner. When the bytes come slowly, which is nearly always, the time decides.
 REPORT_BYTES: Final = 4 * 1024 * 1024
 REPORT_AFTER_S: Final = 0.02
-#: Bytes of a head that are taken in at once: a flood of informational responses takes the parser
-#: 50 us each, and other connections wait for their turn.
+#: Bytes of a head that are parsed at once: each informational response of a flood takes the parser
+#: 50 us, and other connections wait meanwhile.
 HEAD_BYTES: Final = 16 * 1024
 #: Informational responses (103 and the like) before a final one; real servers send one or two.
 MAX_INFORMATIONAL: Final = 64
-#: Most of an error's body that is looked at, and longest head that is.
+#: Most bytes of an error's body that are parsed, and the longest head.
 ERROR_BYTES: Final = 64 * 1024
-#: Bytes of a chunked body that are taken in at once, for the same reason: chunks of one byte.
+#: Bytes of a chunked body that are parsed at once, for the same reason: chunks of one byte.
 CHUNKS_BYTES: Final = 64 * 1024
-#: How long the end of a chunked body is waited for when all bytes have come, in seconds: it gives
-#: the connection back. Some servers send none.
+#: How long to wait for the end of a chunked body when all bytes have come, in seconds: with the
+#: end, the connection can be used again. Some servers send no end.
 END_S: Final = 1.0
 
 
-#: A whole response with fewer bytes than were requested: another one brings the rest.
+#: A complete response with fewer bytes than were requested: another request gets the rest.
 _PART: Final = ResponseClass(ResponseKind.RETRY, "body cut short")
 
 
 class FileFailure(Exception):
-    """The cache file won't take the bytes."""
+    """The cache file cannot be written."""
 
 
 class Exchange:
-    """Requests the bytes of one move, and takes the response in.
+    """Requests the bytes of one move, and receives the response.
 
     Invariants:
         Bytes [move.start, `front`) are in the file; up to `_n_held` more are in the buffer. Of a
@@ -75,7 +75,7 @@ class Exchange:
     ) -> None:
         self.move = move
         self.stop = move.stop
-        #: When something came last, or the request was sent.
+        #: When bytes came last, or the request was sent.
         self.received_s = self.requested_s = now_s
         self.outcome: OutcomeReport | None = None
         self.has_begun = False
@@ -139,7 +139,7 @@ class Exchange:
     # -- receiving -------------------------------------------------------------------------------
 
     def receive(self, recv_into: Callable[[memoryview], int], clock: Callable[[], float]) -> bool:
-        """Take in what *recv_into* has, up to one write to the file; return whether it was as much.
+        """Receive from *recv_into*, up to one write to the file; return whether it was as much.
 
         *recv_into* fills the beginning of what it is given, and has no more at present when it
         fills less; 0 is the end of the connection. False: wait until something has come. What it
@@ -175,7 +175,7 @@ class Exchange:
         return n_bytes == len(room)
 
     def look_at_clock(self, now_s: float) -> None:
-        """Report what has been waiting for more to come with it.
+        """Report blocks that have waited to be reported together with later ones.
 
         Raises:
             FileFailure: the file won't take it.
@@ -186,7 +186,7 @@ class Exchange:
                 self._conclude()
 
     def broke(self, reason: str, *, is_timeout: bool = False, now_s: float) -> None:
-        """Note that the connection is lost; what has come is kept.
+        """Note that the connection is lost; received bytes are kept.
 
         Raises:
             FileFailure: the file won't take it.
@@ -266,7 +266,8 @@ class Exchange:
             return
         early, _ = self._parser.trailing_data
         if len(early) > self._body_left:
-            # Bytes that belong to no response: what follows would be read in the wrong place.
+            # Bytes that belong to no response: a following response would be read from a wrong
+            # place.
             self._is_kept_alive = False
         early = early[: self._body_left]
         self._buffer[: len(early)] = early
@@ -286,7 +287,8 @@ class Exchange:
                     self._is_kept_alive &= not self._parser.trailing_data[0]
                 elif isinstance(event, h11.Data):
                     content = bytes(event.data)[:left]
-                    # More than the range: what is behind it is not wanted, nor what follows.
+                    # More than the range: the bytes behind it are not wanted, nor is the rest of
+                    # the body.
                     self._is_kept_alive &= len(content) == len(event.data)
                     self._buffer[self._n_held : self._n_held + len(content)] = content
                     self._n_held += len(content)
@@ -312,7 +314,7 @@ class Exchange:
     # -- writing and reporting -------------------------------------------------------------------
 
     def _settle(self, now_s: float, *, is_due: bool = False) -> None:
-        """Write what is worth it, report what is due, and end when all is there."""
+        """Write and report when enough has come or it is time, and end when all bytes are there."""
         received = min(self.front + self._n_held, self.stop)
         is_body_over = not self._body_left or (self._is_chunked and not self._is_end_due)
         is_last = received == self.stop or is_body_over
@@ -330,7 +332,7 @@ class Exchange:
             self._conclude()
 
     def _conclude(self) -> None:
-        """End with what has come: all that was requested, or all that was announced."""
+        """End with the received bytes: all that were requested, or all that were announced."""
         is_whole = self.front >= self.stop
         self.outcome = OutcomeReport(self.move.move, None if is_whole else _PART)
 

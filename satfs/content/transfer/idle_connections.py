@@ -1,9 +1,10 @@
 """The connections of one worker that no move has, by its reports and the orders to it.
 
 *Pure*. A worker reports its idle connections, and is ordered to use, open or close some. A report
-that was sent before an order was carried out does not know of it: taken as it is, it shows a
-connection that has a move by now, and a second move for it opens another one, which a host with few
-connections refuses. So each order counts from its sending on, until a report names it.
+that was sent before an order was carried out does not include its effect: it may show a connection
+as idle that has a move by now. A second move for this connection opens another one, which a host
+that lets few connections through refuses. So each order counts from its sending on, until a report
+names it.
 """
 
 from __future__ import annotations

@@ -27,12 +27,11 @@ from satfs.net.retry import retry_after_s
 #: A region's redirect leads to the object in one hop. Each balancer or mirror on the way may add
 #: one; fetch (WHATWG) follows 20, most clients 5 to 10.
 MAX_REDIRECTS: Final = 10
-#: What is received at once of a long range, in bytes, at least. With less, on a line where bytes
-#: come evenly, receiving takes most of the processor's time: some 100 µs for each time, whether it
-#: holds 10 KB or 100.
+#: Least bytes of a long range to receive at once. With less, on a line where bytes come evenly,
+#: receiving takes most of the processor time: some 100 µs for each call, for 10 KB as for 100 KB.
 ENOUGH_BYTES: Final = 96 * 1024
-#: Where less came, the loop looks again after this part of the time that the store took to respond,
-#: and no later than after the second number, in seconds: 150 KB at 50 MB/s.
+#: If less came, the loop receives again after this share of the store's response time, and at most
+#: after the second number, in seconds: 150 KB at 50 MB/s.
 PAUSE_SHARE: Final = 0.1
 MAX_PAUSE_S: Final = 0.003
 #: Round trips of a first response: TCP's handshake, that of TLS 1.3, the request (RFC 8446 §2).
@@ -59,8 +58,8 @@ def response_s(response: StreamedResponse, took_s: float) -> float:
 def pause_s(n_bytes: int, n_missing: int, response_s: float | None) -> float:
     """Return how long to wait after *n_bytes* were received at once, in seconds: 0 for not at all.
 
-    *n_missing* bytes have not come, and the store took *response_s* to respond. The end of a range
-    is not waited for, and near lines bring enough at once.
+    *n_missing* bytes have not come, and the store took *response_s* to respond. There is no wait at
+    the end of a range, nor on near lines, which bring enough at once.
     """
     if n_bytes >= ENOUGH_BYTES or n_missing < ENOUGH_BYTES or response_s is None:
         return 0.0

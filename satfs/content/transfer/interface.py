@@ -32,9 +32,9 @@ class UnusableResponse(Exception):
 
 
 class WorkerDied(Exception):
-    """The process that moved the bytes is gone; what it reported is in the cache.
+    """The process that moved the bytes has ended; blocks that it reported are in the cache.
 
-    *is_of_file*: it lives, but the cache file would not take what it wrote.
+    *is_of_file*: the process runs, but cannot write to the cache file.
     """
 
     def __init__(self, *, is_of_file: bool = False) -> None:
@@ -43,7 +43,7 @@ class WorkerDied(Exception):
 
 
 class Attempt(Struct, eq=False):
-    """One attempt to bring what is missing of a download, over one connection.
+    """One attempt to fetch the missing bytes of a download, over one connection.
 
     `RangeRetry` begins and ends it and gives it its permit and its claim; the mover notes the times
     of the response. All others read it.
@@ -73,9 +73,10 @@ class Attempt(Struct, eq=False):
     half_way: tuple[float, int] | None = None
 
     def later_rate(self, now_s: float, held_until: int) -> float | None:
-        """Return the bytes per second since half of them had arrived; None where that is nothing.
+        """Return the bytes per second since half of them had arrived; None if none came since.
 
-        A connection begins slowly (RFC 5681 §3.1): its first half shows less than it will carry.
+        A connection begins slowly (RFC 5681 §3.1): the rate of its first half is below its later
+        rate.
         """
         if self.half_way is None:
             return None
@@ -141,16 +142,16 @@ class Download:
         return ByteRange(min(self.front, self.stop), self.stop)
 
     def begin(self) -> None:
-        """Start an attempt where whole blocks end, in the layer that takes new blocks now.
+        """Start an attempt after the last whole block, in the layer that takes new blocks now.
 
-        Part of a block that an earlier attempt left may have been evicted since.
+        A part of a block from an earlier attempt may have been evicted since.
         """
         self.layer = self.cached.top
         self.front = self.held_until
         self.attempt.response_s = None
 
     def receive(self, data: bytes | memoryview) -> None:
-        """Put the next bytes in the file; what lies beyond `stop` is ignored.
+        """Write the next bytes to the file; bytes beyond `stop` are ignored.
 
         Raises:
             Spilled: the disk won't take them; `begin` again.
@@ -166,10 +167,10 @@ class Download:
             self._advance(whole)
 
     def report(self, front: int, hashes: list[int]) -> None:
-        """Note that a worker put whole blocks in the file, up to *front*.
+        """Note that a worker has written whole blocks to the file, up to *front*.
 
         Raises:
-            Spilled: the object went on in another layer.
+            Spilled: the object continues in another layer.
         """
         if front <= self.held_until:
             return
@@ -193,7 +194,7 @@ class Mover(Protocol):
     async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """Fetch `delivery.missing` of the object behind *link*; returns when all is there.
 
-        Cancelling it is safe: what has been received stays.
+        It may be cancelled: received bytes stay.
 
         Raises:
             UnusableResponse: the store sent something else.
@@ -205,25 +206,25 @@ class Mover(Protocol):
 
 
 class BulkMover(Mover, Holder, Protocol):
-    """A way of moving bytes over connections of its own, that works better with early notice.
+    """A way of moving bytes over connections of its own, which are better opened ahead.
 
-    `on_ready` is called when it can move what it could not move before.
+    `on_ready` is called when it can move a download that it could not move before.
     """
 
     on_ready: Callable[[], None]
 
     @property
     def is_ready(self) -> bool:
-        """Return whether it can move something without getting ready first."""
+        """Return whether it can move a download at once."""
 
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
-        """Return whether it can move *delivery* from where *link* leads now; never waits."""
+        """Return whether it can move *delivery* from the host of *link* now; never waits."""
 
     def statistics(self) -> dict[str, int]:
         """Return how many worker processes there are, and how many downloads they move."""
 
     async def start(self) -> None:
-        """Get ready for whatever is moved first; fails silently."""
+        """Get ready for the first move; fails silently."""
 
     async def prepare(self, link: Link, n_connections: int) -> None:
-        """Get ready to move from where *link* leads over *n_connections*; fails silently."""
+        """Get ready to move from the host of *link* over *n_connections*; fails silently."""

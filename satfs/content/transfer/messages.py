@@ -62,8 +62,8 @@ class ProgressReport(Struct, frozen=True):
     response_s: float = 0.0
 
 
-#: A report about no move. As a worker's first one: it is ready for orders. Later: it still runs,
-#: though nothing may have arrived.
+#: A report about no move. The first one of a worker means that it is ready for orders; later ones
+#: mean that it runs, also when no bytes arrive.
 ALIVE: Final = ProgressReport(0, 0, [])
 #: While a worker has moves it sends `ALIVE` this many times in each progress timeout.
 ALIVE_PER_TIMEOUT: Final = 4
@@ -73,11 +73,11 @@ class OutcomeReport(Struct, frozen=True):
     """A move has ended, by a response that is not the bytes where *response_class* names it.
 
     Otherwise it is complete, or the connection broke as *broken* describes. *is_permanent*: another
-    connection will break in the same way. *is_file_failure*: what broke is not the connection, but
-    the cache file. *retry_after_s*: the wait that a refusal requires. *is_refused*: a new
-    connection did not come about, broke before its first byte or began with a 503. *is_kept*: the
-    connection is idle now. *passed_to*: the move that has it now. *is_taken_back*: the bytes were
-    not requested.
+    connection will break in the same way. *is_file_failure*: not the connection has failed, but the
+    cache file. *retry_after_s*: the wait that a refusal requires. *is_refused*: a new connection
+    could not be opened, broke before its first byte or began with a 503. *is_kept*: the connection
+    is idle now. *passed_to*: the move that has it now. *is_taken_back*: the bytes were not
+    requested.
     """
 
     move: int
@@ -97,11 +97,11 @@ _OUTCOMES: Final = Decoder(OutcomeReport)
 
 
 class LookReport(Struct, frozen=True):
-    """Whether the response to *move* has begun to come; all that has come is received.
+    """Whether the response to *move* has begun; all bytes that have come are received.
 
     Sent when it was ordered, and when a response has begun of which no block is whole so far.
-    *waited_s*: how long the host has had its turn, in seconds; less than since the order where the
-    worker was late itself.
+    *waited_s*: how long the host has been the one to send, in seconds; less than the time since the
+    order if the worker itself was late.
     """
 
     move: int
@@ -113,7 +113,7 @@ class Connections(Struct, frozen=True):
     """The connections of a worker to *origin* that no move has, when that changes.
 
     *n_idle* have responded before; *n_unused* have not, or are being opened. *n_refused* that were
-    opened ahead of need did not come about since the last report. *orders* about this origin, moves
+    to be opened ahead of need have failed since the last report. *orders* about this origin, moves
     among them, were carried out since the last report.
     """
 
@@ -124,7 +124,7 @@ class Connections(Struct, frozen=True):
     orders: Sequence[int] = ()
 
 
-#: Whatever a worker reports.
+#: All reports of a worker.
 Report: TypeAlias = ProgressReport | OutcomeReport | LookReport | Connections
 
 
@@ -163,13 +163,13 @@ def pack_connections(connections: Connections) -> bytes:
 
 
 def pack_look(look: LookReport) -> bytes:
-    """Return the report of a look."""
+    """Return the report of whether a response has begun."""
     waited_us = round(look.waited_s * 1e6)
     return _REPORT.pack(_LOOKED, look.move, int(look.has_begun), waited_us, 0)
 
 
 def read_report(packet: bytes) -> Report:
-    """Return what a worker reported.
+    """Return the report of a worker.
 
     Raises:
         ValueError: no report.

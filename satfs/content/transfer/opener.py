@@ -42,7 +42,7 @@ _WAKE_UPS: Final = 4096
 
 
 class _Opening(Struct, eq=False):
-    """A connection while it is being opened, and since when the other side is waited for."""
+    """A connection while it is being opened, and since when it waits for the other side."""
 
     origin: Origin
     since_s: float | None = None  # None: it is this process's turn
@@ -51,11 +51,11 @@ class _Opening(Struct, eq=False):
     event: int = 0
 
     def wait(self, *socks: socket.socket, event: int = 0) -> None:
-        """Note that the other side is waited for from now on."""
+        """Note that the connection waits for the other side from now on."""
         self.since_s, self.socks, self.event = time.monotonic(), socks, event
 
     def waited_s(self, now_s: float) -> float:
-        """Return for how long the other side has been waited for; 0.0 where it is our turn."""
+        """Return how long it has waited for the other side; 0.0 if this process has to act."""
         poll, since_s = select.poll(), self.since_s
         try:
             for sock in self.socks:
@@ -68,8 +68,8 @@ class _Opening(Struct, eq=False):
 class Opener:
     """Opens connections, and wakes a selector when one is open or has failed.
 
-    To be called by one thread, except for what runs in the threads that it starts. `wake_reader` is
-    readable when `opened` has something.
+    One thread calls it; it starts threads of its own. `wake_reader` is readable when `opened` has a
+    connection or a failure.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Opener:
         self._slow_lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
         self._sessions = TlsSessions()
-        #: Where all connections receive, one after the other: they belong to one thread.
+        #: The buffer of all connections: they belong to one thread, and receive one after another.
         self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
         self._tls_lock = threading.Lock()
 
@@ -96,18 +96,18 @@ class Opener:
         return self._n_opening[origin]
 
     def open(self, origin: Origin) -> None:
-        """Begin to open a connection; waits for nothing."""
+        """Begin to open a connection; never waits."""
         self._n_opening[origin] += 1
         opening = _Opening(origin)
         self._openings.append(opening)
         threading.Thread(target=self._open_now, args=(opening,), daemon=True).start()
 
     def waited_s(self, origin: Origin, place: int = 0) -> float:
-        """Return for how long the other side has been waited for, in seconds.
+        """Return how long a connection has waited for the other side, in seconds.
 
-        With the connection at *place* among those that are being opened to *origin*, oldest first;
-        0.0 where one of the connections to *origin* waits for this process: a thread has not run
-        since its host responded, or a connection is open and has not been taken.
+        It is the connection at *place* among those that are being opened to *origin*, oldest first.
+        0.0 if one of these waits for this process: its thread has not run since the host responded,
+        or it is open and not taken yet.
         """
         now_s = time.monotonic()
         waited_s = [each.waited_s(now_s) for each in self._openings if each.origin == origin]
@@ -128,7 +128,7 @@ class Opener:
             self._slow.add(addresses, time.monotonic())
 
     def abandon(self, origin: Origin) -> None:
-        """Close the next connection to *origin* that comes about, or forget that it did not."""
+        """Close the next connection to *origin* that is opened, or ignore its failure."""
         if self._n_opening[origin] > 0:
             self._n_opening[origin] -= 1
             self._n_abandoned[origin] += 1
@@ -148,7 +148,7 @@ class Opener:
                 yield origin, found
 
     def close(self) -> None:
-        """Close what wakes."""
+        """Close the sockets that wake the reader."""
         self.wake_reader.close()
         self._waker.close()
 
@@ -242,7 +242,7 @@ def _won(
 ) -> tuple[str, socket.socket]:
     """Return the first address that responds, with a connection to it; waits until *deadline_s*.
 
-    *on_wait* is called each time with the sockets that are waited for.
+    *on_wait* is called before each wait, with the sockets to wait for.
 
     Raises:
         OSError: none responds; `TimeoutError` if not all of them have failed.

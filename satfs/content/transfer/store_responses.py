@@ -34,35 +34,35 @@ _CONTENT_RANGE_ALONE: Final = re.compile(rf"{_PART}\*")
 _UNSATISFIED: Final = re.compile(rf"{_UNIT}\*[ \t]*/[ \t]*([0-9]{{1,18}})")
 _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
-#: Codes of S3 and similar stores for credentials, links or requests whose time is over, with any
+#: Codes of S3 and similar stores for credentials, links or requests that have expired, with any
 #: status (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed). Their
 #: spellings differ (`ExpiredRequest`, `RequestExpired`, `ExpiredTokenException`).
 _IS_OVER: Final = re.compile(r"expired|skewed|refreshrequired", re.IGNORECASE)
-#: Codes for what a link holds of its signer: another link may be accepted. Nothing else of the
-#: request but the range is ours.
+#: Codes for parts of a link that its signer has set: another link may be accepted. satfs sets only
+#: the range of a request.
 _ABOUT_LINK: Final = re.compile(
     r"token|auth|signature|credential|accesskey|security|querystring", re.IGNORECASE
 )
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
-#: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
-#: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
+#: Longest length of an object that is accepted. Deliveries are gigabytes. The block map takes half
+#: a megabyte per gigabyte, and a store with a false length must not fill the memory with it.
 MAX_OBJECT_BYTES: Final = 256 * 1024**3
-#: A body that begins before the requested range, such as the whole object, is read through up to
-#: here, to the requested bytes; beyond, the response is refused.
+#: A body that begins before the requested range, such as the whole object, is read and skipped up
+#: to this many bytes; if more come first, the response is refused.
 MAX_SKIPPED_BYTES: Final = 1024 * 1024
 #: The same, where the response before was refused for that: the server does so each time.
 MAX_SKIPPED_AGAIN_BYTES: Final = 32 * 1024 * 1024
 
 
-#: The code of a response that refuses the condition of a request, however the store calls it.
+#: Our code for a response that refuses the condition of a request, whatever the store's own code.
 CONDITION_REFUSED: Final = "412"
-#: The code of a response to what a store does not do at all: perhaps the condition (S3 has
-#: NotImplemented: "a header you provided implies functionality that is not implemented").
+#: Our code for a response to a feature that the store does not support: perhaps the condition (S3
+#: has NotImplemented: "a header you provided implies functionality that is not implemented").
 NOT_IMPLEMENTED: Final = "501"
 
 
 class ResponseKind(StrEnum):
-    """The kind of a response, by what follows from it."""
+    """The kind of a response, by its consequence."""
 
     BYTES = "bytes"  #: the requested bytes follow
     RENEW = "renew"  #: the link is refused: try again, with another if need be
@@ -77,10 +77,11 @@ class ResponseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResponseClass:
-    """A meaning, with what else is needed to act on it.
+    """A meaning, with the values that are needed to act on it.
 
-    `skip_bytes` come before the requested ones. `code` is the store's own word for an error, or the
-    status. `is_over`: the response means that the time of the link, or of what signed it, is over.
+    `skip_bytes` come before the requested ones. `code` is the store's own code of an error, or the
+    status. `is_over`: the response means that the link, or the credential that signed it, has
+    expired.
     """
 
     kind: ResponseKind
@@ -108,7 +109,7 @@ def request_headers(
 def _is_range(status: int, headers: Mapping[str, str]) -> bool:
     """Return whether the body is a part of the object: it has a `Content-Range`, with 206 or not.
 
-    A 200 whose `Content-Range` were ignored would be taken for the whole object.
+    If the `Content-Range` of a 200 were ignored, it would count as the whole object.
     """
     return status == 206 or (status == 200 and "content-range" in headers)
 
@@ -120,7 +121,7 @@ def error_code(body: bytes) -> str:
 
 
 def classify_error(status: int, body: bytes) -> ResponseClass:
-    """Return what a response other than 200 and 206 means. *body* may be cut short."""
+    """Return the meaning of a response other than 200 and 206. *body* may be cut short."""
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
         return ResponseClass(ResponseKind.SLOW_DOWN, code)
@@ -151,8 +152,8 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
 def is_of_connection(status: int, response_class: ResponseClass) -> bool:
     """Return whether an error may be about the connection, if it is the first response on it.
 
-    A limit for the connections of a client responds 503 to those beyond. A store that gets too many
-    requests responds `SlowDown`.
+    A proxy that limits the connections of a client responds with 503 to those beyond. A store that
+    gets too many requests responds with `SlowDown`.
     """
     return status == 503 and response_class.kind is ResponseKind.RETRY
 
@@ -166,12 +167,12 @@ def classify_success(
     is_conditional: bool = True,
     max_skipped_bytes: int = MAX_SKIPPED_BYTES,
 ) -> ResponseClass:
-    """Return what a 200 or 206 means. *headers* have lower-case names.
+    """Return the meaning of a 200 or 206. *headers* have lower-case names.
 
     With *version*, the response must show that version; by its ETag, where the request was not
     conditional, since the store has refused the condition. A server may send less of a range than
     was requested (RFC 9110 §15.3.7); such a part is BYTES if it begins where the range does. Some
-    caches send more: the pieces that they keep, with a byte of the range in them. That is BYTES if
+    caches send more: all of their stored pieces that contain a byte of the range. That is BYTES if
     the whole range is in it and its length is stated: a header that is wrong, and put the bytes in
     a wrong place, would not agree with it. *max_skipped_bytes* may come before the range.
     """
@@ -225,7 +226,8 @@ def _classify_whole(
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
     if version is not None and not _is_same(seen, version, headers):
         if length == len(requested) and (not _names(headers) or seen.etag == version.etag):
-            # A proxy has made a 200 of the range: nothing shows which bytes these are.
+            # A proxy has replaced the status by 200: the response does not show which bytes these
+            # are.
             return ResponseClass(ResponseKind.GARBLED, "200 for a range")
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
@@ -255,7 +257,7 @@ def _names(headers: Mapping[str, str]) -> bool:
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
-    """Return first and last byte, and the total length where it is stated; None for nonsense.
+    """Return first and last byte, and the total length where it is stated; None if invalid.
 
     A body of several parts (RFC 9110 §14.6), which was not requested, holds more than its bytes.
     """
@@ -271,7 +273,7 @@ def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | 
 
 # -- labels --------------------------------------------------------------------------------------
 
-#: How content begins that was coded, by the coding (RFC 1952, RFC 1950, RFC 8878, compress(1); the
+#: The first bytes of coded content, by the coding (RFC 1952, RFC 1950, RFC 8878, compress(1); the
 #: first chunk's size and signature of S3's aws-chunked). Other codings have no mark of their own.
 _MARKS: Final = {
     "gzip": re.compile(rb"\x1f\x8b"),
@@ -282,7 +284,7 @@ _MARKS: Final = {
     "x-compress": re.compile(rb"\x1f[\x9d\xa0]"),
     "aws-chunked": re.compile(rb"[0-9A-Fa-f]{1,16}(;|\r)"),
 }
-#: Names of objects that are meant to begin so.
+#: Names of objects whose content itself begins with them.
 _MEANT: Final = {
     "gzip": (".gz", ".tgz", ".svgz"),
     "x-gzip": (".gz", ".tgz", ".svgz"),
@@ -290,7 +292,7 @@ _MEANT: Final = {
     "compress": (".z",),
     "x-compress": (".z",),
 }
-#: Bytes from the beginning of an object that show it.
+#: Bytes from the beginning of an object that are needed to see this.
 BEGINNING_BYTES: Final = 16
 
 
@@ -303,7 +305,7 @@ def encodings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
 def _is_label_alone(
     headers: Mapping[str, str], length: int | None, n_bytes: int, total: int
 ) -> bool:
-    """Return whether a part of an object is sent as it is, in spite of its label.
+    """Return whether a part of an object is sent uncoded, in spite of its label.
 
     Uploads leave `aws-chunked` or `gzip` on objects that are not coded. We request identity; a body
     that was coded on its way has another length than its range, or none in advance.

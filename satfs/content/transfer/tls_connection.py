@@ -1,4 +1,4 @@
-"""TLS of a worker's connection: one large receive, then every record that it held.
+"""TLS of a worker's connection: one large receive, then every record in it.
 
 `ssl.SSLSocket` makes two system calls for each record of at most 16 KiB, one for its head and one
 for its body, and the kernel answers the sender after each of them. Here one call receives up to
@@ -31,15 +31,15 @@ class Connection(Protocol):
         """Limit the time of each call from now on, in seconds."""
 
     def setblocking(self, flag: bool, /) -> None:
-        """Have calls wait, or raise `BlockingIOError` where they would wait."""
+        """Make calls wait, or raise `BlockingIOError` where they would wait."""
 
     def sendall(self, data: bytes, /) -> None:
         """Send all of *data*; raises OSError."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Fill the beginning of *buffer* with what has come, and return how much; 0 is the end.
+        """Copy received bytes to the beginning of *buffer*, and return how many; 0 is the end.
 
-        Less than *buffer* holds means that no more has come so far.
+        If they do not fill *buffer*, no more bytes have come so far.
 
         Raises:
             BlockingIOError: nothing has come.
@@ -74,7 +74,8 @@ class TlsConnection:
             self._incoming, self._outgoing, server_hostname=place[0], session=session
         )
         self._is_resuming = session is not None
-        #: The handshake failed because of the session that it was to resume: one in full may not.
+        #: The handshake failed because of the session that it was to resume: a full one may
+        #: succeed.
         self.is_not_resumed = False
         self._has_received = False
         #: Encrypted bytes that have come since the last request.
@@ -86,7 +87,7 @@ class TlsConnection:
     def handshake(self, timeout_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
         """Shake hands, which may wait for *timeout_s* seconds in all.
 
-        *on_wait* is called each time before the other side is waited for.
+        *on_wait* is called before each wait for the other side.
 
         Raises:
             OSError: `ssl.SSLCertVerificationError` where the host is not trusted, `TimeoutError`
@@ -150,7 +151,7 @@ class TlsConnection:
             if not n_bytes:
                 raise
         except ssl.SSLEOFError:
-            pass  # the end, without the words that TLS has for it
+            pass  # the end, without the alert that TLS has for it
         except OSError as problem:
             if not n_bytes:
                 raise
@@ -165,14 +166,14 @@ class TlsConnection:
         return n_bytes
 
     def _wake(self) -> None:
-        """Have a selector find the connection readable, as it does at the end of a plain one."""
+        """Make a selector find the connection readable, as it does at the end of a plain one."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
 
     def _feed(self, ciphertext: memoryview) -> bool:
-        """Take in encrypted bytes that have come, or the end.
+        """Receive encrypted bytes, or the end.
 
-        Returns whether that was all that had come: less than *ciphertext* holds.
+        Returns whether all bytes that had come are received: they do not fill *ciphertext*.
         """
         n_bytes = self._sock.recv_into(ciphertext)
         if not n_bytes:
@@ -188,5 +189,5 @@ class TlsConnection:
 
 
 def is_body_coming(sock: Connection) -> bool:
-    """Return whether a body comes of whose response nothing can be decrypted so far."""
+    """Return whether a response has begun of which nothing can be decrypted so far."""
     return isinstance(sock, TlsConnection) and sock.n_encrypted_bytes >= LONG_RECORD_BYTES

@@ -28,7 +28,8 @@ IDLE_CONNECTION_S: Final = 15.0
 def idle_clock_s() -> float:
     """Return the seconds of a clock that goes on while the machine is suspended (clock_gettime(2)).
 
-    After that the other side, or a box that translates addresses, has forgotten the connection.
+    After a suspension the other side, or a router that translates addresses, has lost the
+    connection.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -52,8 +53,8 @@ class JobConnection(Struct, Generic[J], eq=False):
 class WorkerConnections(Generic[J]):
     """The connections of one worker, and the jobs that wait for one of them.
 
-    *selector* waits for what comes on each. *begin* is called with a connection and the job that
-    gets it; *fail* with a job for which none could be opened, and the reason.
+    *selector* waits for bytes on each. *begin* is called with a connection and the job that gets
+    it; *fail* with a job for which none could be opened, and the reason.
 
     Invariants:
         A connection is idle, or one job has it, or it is closed.
@@ -77,11 +78,11 @@ class WorkerConnections(Generic[J]):
         self._carried_out: defaultdict[Origin, list[int]] = defaultdict(list)  # not reported yet
 
     def pause_s(self) -> float | None:
-        """Return the longest pause between two looks at idle connections; None without any."""
+        """Return the longest pause between two checks of idle connections; None without any."""
         return IDLE_CONNECTION_S if any(self._idle.values()) else None
 
     def take(self, origin: Origin, job: J) -> None:
-        """Begin *job* on a connection that is there, or have it wait for one."""
+        """Begin *job* on an idle connection, or make it wait for one."""
         now_s = idle_clock_s()
         kept = self._idle[origin]
         while kept:
@@ -98,15 +99,15 @@ class WorkerConnections(Generic[J]):
             self.opener.open(origin)
 
     def waited_s(self, origin: Origin, job: J) -> float:
-        """Return how long the host has had its turn with the connection that *job* waits for."""
+        """Return how long the connection that *job* waits for has waited for the host."""
         return self.opener.waited_s(origin, self._waiting[origin].index(job))
 
     def stop_waiting(self, origin: Origin, job: J) -> None:
-        """Take *job* out of those that wait."""
+        """Remove *job* from the jobs that wait."""
         self._waiting[origin].remove(job)
 
     def keep(self, connection: JobConnection[J]) -> J | None:
-        """Give a connection to a job that waits for one, which is returned, or keep it idle."""
+        """Give a connection to a waiting job, which is returned, or keep it idle."""
         connection.since_s = idle_clock_s()
         waiting = self._waiting[connection.origin]
         if not waiting:
@@ -130,7 +131,7 @@ class WorkerConnections(Generic[J]):
                 self._n_refused[origin] += is_refusal(found)
 
     def open_ahead(self, origin: Origin, n_connections: int) -> None:
-        """Begin to open connections before there are jobs for them; waits for nothing."""
+        """Begin to open connections before there are jobs for them; never waits."""
         for _ in range(n_connections - self.opener.n_opening(origin) - len(self._idle[origin])):
             self.opener.open(origin)
 
@@ -153,21 +154,21 @@ class WorkerConnections(Generic[J]):
             self.part(connections.pop())
 
     def close_expired(self) -> None:
-        """Close what has been idle for too long."""
+        """Close connections that have been idle for too long."""
         now_s = idle_clock_s()
         for connections in self._idle.values():
             while connections and now_s - connections[0].since_s >= IDLE_CONNECTION_S:
                 self.part(connections.pop(0))
 
     def look_at_idle(self, connection: JobConnection[J]) -> None:
-        """Take in what comes on an idle connection: its end, or TLS's own records."""
+        """Receive from an idle connection: its end, or records of TLS itself."""
         try:
             connection.sock.recv_into(memoryview(bytearray(1)))
         except BlockingIOError:
             return
         except OSError:
             pass
-        # Nothing was requested: what comes does not belong there.
+        # Nothing was requested: these bytes do not belong there.
         idle = self._idle[connection.origin]
         if connection in idle:
             idle.remove(connection)
@@ -182,7 +183,7 @@ class WorkerConnections(Generic[J]):
         connection.sock.close()
 
     def close(self) -> None:
-        """Close the idle connections, and what wakes the selector."""
+        """Close the idle connections, and the sockets that wake the selector."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.sock.close()
@@ -206,5 +207,5 @@ class WorkerConnections(Generic[J]):
                 yield replace(now, n_refused=n_refused, orders=orders)
 
     def _n_spare(self, origin: Origin) -> int:
-        """Return how many connections are being opened beside those that jobs wait for."""
+        """Return how many connections are being opened for which no job waits."""
         return max(0, self.opener.n_opening(origin) - len(self._waiting[origin]))

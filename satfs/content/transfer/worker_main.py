@@ -1,13 +1,13 @@
 """The worker process: receives ranges into cache files and reports its progress.
 
-Started as `python -m satfs.content.transfer.worker_main FD`, where FD is a socket to the mount. It
-has no credential but the links that it is sent, decides nothing but whether a response holds the
-requested bytes, and ends when the mount does.
+Started as `python -m satfs.content.transfer.worker_main FD`, where FD is a socket to the mount. Its
+only credentials are the links that it is sent. It decides only whether a response has the requested
+bytes, and ends when the mount does.
 
 One thread receives from all connections in turn: threads that receive together wait for each other
 at the interpreter's lock, once for each 16 KiB that TLS delivers, and take four times the processor
-time for the same bytes (docs/decisions/0008). Only what has to wait, to open a connection, has
-a thread for that long.
+time for the same bytes (docs/decisions/0008). Only the opening of a connection, which has to wait,
+has a thread of its own.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from satfs.net.addresses import origin_of
 from satfs.net.socket_options import is_unacknowledged
 from satfs.net.trust import untrusted
 
-#: Pause between looks at the clock while anything is under way: how late blocks that came without
-#: successors are reported, and a fraction of any time limit.
+#: Pause between checks of the time while moves are in progress: the longest delay of a report of
+#: blocks after which no more come, and a fraction of any time limit.
 TICK_S: Final = 0.02
 #: How much less urgent than the mount a worker is (nice(2)). Where all processors are busy, the
-#: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it is nothing.
-#: More would starve reading beside programs that compute (docs/decisions/0008).
+#: mount's one thread, which replies to `ls` and `stat` as well, runs first; elsewhere it has no
+#: effect. More would starve reads beside programs that compute (docs/decisions/0008).
 LESS_URGENT: Final = 3
 #: How often in a row one connection may receive a buffer full before the others have their turn.
 RECEIVES_PER_TURN: Final = 4
@@ -79,7 +79,7 @@ class _Job(Struct, eq=False):
 
 
 class MountGone(Exception):
-    """The mount takes no reports any more: nothing here is worth keeping."""
+    """The mount takes no reports any more: the worker ends."""
 
 
 class Worker:
@@ -206,12 +206,12 @@ class Worker:
         try:
             request = job.exchange.request(self._user_agent)
         except ValueError:
-            # The loop's client knows what to do with odd links.
+            # The loop's client handles unusual links.
             response_class = ResponseClass(ResponseKind.GARBLED, "not a target")
             self._end(job, OutcomeReport(job.move.move, response_class))
             return
         try:
-            # Nothing else is on its way out here: this waits for nothing.
+            # No other bytes are being sent here, so this does not wait.
             connection.sock.settimeout(self._progress_timeout_s)
             connection.sock.sendall(request)
             connection.sock.setblocking(False)
@@ -221,7 +221,7 @@ class Worker:
         job.exchange.received_s = job.exchange.requested_s = time.monotonic()
 
     def _receive(self, connection: JobConnection[_Job]) -> None:
-        """Take in what has come on *connection*, up to its turn."""
+        """Receive from *connection*, up to the limit of its turn."""
         job = connection.job
         if job is None:
             self._connections.look_at_idle(connection)
@@ -233,7 +233,7 @@ class Worker:
                 if exchange.is_over or not is_more:
                     break
             else:
-                # TLS may hold a rest, which no selector knows of.
+                # TLS may have decrypted bytes left, which no selector sees.
                 self._unfinished.add(connection)
         except FileFailure:
             self._end_by_file(job, "the file")
@@ -261,7 +261,7 @@ class Worker:
         self._end(job, OutcomeReport(move, is_taken_back=True))
 
     def _look(self, move: int) -> None:
-        """Receive what has come for a move, and report whether its response has begun."""
+        """Receive the bytes of a move that have come, and report whether its response has begun."""
         if (job := self._jobs.get(move)) is not None and job.connection is not None:
             self._receive(job.connection)
         if (job := self._jobs.get(move)) is not None:
@@ -316,7 +316,7 @@ class Worker:
                 if following is None:
                     outcome = replace(outcome, is_kept=True)
                 elif following.move.move in self._jobs:
-                    # The mount must not take it for the new connection that it was ordered for.
+                    # For the mount it must not count as the new connection that was ordered.
                     outcome = replace(outcome, passed_to=following.move.move)
             else:
                 self._part(connection)

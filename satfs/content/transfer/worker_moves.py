@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
-#: Hosts that are remembered as redirecting, and for how long, in seconds: each range would be
-#: requested there twice.
+#: Number of hosts that are remembered as redirecting, and for how long, in seconds: each range
+#: would be requested there twice.
 MAX_REDIRECTING: Final = 64
 REDIRECTING_S: Final = 60.0
 
@@ -74,7 +74,7 @@ class WorkerPool:
         self._is_proxied = is_proxied
         #: Whether a host responds once on each connection, as the loop has found.
         self._responds_once = responds_once
-        #: Addresses that the loop has found slow: a worker tries them last from the start.
+        #: Addresses that were slow in the loop: a worker tries them last from the start.
         self._slow_addresses = slow_addresses
         settings: dict[str, object] = {
             "connect_timeout_s": connect_timeout_s,
@@ -189,10 +189,10 @@ class WorkerPool:
         await self._workers.grow()
 
     async def prepare(self, link: Link, n_connections: int) -> None:
-        """Start the processes and open connections to where *link* leads, ahead of need.
+        """Start the processes and open connections to the host of *link*, ahead of need.
 
-        A process takes a tenth of a second to start, a connection three round trips: together the
-        better part of a short transfer over a far line. A process opens its share when it is ready:
+        A process takes a tenth of a second to start, a connection three round trips: together more
+        than half of a short transfer over a far line. A process opens its share when it is ready:
         until then connections to a host with few of them are for the loop.
         """
         if self._is_proxied(link.url):
@@ -250,8 +250,8 @@ class WorkerPool:
         return not self._is_for_loop(link, delivery) and self._at_hand(link) is not None
 
     def _is_for_loop(self, link: Link, delivery: Download) -> bool:
-        # Proxies are the loop's business: their lines are slow enough for it. So is memory without
-        # a descriptor, which no other process can write to.
+        # The loop uses proxies, whose lines are slow enough for it. It also writes to memory
+        # without a descriptor, to which no other process can write.
         return (
             self._is_proxied(link.url)
             or delivery.cached.top.file.fd is None
@@ -262,8 +262,8 @@ class WorkerPool:
     def _at_hand(self, link: Link) -> WorkerProcess | None:
         """Return the process for the next move, or None where the loop must move it. Never waits.
 
-        Where all are busy another one is started. Until it is there, which takes an interpreter
-        the better part of a short transfer, the loop moves what would have to wait for it.
+        If all are busy another one is started. The start of an interpreter takes more than half of
+        a short transfer; until then the loop moves the ranges that would have to wait.
         """
         if self._workers.is_given_up:
             return None
@@ -334,7 +334,7 @@ class WorkerPool:
         delivery.attempt.response_s = report.response_s
         delivery.attempt.arriving_since(trio.current_time() - report.receiving_s)
         try:
-            # After a cut, the worker may have gone on for a moment; its blocks are as good.
+            # After a cut, the worker may have continued for a moment; its blocks are right as well.
             delivery.report(min(report.front, delivery.stop), fitting(delivery, report))
         except Exception as spilled:  # raised in the task that waits for the move
             state.failure = spilled

@@ -1,4 +1,4 @@
-"""One worker process as the pool sees it: its channel, its moves, and how it starts and ends."""
+"""One worker process in the pool: its channel, its moves, its start and its end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from satfs.model import Link
 from satfs.net.host_connections import Permit, TakenBack
 from satfs.settings import worker_environment
 
-#: Another one is started where those there are use this share of a processor each: one that is
-#: waiting for bytes, or for a processor that others have, receives no more if it is two.
+#: Another worker is started when each existing one uses this share of a processor. If a worker
+#: waits for bytes, or for a processor that other processes use, a second one would receive no more.
 SATURATED_SHARE: Final = 0.8
-#: How long a worker's processor time is looked at, at least, in seconds.
+#: Shortest time over which a worker's processor time is measured, in seconds.
 LOOK_S: Final = 0.2
-#: Packets of a worker that are taken in before others have their turn: a millisecond or two. With
-#: many connections some come at the same time, and one wake-up costs as much as three of them.
+#: Packets of a worker that are received before other tasks run: a millisecond or two. With many
+#: connections some come at the same time, and one wake-up costs as much as three of them.
 MAX_PACKETS: Final = 32
 #: Time for a worker to take an order; it takes microseconds.
 SEND_TIMEOUT_S: Final = 5.0
@@ -65,7 +65,7 @@ class WorkerProcess:
         self._cpu_s = 0.0
 
     def look(self, now_s: float) -> None:
-        """Find out, now and then, whether it has a processor's whole time to do."""
+        """Measure from time to time whether it uses a whole processor."""
         elapsed_s = now_s - self._looked_s
         if elapsed_s < LOOK_S:
             return
@@ -87,14 +87,14 @@ class WorkerProcess:
         return packets
 
     async def send_slow_addresses(self, slow: tuple[str, ...]) -> None:
-        """Send the addresses that are slow, if the worker does not know them."""
+        """Send the slow addresses that the worker does not know yet."""
         new = [each for each in slow if each not in self.slow]
         self.slow = slow
         if new:
             await self.send_order("slow", {"addresses": new})
 
     async def send_order(self, kind: str, fields: dict[str, object]) -> None:
-        """Send an order, if the worker still lives."""
+        """Send an order, if the worker still runs."""
         with contextlib.suppress(WorkerDied):
             await self.send(messages.pack_order(kind, fields))
 

@@ -1,4 +1,4 @@
-"""The worker processes that there are: started where one more helps, watched, and replaced."""
+"""The existing worker processes: started where one more helps, watched, and replaced."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from satfs.content.transfer.worker_process import WorkerProcess, reap, start_wor
 
 log = structlog.get_logger(__name__)
 
-#: Deaths without a byte in between after which workers are not used any more: something on this
-#: machine kills them, and the loop can do their work.
+#: Number of workers that may die without a byte in between before workers are not used any more:
+#: this machine kills them, and the loop can do their work.
 MAX_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
 #: processor time, and one receives 1 GB/s on a processor of its own (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
-#: A worker with moves that has reported nothing for the progress timeout stands still, and is
-#: killed. Never earlier than this: on a machine whose processors are all busy, a worker that is
-#: well may have to wait.
+#: A worker with moves that has reported nothing for the progress timeout counts as stopped, and is
+#: killed. Never earlier than this: on a machine whose processors are all busy, a healthy worker may
+#: have to wait.
 MIN_SILENCE_S: Final = 1.0
 
 
@@ -106,7 +106,7 @@ class WorkerProcesses:
         await worker.send(messages.pack_order("settings", self._settings))
 
     async def _listen(self, worker: WorkerProcess) -> None:
-        """Take in what a worker reports, until it ends or has been idle for long."""
+        """Receive the reports of a worker, until it ends or has been idle for long."""
         try:
             while True:
                 with trio.move_on_after(self._idle_s):
@@ -132,8 +132,8 @@ class WorkerProcesses:
     async def _watch_over(self, worker: WorkerProcess) -> None:
         """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
 
-        Its moves end with `WorkerDied`, and are made in another way. That is no failure of the
-        store.
+        Its moves end with `WorkerDied`, and are made in another way. This does not count as a
+        failure of the store.
         """
         while not worker.is_dead:
             await trio.sleep(self._silence_s / messages.ALIVE_PER_TIMEOUT)
@@ -141,7 +141,7 @@ class WorkerProcesses:
             if not (worker.moves or worker.cancelled) or not is_overdue:
                 continue
             if not worker.is_suspect:
-                # Perhaps it was this process that stood still, and the reports wait to be read.
+                # Perhaps this process itself was stopped, and the reports wait to be read.
                 worker.is_suspect = True
                 continue
             log.info("worker process stands still", pid=worker.process.pid)
