@@ -1,4 +1,4 @@
-"""How nodes look to the kernel: attributes, for how long they hold, and the size of the mount."""
+"""The attributes of nodes for the kernel, how long it may use them, and the size of the mount."""
 
 from __future__ import annotations
 

@@ -38,14 +38,14 @@ class Callers:
     def caller(self, thread_id: int) -> Caller | None:
         """Return the process and thread with that thread id.
 
-        None when the thread has ended, or is in a process namespace that is hidden from us (the
-        kernel then sends the id 0).
+        None when the thread has ended, or is in a process namespace that is hidden from the mount
+        (the kernel then sends the id 0).
         """
         if thread_id <= 0:
             return None
         try:
             return self._known[thread_id]
-        except KeyError:  # not looked up first: it may expire in between
+        except KeyError:  # not tested first: it may expire in between
             caller = self._known[thread_id] = self._look(thread_id)
             return caller
 

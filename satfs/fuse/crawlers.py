@@ -1,10 +1,9 @@
 """Which programs may not cause a fetch: crawlers; and thumbnailers, except of small pictures.
 
-An indexer opens every file there is, day and night, without a user who wants it; here each file is
-gigabytes of paid egress. So programs known to crawl may read only what is in the cache; programs
-that draw thumbnails may also read small pictures, which were made for looking at, and no raster.
-Backup programs, virus scanners and the like are not on the list: a user who points them at a mount
-may mean it.
+An indexer opens every file, at any time, without a request by a user; here each file is gigabytes
+of paid egress. So programs known to crawl may read only what is in the cache; programs that draw
+thumbnails may also read small pictures, but no raster. Backup programs, virus scanners and the like
+are not on the list: a user who runs them on a mount may want this.
 
 Programs are known by the name of the process, and a thread within it where a file manager draws
 thumbnails itself. Names are compared as the kernel keeps them, 15 bytes long (TASK_COMM_LEN).
@@ -26,7 +25,7 @@ from satfs.tree.nodes import Directory, File, Node
 
 log = structlog.get_logger(__name__)
 
-#: updatedb and its kin; GNOME's indexer under its two names, and what it extracts with; KDE's two;
+#: updatedb and similar programs; GNOME's indexer under its two names, and its extractor; KDE's two;
 #: Recoll; Akonadi's. Not `find`, `rsync`, `borg`, `restic`, `clamscan`.
 CRAWLERS: Final = (
     "updatedb*",
@@ -65,7 +64,7 @@ THUMBNAILERS: Final = (
 PICTURE_BYTES: Final = 8 * 1024 * 1024
 _PICTURE: Final = re.compile(r".+\.(png|jpe?g|gif|webp|svg)", re.IGNORECASE | re.DOTALL)
 
-#: Where a pattern of fnmatch(3) begins to mean more than its letters.
+#: The special characters of a pattern of fnmatch(3).
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
 #: Bytes of the kernel's name of a task (TASK_COMM_LEN - 1).
@@ -107,7 +106,7 @@ class CrawlerRules:
         return bool(self._crawlers or self._thumbnailers)
 
     def behaviour(self, caller: Caller) -> ProgramBehaviour:
-        """Return what *caller* is known to do."""
+        """Return the known behaviour of *caller*."""
         if any(_is_named(caller, pattern) for pattern in self._crawlers):
             return ProgramBehaviour.CRAWLS
         if any(_is_named(caller, pattern) for pattern in self._thumbnailers):
@@ -121,7 +120,7 @@ class CrawlerRules:
         return behaviour is ProgramBehaviour.PEOPLE
 
     def may_list(self, behaviour: ProgramBehaviour) -> bool:
-        """Return whether a program of that *behaviour* may list what takes a request."""
+        """Return whether a program of that *behaviour* may cause a request for a listing."""
         return behaviour is not ProgramBehaviour.CRAWLS
 
 
@@ -145,8 +144,8 @@ def _is_named(caller: Caller, pattern: str) -> bool:
 
 def _matches(name: str, pattern: str) -> bool:
     """Return whether *name*, as the kernel cut it, can be one that *pattern* means."""
-    # A pattern is compiled when it is first looked at, half a millisecond each: nearly all of them
-    # begin otherwise than the name.
+    # A pattern is compiled at its first use, which takes half a millisecond: so names with another
+    # beginning are excluded before.
     if name.startswith(_WILDCARD.split(pattern, 1)[0]) and fnmatchcase(name, pattern):
         return True
     # `baloo_file_extractor` is `baloo_file_extr` to the kernel.
@@ -206,7 +205,7 @@ class CrawlerGate:
     def _note(self, program: str, behaviour: ProgramBehaviour, node: Node) -> None:
         episode = (program, behaviour)
         is_first = episode not in self._running
-        self._running[episode] = None  # also a known one: its quiet time starts again
+        self._running[episode] = None  # also for a known episode: its quiet time starts again
         if not is_first:
             return
         fields = {"program": program, "path": "/" + "/".join(node.path)}

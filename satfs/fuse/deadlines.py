@@ -1,9 +1,8 @@
 """The requests of the kernel that are in progress: their deadlines, and how all of them end.
 
-The deadline of a read limits the time in which nothing happens, so that it comes later by the time
-in which bytes came from the store: many readers of a slow line, or of a busy machine, wait for each
-other. A read whose own range is silent ends before, by the limit of the range
-(`content/fetch/failures.py`).
+The deadline of a read limits the time without bytes from the store, and is postponed by the time in
+which bytes came: many readers of a slow line, or of a busy machine, wait for each other. A read
+whose own range is silent ends before, by the limit of the range (`content/fetch/failures.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import trio
 
 from satfs.errors import DeadlineReached
 
-#: How often the deadlines are looked at, in seconds: a small part of the shortest of them.
+#: How often the deadlines are checked, in seconds: a small part of the shortest of them.
 LOOK_S: Final = 0.5
 
 
@@ -36,7 +35,7 @@ class PendingCall:
         self.scope = trio.CancelScope(deadline=trio.current_time() + deadline_s)
 
     def postpone(self, seconds: float) -> None:
-        """Allow *seconds* more; at most as long again, in sum, as was allowed at first."""
+        """Allow *seconds* more; in sum at most as many as were allowed at first."""
         seconds = min(seconds, self._more_s)
         self._more_s -= seconds
         self.scope.deadline += seconds

@@ -1,8 +1,8 @@
 """A directory as it was when it was opened, in an order that survives changes.
 
-`readdir` returns entries in pieces, and a program may come back with the position of any entry
-that it was given (`seekdir`, NFS). Positions must stay right while entries come and go, and when
-the directory is opened again: nothing may be listed twice or skipped. So an entry's position, its
+`readdir` returns entries in pieces, and a program may continue at the position of any entry that it
+was given (`seekdir`, NFS). Positions must stay valid while entries are added and removed, and when
+the directory is opened again: no entry may be listed twice or skipped. So an entry's position, its
 cookie, is a hash of its name, and entries are listed in the order of their cookies, as in ext4. The
 cookie of an entry that is gone is still between those of its neighbours.
 """
@@ -17,7 +17,7 @@ from typing import Final
 
 from satfs.tree.names import MAX_ORDER, order_of
 
-#: The cookie of `.`, and the smallest; 0 is the kernel's word for the beginning.
+#: The cookie of `.`, and the smallest; 0 means the beginning for the kernel.
 DOT: Final = 1
 DOT_DOT: Final = 2
 _FIRST: Final = 3
@@ -50,8 +50,8 @@ class Listing:
         for heap in heaps:
             order = sorted(heap, key=hashes.__getitem__)
             for cookie, alike in groupby(order, hashes.__getitem__):
-                # Equal hashes: side by side, in the order of the names. Only their positions
-                # depend on each other.
+                # Equal hashes: neighbours, in the order of the names. Only their positions depend
+                # on each other.
                 for index in sorted(alike, key=name):
                     last = max(cookie, last + 1)
                     self._cookies.append(last)

@@ -1,7 +1,7 @@
-"""Which of our errors becomes which errno: one table.
+"""The errno of each error of satfs: one table.
 
-The table is in docs/SEMANTICS.md as well; a test holds the two together. Its order is that of
-weight: where several things went wrong at once, the uppermost is reported.
+The table is in docs/SEMANTICS.md as well; a test holds the two together. The most serious come
+first: of several failures at once, the first in the table is reported.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Final
 from satfs import errors
 from satfs.errors import SatfsError
 
-#: From failures that only we can repair, over those that others must, to what is no failure. An
-#: error class that is not here has the errno of its nearest ancestor; a test demands that each has.
+#: From failures that only satfs can repair, over those that others must repair, to results that are
+#: no failure. An error class that is not here has the errno of its nearest ancestor; a test demands
+#: that each has.
 ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.Misuse: errno.EIO,
     errors.Damaged: errno.EIO,
@@ -51,7 +52,7 @@ def errno_of(failure: BaseException) -> int:
 def gravest_of(failure: BaseException) -> BaseException:
     """Return the one failure in *failure* to report: a bug first, then by the table.
 
-    A failure that is no group is its own. Of equally grave ones the first counts.
+    A failure that is no group is returned itself. Of equally serious ones the first counts.
     """
     return min(_leaves(failure), key=_weight)
 

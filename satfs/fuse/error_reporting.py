@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 QUIET_S: Final = 60.0
 #: Episodes remembered. More at once means that everything fails: one is then logged twice.
 _MAX_EPISODES: Final = 4096
-#: By number, as in the table of SEMANTICS: of two names that are one number Python has the
-#: other one.
+#: By number, as in the table of SEMANTICS: where two names have one number, Python uses the other
+#: name.
 _NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 #: Failures shown in `.satfs/` and `satfs status`.
 MAX_RECENT: Final = 50
@@ -52,7 +52,7 @@ class ErrorReporter:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        #: The last failures that programs got, and how often they got which errno.
+        #: The last failures that programs got, and the number of times for each errno.
         self.recent: deque[FailureReport] = deque(maxlen=MAX_RECENT)
         self.counters: Counter[str] = Counter()
         self._running: TTLCache[Hashable, None] = TTLCache(_MAX_EPISODES, QUIET_S, timer=clock)
@@ -75,7 +75,7 @@ class ErrorReporter:
             str(gravest) if isinstance(gravest, SatfsError) else "a bug in satfs; the log has it"
         )
         self._note(FailureReport(time.time(), operation, path, name, kind, sentence))
-        self._running[episode] = None  # also a known one: its quiet minute starts again
+        self._running[episode] = None  # also for a known episode: its quiet minute starts again
         if not is_first:
             return number
         cause = gravest.__cause__

@@ -96,7 +96,7 @@ def _listing_of(children: Sequence[Entry]) -> Listing:
 
 
 class _HeldBack(Struct, eq=False):
-    """A read that is held back until it is known whether a program needs it."""
+    """A read that is delayed until it is known whether a program needs it."""
 
     is_decided: trio.Event = field(default_factory=trio.Event)
     is_unneeded: bool = False
@@ -105,14 +105,14 @@ class _HeldBack(Struct, eq=False):
 class OpenFile:
     """An open file, opened with *flags* (open(2)) by the thread *opener_id*, 0 for an unseen one.
 
-    A read that looks like the kernel's read-ahead is held back for a moment, and refused when the
-    program has since sought on, or has ended (`readahead_detection`). The opener may have handed
-    the file to another program; so its end counts only while no other program reads.
+    A read that looks like the kernel's read-ahead is delayed for a moment, and refused when the
+    program has sought on meanwhile, or has ended (`readahead_detection`). The opener may have
+    handed the file to another program; so its end counts only while no other program reads.
 
-    Where the kernel's read-ahead was refused, it requests page by page what a program reads after
-    all: a hundred pages of a tile. So the reader may name more than was requested
-    (`Reader.expected_part`): *keep* is called with the offset and the bytes of what lies behind the
-    request, whole pages, for the kernel to keep.
+    When its read-ahead was refused, the kernel requests the bytes that a program reads page by
+    page: a hundred pages of a tile. So the reader may return a longer span than was requested
+    (`Reader.expected_part`): *keep* is called with the offset and the bytes behind the request,
+    whole pages, and stores them in the kernel.
 
     The kernel reads ahead of a program, and when that fails it requests the program's own page once
     more (mm/filemap.c). So a part that failed after a long wait fails again at once, for a moment:
@@ -174,7 +174,7 @@ class OpenFile:
         self._reader.close()
 
     async def _needed(self, span: ByteRange, detector: KernelReadAhead) -> ByteRange:
-        """Return what to read for a request, which may be more, when it is to be read.
+        """Return the span to read for a request, which may be longer, when it is to be read.
 
         Raises:
             Unneeded: it is the kernel's, and no program is expected to need it.

@@ -1,10 +1,10 @@
-"""Relay the first message between the kernel and libfuse, and accept what libfuse leaves out.
+"""Relay the first message between the kernel and libfuse, and add a flag that libfuse omits.
 
 libfuse up to 3.16 never accepts FUSE_PARALLEL_DIROPS, later releases only for a program that sets
 it in a callback which pyfuse3 does not offer. The flag is one bit of one message, so that message
 takes a detour: libfuse's descriptor is, for as long as the handshake lasts, one end of a socket
 pair; its response is read at the other end, completed, and written to the kernel. After that the
-descriptor is /dev/fuse again, and nothing stands between the two (docs/decisions/0011).
+descriptor is /dev/fuse again, and messages go directly (docs/decisions/0011).
 
 The message's layout is that of `struct fuse_in_header`, `fuse_init_in`, `fuse_out_header` and
 `fuse_init_out` in the kernel's include/uapi/linux/fuse.h: integers in the machine's byte order, and
@@ -92,7 +92,7 @@ async def negotiate(descriptor: int, main: Callable[[], Awaitable[None]]) -> boo
     """Complete the handshake on *descriptor*, libfuse's own of a new mount.
 
     *main* runs libfuse's loop on that descriptor until it is cancelled. When this returns, the
-    descriptor is what it was, and *main* may be run again for all further requests.
+    descriptor is unchanged, and *main* may be run again for all further requests.
 
     Returns:
         Whether lookups and listings of one directory may run at the same time. Where False, the
@@ -126,7 +126,7 @@ async def negotiate(descriptor: int, main: Callable[[], Awaitable[None]]) -> boo
 async def _response_of(
     main: Callable[[], Awaitable[None]], ours: socket.socket, request: bytes
 ) -> bytes:
-    """Return what libfuse responds to *request*."""
+    """Return libfuse's response to *request*."""
     if not is_init(request):
         log.warning("unknown handshake", length=len(request))
     ours.send(request)

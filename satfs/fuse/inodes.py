@@ -2,8 +2,8 @@
 
 An inode number is derived from a node's identity by a keyed hash: the same identity has the same
 number in every mount of the account, on every machine, so that NFS clients, `rsync` and backups
-recognise what they have seen. Numbers lie in [2^32, 2^63): out of the way of the root's (1), and
-positive however a program reads them.
+recognise files that they have seen. Numbers lie in [2^32, 2^63): out of the way of the root's (1),
+and positive however a program reads them.
 
 The kernel counts references ("lookup count"): each reply that names an inode adds one, and the
 kernel gives them back in `forget`, sometimes many at once. Between the first and the last reference
@@ -12,8 +12,8 @@ the number means that identity and nothing else. (libfuse, `fuse_lowlevel_ops.fo
 Should two identities ever hash to one number (one chance in twenty that any two do, among a billion
 known at once), the one that comes second is hashed again with a salt, for as long as it is known.
 
-A program that lists 100,000 scenes leaves the kernel with a reference to each. So what is held for
-one is small: its node and a count, found by the number alone.
+A program that lists 100,000 scenes leaves the kernel with a reference to each. So little is held
+for each: its node and a count, by number.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Inodes(Generic[N]):
     def remember(self, node: N) -> Inode:
         """Count one more reference to *node* and return its number.
 
-        From now on the number leads to this very object: of two nodes with one identity the later
-        knows times and attributes of today.
+        From now on the number leads to this object: of two nodes with one identity the later one
+        has the present times and attributes.
         """
         identity = node.identity
         inode, is_salted = self._number(identity)
@@ -134,7 +134,7 @@ class Inodes(Generic[N]):
         """Take *n_lookups* references from *inode*; the last one makes it unknown.
 
         Raises:
-            Misuse: there are not that many. Then as many as there are have been taken.
+            Misuse: there are fewer. Then all of them have been taken.
         """
         known = Inode(inode)
         if known not in self._nodes:

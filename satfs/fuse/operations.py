@@ -43,7 +43,7 @@ from satfs.tree.nodes import Directory, File, Node, Symlink, Unresolved
 
 #: References taken back between two checkpoints: some milliseconds' worth.
 _FORGOTTEN_AT_ONCE: Final = 1000
-#: How long the kernel may remember that a polled name is not there, in seconds: it never is.
+#: How long the kernel may cache that a polled name does not exist, in seconds: it never exists.
 _POLLED_TTL_S: Final = 3600.0
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
@@ -112,8 +112,8 @@ _refuse: Callable[..., Coroutine[Any, Any, Any]] = _refuse_to_write
 class Operations(pyfuse3.Operations):
     """The handlers of the kernel's requests, under the names that pyfuse3 documents.
 
-    For a request without a handler the kernel gets ENOSYS once, and sends no more of them: `flush`
-    and `fsync` have nothing to write, `poll` is always ready.
+    The kernel gets ENOSYS for a request without a handler, and sends it only once: `flush` and
+    `fsync` have nothing to write, `poll` is always ready.
     """
 
     #: `.` and `..` can be looked up: what exports through NFS need (FUSE_EXPORT_SUPPORT).
@@ -168,13 +168,13 @@ class Operations(pyfuse3.Operations):
         self._directories.clear()
 
     def path_of_inode(self, inode: int) -> str:
-        """Return the path of a node that the kernel knows, for people."""
+        """Return the path of a node that the kernel knows, for display."""
         if not self._inodes.knows(inode):
             return f"inode {inode}"
         return _path(self._inodes.node(inode))
 
     def path_of_handle(self, handle: int) -> str:
-        """Return the path of what was opened, for people."""
+        """Return the path of an open file or directory, for display."""
         opened = self._files.get(handle) or self._directories.get(handle)
         return f"handle {handle}" if opened is None else _path(opened.node)
 
@@ -184,7 +184,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> EntryAttributes:
-        """Find what a name in a directory leads to, and count one reference to it."""
+        """Find the node of a name in a directory, and count one reference to it."""
         if name in (b".", b".."):
             return self._lookup_dots(parent_inode, name)
         directory = self._directory(parent_inode)
@@ -299,7 +299,7 @@ class Operations(pyfuse3.Operations):
 
     @_request_handler(_inode)
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        """Return where a symbolic link leads."""
+        """Return the target of a symbolic link."""
         node = self._inodes.node(inode)
         if not isinstance(node, Symlink):
             raise FUSEError(errno.EINVAL)
@@ -318,7 +318,7 @@ class Operations(pyfuse3.Operations):
 
     @_request_handler(_inode)
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        """Return which extended attributes there are."""
+        """Return the names of the extended attributes."""
         return [name.encode() for name in self._inodes.node(inode).xattrs()]
 
     # -- content ---------------------------------------------------------------------------------

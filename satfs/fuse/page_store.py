@@ -1,7 +1,7 @@
 """Store pages in the kernel's cache that a program will read next, beside the kernel's requests.
 
-Where the kernel's read-ahead was refused, it requests page by page what a program reads after all.
-A reply cannot hold more than was requested, so the rest of a block is stored in the kernel's page
+When its read-ahead was refused, the kernel requests the bytes that a program reads page by page. A
+reply cannot hold more than was requested, so the rest of a block is stored in the kernel's page
 cache (FUSE_NOTIFY_STORE). The kernel takes the lock of each page for that, and holds the lock of a
 page that it has requested until the reply. So this happens in a thread, which may wait for the
 lock, while the loop sends replies.
@@ -18,7 +18,8 @@ import trio
 
 log = structlog.get_logger(__name__)
 
-#: Threads that store pages at once. What comes while all of them wait is requested page by page.
+#: Threads that store pages at once. While all of them wait, further blocks are requested page by
+#: page.
 MAX_STORES: Final = 8
 #: Longest wait for them when the mount is taken down, in seconds. All requests have been answered
 #: by then, so that no page is locked.
@@ -56,7 +57,7 @@ class PageStore:
         trio.lowlevel.start_thread_soon(store, lambda _: None)
 
     async def end(self) -> None:
-        """Store nothing any more, and wait for the threads that are storing."""
+        """Stop storing, and wait for the threads that are at work."""
         self._is_ended = True
         if self._n_running:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _ENDING_S):

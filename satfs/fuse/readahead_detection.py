@@ -3,12 +3,12 @@
 Pure: spans in, a guess out. A program that has sought and reads a row of tiles gets from the kernel
 half a megabyte behind its first tile, and as much again as soon as it touches the second
 (mm/readahead.c). A FUSE request does not show whether a program waits for it. The order of requests
-does, often enough: a small piece where the program went, a whole read-ahead behind it, and then
-another one, sent while the program still computes on the first.
+often does: a small piece at the place of the program, a whole read-ahead behind it, and then
+another one, sent while the program still processes the first.
 
-A request that looks like read-ahead is held back for a moment. A program that seeks on meanwhile
-has no use for it; the request then fails, which the kernel forgets (it requests a page of it again
-when a program needs it, mm/filemap.c). So the blocks around a window in a raster are not fetched.
+A request that looks like read-ahead is delayed for a moment. A program that seeks on meanwhile does
+not need it; the request then fails, which the kernel forgets (it requests a page of it again when a
+program needs it, mm/filemap.c). So the blocks around a window in a raster are not fetched.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from satfs.model import KIB, ByteRange
 #: A piece this long is the kernel's read-ahead; its limit is 512 KiB, or 128 where it cannot be
 #: raised: there it runs so little ahead that most of it is needed.
 AHEAD_BYTES: Final = 256 * KIB
-#: Up to this length a run may be one look at a place; beyond, a program reads on.
+#: Up to this length a run may be a single access; beyond it, a program reads on.
 PLACE_BYTES: Final = 2048 * KIB
-#: How long a piece is held back at first, in seconds: a program has the piece before it, and takes
+#: How long a piece is delayed at first, in seconds: a program has the piece before it, and takes
 #: some milliseconds for half a megabyte of tiles. The wait doubles each time the guess was right,
 #: up to what a busy viewer may take; it halves each time the guess was wrong, as in a raster whose
 #: tiles are longer than the kernel's read-ahead, down to what no user notices.
@@ -72,10 +72,10 @@ class KernelReadAhead:
         return ReadKind.NEEDED
 
     def was_right(self) -> None:
-        """Note that the program sought on while a piece was held back."""
+        """Note that the program sought on while a piece was delayed."""
         self.patience_s = min(2 * self.patience_s, MAX_PATIENCE_S)
 
     def was_wrong(self) -> None:
-        """Note that it did not: no more pieces of this run are held back."""
+        """Note that it did not: no more pieces of this run are delayed."""
         self.patience_s = max(self.patience_s / 2, MIN_PATIENCE_S)
         self._is_reading_on = True

@@ -33,9 +33,9 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: Characters that parsers of addresses disagree about: they strip, split or map them differently.
-#: All but those of ASCII that can be seen, and the backslash. (As a set of its own, with a range up
-#: to the last code point, it takes 3 ms to compile.)
+#: Characters that parsers of addresses strip, split or map in different ways: all except the
+#: visible ones of ASCII, and the backslash. (As a set of its own, with a range up to the last code
+#: point, it takes 3 ms to compile.)
 _AMBIGUOUS = re.compile(r"[^\x21-\x5b\x5d-\x7e]")
 #: Host and port with an IPv6 address (RFC 3986 §3.2.2). Versions of Python differ in what else with
 #: brackets they split: some take `[::1]]` for `::1`.
@@ -46,9 +46,10 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 #: Longest label and longest name (RFC 1035 §2.3.4); no resolver takes more.
 _MAX_LABEL_CHARACTERS = 63
 _MAX_NAME_CHARACTERS = 253
-#: Where clouds answer machines about themselves, beside the link-local range, and what Python calls
-#: neither private nor reserved in every version: Oracle's metadata lies in the IETF's protocol
-#: assignments (RFC 6890), then Azure's, Alibaba's, and AWS's over IPv6; site-local IPv6 (RFC 3879).
+#: Addresses of the metadata services of clouds outside the link-local range, and ranges that not
+#: every version of Python classes as private or reserved: Oracle's metadata lies in the IETF's
+#: protocol assignments (RFC 6890), then Azure's, Alibaba's, and AWS's over IPv6; site-local IPv6
+#: (RFC 3879).
 _SERVES_NO_OBJECTS = tuple(
     ipaddress.ip_network(each)
     for each in (
@@ -84,8 +85,8 @@ def shown(url: str) -> str:
 def resolved(base_url: str, reference: str) -> str:
     """Return the address that *reference* names in a response from *base_url* (RFC 3986 §5).
 
-    Characters in it that should have been escaped are, as by `escaped`. Nothing is checked about
-    where it leads.
+    Characters in it that should have been escaped are escaped, as by `escaped`. Its target is not
+    checked.
 
     Raises:
         Garbled: it is no address.
@@ -100,7 +101,7 @@ def escaped(reference: str) -> str:
     """Return *reference* with spaces and characters beyond ASCII percent-escaped, but in its host.
 
     Servers write file names into addresses as they are, and browsers escape them (WHATWG URL, as
-    UTF-8). Controls stay, those that turn text around as well, and so does a host of other letters:
+    UTF-8). Control characters stay, bidirectional ones as well, and so do other letters in a host:
     an address with one is refused.
     """
     if reference.isascii() and " " not in reference:
@@ -126,8 +127,8 @@ def is_same_resource(one: str, other: str) -> bool:
 def request_target(url: str) -> bytes | None:
     """Return path and query of *url* as they are written, without any normalisation.
 
-    None where they have characters that a request cannot (RFC 9112 §3.2, RFC 3986 §2), or *url* is
-    none: then they have to be encoded, or refused.
+    None where they have characters that a request cannot have (RFC 9112 §3.2, RFC 3986 §2), or
+    *url* is no URL: then they have to be encoded, or refused.
     """
     try:
         parts = urlsplit(url)
@@ -141,7 +142,7 @@ def request_target(url: str) -> bytes | None:
 def literal_address(host: str) -> IPAddress | None:
     """Return the address that *host* spells, in any notation resolvers accept; None for a name.
 
-    An IPv4 address that travels inside an IPv6 one is unwrapped.
+    An IPv4 address inside an IPv6 address is unwrapped.
     """
     host = host.rstrip(".")
     try:
@@ -177,7 +178,7 @@ class LinkRule(Struct, frozen=True):
     allow_private: bool = False
 
     def check(self, url: str) -> None:
-        """Return if requests to *url* are allowed; no credential is ever sent with it.
+        """Return normally if requests to *url* are allowed; no credential is ever sent with them.
 
         Raises:
             NotAllowed: the rule refuses the address; the message has the reason, without the query.
@@ -206,7 +207,7 @@ class LinkRule(Struct, frozen=True):
         return self.allow_private or _is_private(_split(self.api_url).hostname or "")
 
     def check_peer(self, host: str, address: str) -> None:
-        """Return if *address*, which *host* was resolved to, may be connected to.
+        """Return normally if *address*, to which *host* was resolved, may be connected to.
 
         Raises:
             NotAllowed: the rule refuses it; the message has the reason.
@@ -236,7 +237,7 @@ def may_connect(address: str, *, allows_private: bool) -> bool:
 
 
 def refusal_of_peer(host: str) -> str:
-    """Return in a sentence that *host* was resolved to an address that must not be connected to."""
+    """Return the message that *host* was resolved to an address that must not be connected to."""
     return (
         f"the name {host} leads to an address that links may not lead to; for a private one, "
         "allow_private_store (SATFS_ALLOW_PRIVATE_STORE) allows it"

@@ -1,8 +1,8 @@
 """Opens connections for httpcore, and closes them all at once.
 
 A `Dialer` implements httpcore's public `AsyncNetworkBackend`. It remembers each socket that it
-opened and closes them all at once without waiting (`abort`), so that the owner of the dialer can be
-sure that nothing of it is left, at whatever point a request was cancelled.
+opened and closes them all at once without waiting (`abort`), so that no socket is left, at whatever
+point a request was cancelled.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from satfs.net.tls_sessions import TlsSessions
 class Dialer(httpcore.AsyncNetworkBackend):
     """Opens connections, and closes all that it ever opened at `abort`.
 
-    *check_peer* is called with a host and each address that it was resolved to, before that is
-    connected to, and raises for one that must not be. *slow* are addresses that are tried last,
-    *sessions* those of the context that is given for TLS; both are shared with other dialers.
+    *check_peer* is called with a host and each of its addresses before a connection to the address
+    is opened, and raises for an address that must not be connected to. *slow* are addresses that
+    are tried last, *sessions* the TLS sessions of the context; both are shared with other dialers.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             stream.expect_head()
 
     def on_body(self, report: Callable[[], None]) -> None:
-        """Have *report* called when the beginning of the next response's body has come over TLS.
+        """Call *report* when the beginning of the next response's body has come over TLS.
 
         That shows a round trip earlier than the head, which is encrypted together with it.
         """
@@ -91,7 +91,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         return any(stream.has_ended() for stream in self._opened)
 
     def waited_s(self) -> float:
-        """Return for how long the other side has been waited for, in seconds, at most.
+        """Return the longest time for which a connection has waited for the other side, in seconds.
 
         0.0 where bytes wait to be received on a connection made here. An address that was tried
         before the last one may be dead, which is no silence of the host.

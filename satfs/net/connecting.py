@@ -1,4 +1,4 @@
-"""Connections to a host by its name: its addresses, and a race of those (RFC 8305)."""
+"""Connections to a host by its name: its addresses, and which of them connects first (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from satfs.net.happy_eyeballs import Race, SlowAddresses
 CheckPeer: TypeAlias = Callable[[str, str], None]
 
 
-#: Look-ups of names at once. One takes up to half a minute where no resolver responds
-#: (resolv.conf(5): three of them, 5 s each, twice), and its thread goes on when the request has
-#: given up: without a limit of their own these threads would take the places of those that read the
+#: Most look-ups of names at once. One takes up to half a minute where no resolver responds
+#: (resolv.conf(5): three of them, 5 s each, twice), and its thread continues when the request has
+#: given up. Without a limit of their own these threads would use up the threads that read the
 #: cache.
 MAX_LOOKUPS: Final = 16
 _lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups of names")
@@ -72,10 +72,10 @@ async def first_connected(
 ) -> trio.SocketStream:
     """Return a connection to the first of *addresses* that responds, tried as RFC 8305 has it.
 
-    Notes in *slow* which addresses lost. *on_attempt* is called when one is tried.
+    Enters the addresses that were slower in *slow*. *on_attempt* is called when one is tried.
 
     Raises:
-        OSError: none does.
+        OSError: none of them responds.
     """
     race = Race(slow.ordered(addresses, trio.current_time()))
     streams: list[tuple[str, trio.SocketStream]] = []

@@ -13,8 +13,8 @@ import trio
 #: Time for httpcore to end its generators after the sockets are closed. Nothing waits there; the
 #: limit guards the shield.
 CLOSE_LIMIT_S = 1.0
-#: Chunks of a body after which others have their turn: chunks of one byte, of which one receive
-#: holds 175,000, take the parser 50 us each, and none of them waits.
+#: Chunks of a body after which other tasks run: one receive may hold 175,000 chunks of one byte,
+#: which take the parser 50 us each without a checkpoint.
 CHUNKS_PER_TURN = 64
 
 _HTTPX_BY_HTTPCORE: dict[type[Exception], type[httpx.TransportError]] = {
@@ -143,13 +143,13 @@ class Body(httpx.AsyncByteStream):
         self._give_back()
 
     async def aclose(self) -> None:
-        """Give the response up, wherever it is; closes the connection unless all was read."""
+        """Give the response up at any point; closes the connection unless all was read."""
         if self._is_over:
             return
         self._is_over = True
         self._abandon()
-        # httpcore's generators stand in the middle of the body. They end by themselves when they
-        # find the socket closed; left alone, they would be collected as unfinished, with a warning.
+        # httpcore's generators are in the middle of the body. They end by themselves when they find
+        # the socket closed; left alone, they would be collected as unfinished, with a warning.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
             with contextlib.suppress(Exception):
                 async for _ in self._chunks:

@@ -3,9 +3,9 @@
 *Pure*: addresses are texts, moments are seconds on a clock that never runs backwards. The waiting
 is done by `net/backend.py` in the event loop and by `content/transfer/opener.py` in the workers.
 
-A name may lead to addresses that drop packets: of a network without IPv6 routing, of a server
-that is gone. Addresses are tried side by side, each a moment after the one before it. Those that
-lost are remembered, so that only the first connection pays for them.
+A name may lead to addresses that drop packets: of a network without IPv6 routing, of a server that
+is gone. Addresses are tried in parallel, each a moment after the one before it. Those that were
+slower are remembered, so that they delay only the first connection.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 
 #: Time after which the next address is tried as well, in seconds (RFC 8305 §8).
 ATTEMPT_DELAY_S: Final = 0.25
-#: How long an address that lost is tried after the others, in seconds: the network of the machine
-#: may have changed by then, and the price is one delay.
+#: How long a slower address is tried after the others, in seconds. After that the network of the
+#: machine may have changed, and to try it costs one delay.
 SLOW_S: Final = 600.0
 #: Limit of the addresses that are remembered. A name has a handful.
 MAX_REMEMBERED: Final = 256
@@ -40,7 +40,7 @@ def _is_ipv6(address: str) -> bool:
 
 
 class SlowAddresses:
-    """Addresses that another address of the same name was faster than, each for `SLOW_S`."""
+    """Addresses that were slower than another address of the same name, each for `SLOW_S`."""
 
     def __init__(self) -> None:
         self._until_s: dict[str, float] = {}

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 def plain_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return *headers* with lower-case names.
 
-    One that is sent twice, by a server and a proxy before it, counts once where both are the same;
-    otherwise its values are joined (RFC 9110 §5.2).
+    A header that is sent twice, by a server and a proxy before it, counts once if both are the
+    same; otherwise its values are joined (RFC 9110 §5.2).
     """
     found: dict[str, list[str]] = {}
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""The connections of one host: each request's permit, what became of it, and the counts.
+"""The connections of one host: the permit of each request, its outcome, and the counts.
 
 `Permits` gives the permits, for all hosts; here is the state of one host, which changes as its
 connections respond, are refused or end. Nothing here waits.
@@ -18,18 +18,19 @@ from satfs.net.recalls import Rank, Recalls
 
 log = structlog.get_logger(__name__)
 
-#: Longest wait for another process to look whether bytes have come, in seconds. On a busy machine
-#: it has no processor for as long as that; a process that was stopped never looks.
+#: Longest wait for another process to test whether bytes have come, in seconds. On a busy machine
+#: it may have no processor for so long; a stopped process never does it.
 LOOKING_S: Final = 2.0
-#: How long ago a holder may have found no bytes when its connection is found silent, in seconds:
-#: two intervals of `Permits.watch`. Bytes may have come since, and wait until it has a processor.
+#: A connection counts as silent only if its holder has found no bytes within this time, in seconds:
+#: two intervals of `Permits.watch`. After it, bytes may have come that wait until the holder has a
+#: processor.
 MAX_LOOK_AGE_S: Final = 0.2
-#: Share of the time of silence after which a connection is silent that was begun behind others
-#: which are: about the time that a new one takes to its first byte, as a rule.
+#: Share of the time of silence after which a connection that was begun after silent ones counts as
+#: silent, too: usually about the time that a new one takes to its first byte.
 BEHIND_SHARE: Final = 0.5
-#: Share of the time of silence in which a holder that has a processor has done its part of what
-#: opening a connection takes: its last part is due after two of three round trips, or three of
-#: four, and silence is twice the whole.
+#: Share of the time of silence in which a holder with a processor has done its part of opening a
+#: connection: its last part is due after two of three round trips, or three of four, and the time
+#: of silence is twice the whole.
 HOLDER_SHARE: Final = 0.5
 
 
@@ -57,7 +58,7 @@ class Holder(Protocol):
     def n_idle(self, origin: str) -> tuple[int, int]:
         """Return the connections to *origin* without a request: responded before, and never used.
 
-        Those being opened ahead of need count as never used.
+        Connections that are being opened ahead of need count as never used.
         """
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
@@ -70,9 +71,9 @@ class Holder(Protocol):
 class Permit:
     """Permission for one request over one connection of *holder*. End it with `end`.
 
-    *scope* is cancelled when the connection is found to be silent while others carry. *is_new*:
-    the connection has not responded before. *is_patient*: a connection that has responded before is
-    waited for, also while others carry.
+    *scope* is cancelled when the connection is silent while others receive bytes. *is_new*: the
+    connection has not responded before. *is_patient*: the request waits for a connection that has
+    responded before, also while others receive bytes.
     """
 
     def __init__(self, host: HostConnections, holder: Holder, *, is_new: bool) -> None:
@@ -103,7 +104,7 @@ class Permit:
 
     @property
     def origin(self) -> str:
-        """Return the origin that requests may go to."""
+        """Return the origin to which requests may be sent."""
         return self._host.origin
 
     @property
@@ -117,7 +118,7 @@ class Permit:
         return self.is_counted and not self.is_proven
 
     def taken_back(self) -> None:
-        """Note that the request was taken back; its connection goes on being opened."""
+        """Note that the request was taken back; its connection is still being opened."""
         self.is_counted = False
         self._host.recalls.left_openings_s.append(self.silent_since_s)
         self._host.recalls.reported(self, is_taken_back=True)
@@ -136,7 +137,7 @@ class Permit:
     def end_in_silence(self, wait_s: float) -> None:
         """End the request, whose connection is silent: raised is `Crowded`, with *wait_s*.
 
-        What was not sent is taken back: it may get another connection at this moment.
+        A request that was not sent is taken back: it may get another connection at this moment.
         """
         self.wait_s = wait_s
         if self.recall is None or self.is_recalled:
@@ -163,7 +164,7 @@ class Permit:
         self._look_began_s, self._looked_at_s = None, -math.inf
 
     def note_waited(self, waited_s: float = math.inf) -> None:
-        """Note that the holder has looked, and the host has had its turn for *waited_s* seconds.
+        """Note that the holder has tested for bytes: it has waited *waited_s* seconds for the host.
 
         0.0 where bytes wait to be received. Where that is much less than the silence, the holder
         itself was late, or has tried another address: silence begins then.
@@ -175,9 +176,10 @@ class Permit:
             self._looked_at_s = trio.current_time()
 
     def is_looked_at(self, now_s: float) -> bool:
-        """Return whether the holder has found no bytes; makes it look where it has not.
+        """Return whether the holder has found no bytes; makes it test where it has not.
 
-        A process without a processor has not read what has come: that is no silence of the host.
+        A process without a processor has not read the bytes that have come: this is no silence of
+        the host.
         """
         if self.look is None:
             return True
@@ -187,7 +189,7 @@ class Permit:
         if began_s is None:  # bytes were found at once
             return False
         if self._looked_at_s >= began_s or now_s - began_s >= LOOKING_S:
-            self._look_began_s = None  # before the next decision it looks again
+            self._look_began_s = None  # before the next decision it tests again
             return True
         return False
 
@@ -203,7 +205,7 @@ class Permit:
         is_ahead: bool = False,
         waited_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        """Note which connection the request has: a new one, or one that has responded before.
+        """Note the connection of the request: a new one, or one that has responded before.
 
         Not always the one that the permit was given for: requests that begin together may exchange
         theirs. *is_ahead*: it was opened before. *waited_s* is as for `note_waited`.
@@ -243,7 +245,7 @@ class Permit:
         """Raise what ended *scope*, if that was silence.
 
         Raises:
-            Crowded: others carry.
+            Crowded: other connections receive bytes.
         """
         if self.wait_s is not None and self.scope.cancelled_caught:
             raise Crowded(self.wait_s)
@@ -293,8 +295,8 @@ class HostConnections:
         """
         before, n_others = self.limit.limit, self.n_open()
         if (since_s := silent_since_s) is not None:
-            # What was begun with it or behind it waits like it. What is open, was begun
-            # before it, and has had no request, may be let through.
+            # Connections that were begun with it or after it wait as well. Open connections that
+            # were begun before it, and have had no request, may be let through.
             n_unused = sum(each.n_unused_since(self.origin, since_s) for each in self._holders)
             n_others = self.n_responding() + n_unused
         wait_s = self.limit.note_refused(
@@ -322,14 +324,14 @@ class HostConnections:
             self._on_change(self.origin)
 
     def close_unused(self) -> None:
-        """Have the connections closed that were opened ahead of need and never responded."""
+        """Close the connections that were opened ahead of need and never responded."""
         self.recalls.left_openings_s.clear()
         for holder in self._holders:
             if n_unused := holder.n_idle(self.origin)[1]:
                 holder.close_some_idle(self.origin, n_unused)
 
     def close_excess(self) -> None:
-        """Have connections closed that never responded, as many as are beyond a known limit."""
+        """Close connections that never responded, as many as are beyond a known limit."""
         if (known := self.limit.known(trio.current_time())) is None:
             return
         n_excess = self.n_open() - known
@@ -370,7 +372,7 @@ class HostConnections:
         return self.limit.allowed(now_s), self.limit.limit is not None
 
     def are_new_ones_late(self, now_s: float) -> bool:
-        """Return whether others carry, and a new one may not be let through."""
+        """Return whether others receive bytes, and a new one may not be let through."""
         opening_s = [permit.silent_since_s for permit in self.permits if permit.is_opening]
         oldest_s = min([*opening_s, *self.recalls.left_openings_s], default=now_s)
         return self.n_responding() > 0 and self.limit.is_late(now_s - oldest_s)

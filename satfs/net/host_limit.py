@@ -1,4 +1,4 @@
-"""How many connections a host lets through, learnt from what becomes of them.
+"""How many connections a host lets through, learnt from the outcome of each.
 
 Pure: counts and moments in, a number out. Hosts, firewalls and load balancers limit the connections
 of one client: they refuse further ones (a reset at connect or before the first byte, a 503), or
@@ -7,14 +7,14 @@ accept them and keep silent until another one closes. Nothing announces the limi
 Connections are opened in steps: with n connections that have responded at once, three times n may
 be open, less those that were refused of late; n may be open in any case. So those that are open and
 those that were refused are together at most three times as many as the host lets through, and it
-refuses at most twice as many as these, in whatever order its responses and refusals come. Only a
-response shows that a connection is let through: some hosts complete the handshake of TLS, and then
-send a 503. How many have responded is remembered: only the first transfer of a mount takes these
-steps, to 3, 9, 27 and 81 connections, and none where another process has read from the host before
+refuses at most twice as many as these, in any order of its responses and refusals. Only a response
+shows that a connection is let through: some hosts complete the handshake of TLS, and then send a
+503. How many have responded is remembered: only the first transfer of a mount takes these steps, to
+3, 9, 27 and 81 connections, and none where another process has read from the host before
 (`recall`).
 
-A refusal while other connections respond is the limit: as many as are left. Much later one more is
-tried; each time that more than before have responded, twice as many are added.
+A refusal while other connections respond sets the limit to those that are left. Much later one more
+is tried; each time that more than before have responded, twice as many are added.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from typing import Final
 
 #: Connections that may be open at once before any has responded.
 MIN_ALLOWED: Final = 2
-#: Connections that may be open, or were refused of late, for each that has responded. With four it
-#: would be three refusals for each connection let through, and one that ends beside them more.
+#: Connections that may be open, or were refused of late, for each that has responded. With four
+#: there would be three refusals for each connection let through, and one more for each that ends
+#: beside them.
 GROWTH: Final = 3
 #: Connections that may be open, for each one before it, when no byte has come on any of them for
 #: this many times as long as the first byte of a new one takes: their requests hang, and others
@@ -37,18 +38,18 @@ SILENCES_TO_STEP: Final = 2
 #: Doubled by each trial that is refused.
 RAISE_AFTER_S: Final = 60.0
 MAX_RAISE_AFTER_S: Final = 900.0
-#: The same after silence, which may as well be one slow response, and where another try costs no
+#: The same after silence, which may be one slow response, and after which another try costs no
 #: refusal.
 RAISE_AFTER_SILENCE_S: Final = 5.0
 #: Seconds in which a host may still count a connection that was closed on this side.
 CLOSING_S: Final = 0.5
 #: Seconds to wait before another try, where that may be the reason of a refusal.
 CLOSING_WAIT_S: Final = 0.1
-#: A host that broke connections off so recently is failing, which is no limit. Seconds.
+#: A host that broke connections off within this time is failing, which is no limit. Seconds.
 FAILING_S: Final = 2.0
-#: A new connection is silent when its first byte takes this many times what that of others took,
-#: and this many times what responses take on connections that are open, which vary more than
-#: handshakes do; and never sooner than after the third number, in seconds.
+#: A new connection is silent when its first byte takes this many times as long as that of others,
+#: and this many times as long as responses on open connections, which vary more than handshakes;
+#: and never before the third number, in seconds.
 OPENING_FACTOR: Final = 2.0
 SILENCE_FACTOR: Final = 3.0
 MIN_SILENCE_S: Final = 0.3
@@ -70,7 +71,7 @@ class HostLimit:
     """
 
     def __init__(self) -> None:
-        #: The connections that the host lets through, or None while nothing was refused.
+        #: The connections that the host lets through, or None while none was refused.
         self.limit: int | None = None
         #: Whether connections were refused at the limit. Otherwise they were silent: another one
         #: costs no refusal.
@@ -141,10 +142,11 @@ class HostLimit:
         """Note the time from the wish for a new connection to its first byte."""
         known_s = self._opening_s
         if known_s is None or took_s < known_s:
-            # The first one may have waited for a processor, or for authorities to be read.
+            # The first one may have waited for a processor, or for the certificate authorities to
+            # be read.
             self._opening_s = took_s
         elif took_s < OPENING_FACTOR * known_s:
-            # One that waited until another connection closed would make silence last ever longer.
+            # A connection that waited until another one closed would make the time of silence grow.
             self._opening_s = 0.7 * known_s + 0.3 * took_s
 
     def note_response(self, took_s: float) -> None:
@@ -152,7 +154,7 @@ class HostLimit:
         self._responses_s.append(took_s)
 
     def _response_s(self) -> float:
-        """Return how long a response takes of late, which most do not exceed; 0 without any."""
+        """Return a time that most recent responses do not exceed; 0 without any."""
         if not self._responses_s:
             return 0.0
         in_order = sorted(self._responses_s)
@@ -208,5 +210,5 @@ class HostLimit:
         self._raise_at_s = now_s + self._raise_after_s
         if not n_closing:
             return 0.0
-        self._closed_at_s.pop(0)  # explains one refusal, not all that follow
+        self._closed_at_s.pop(0)  # explains one refusal, not all later ones
         return CLOSING_WAIT_S

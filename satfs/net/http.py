@@ -4,8 +4,8 @@ httpx lends its request, response and transport interfaces. Its client is not us
 would add what must never happen here, namely cookies kept between requests, passwords from
 `~/.netrc`, and redirects that carry headers along.
 
-Every failure of a library that enters here leaves as one of ours. No message holds the query of a
-URL, which may be a signature.
+Every failure of a library is translated here into an error of satfs. No message holds the query of
+a URL, which may be a signature.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class Http:
     *connect_timeout_s* bounds opening a connection, TLS included; *progress_timeout_s* the silence
     of one in use, and *body_timeout_s* that in a body (default: the same). At most
     *max_connections* requests run at once; others wait their turn, which no timeout counts.
-    *ca_file* is a PEM file of authorities to trust besides the system's, and *tls_strict* whether
-    certificates must keep to the letter of RFC 5280 (`net/trust.py`); *tls* is a context that was
-    made of both, for several clients: the system's authorities take a while. *check_peer* raises
-    for an address of a host that must not be connected to (`net/backend.py`). *transport* replaces
-    the network (tests). Every response is noted in *reachability*. Each request waits for a permit
-    of *permits*, which are to be shared by everything that opens connections to the same hosts.
+    *ca_file* is a PEM file of authorities to trust besides the system's. *tls_strict*: certificates
+    must conform to RFC 5280 strictly (`net/trust.py`). *tls* is a context that was made of both,
+    for several clients, since loading the system's authorities takes time. *check_peer* raises for
+    an address of a host that must not be connected to (`net/backend.py`). *transport* replaces the
+    network (tests). Every response is noted in *reachability*. Each request waits for a permit of
+    *permits*, which all clients and workers that open connections to the same hosts share.
 
-    Credentials are the caller's business: nothing is sent but the headers given.
+    Credentials are the caller's task: only the given headers are sent.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Http:
         return self._pool is not None and self._pool.responds_once(origin)
 
     def close_idle(self) -> None:
-        """Close connections that are not in use, and let offline hosts be tried: a fresh start.
+        """Close connections that are not in use, and try offline hosts again.
 
         For when the machine woke up or changed networks. Never waits.
         """
@@ -159,7 +159,7 @@ class Http:
         return () if self._pool is None else self._pool.keeping(within_s)
 
     def on_keeping(self, report: Callable[[str], None]) -> None:
-        """Have *report* called with each origin that keeps connections open, at its first response.
+        """Call *report* with each origin that keeps connections open, at its first response.
 
         It is not called again while the origin is in use.
         """
@@ -299,7 +299,7 @@ class Http:
             permit.is_last_try = was_silent
             try:
                 if request.method not in _SAFE_METHODS:
-                    # It may be carried out while no response comes: it is waited for.
+                    # The server may carry it out while no response comes: so it is waited for.
                     return await self._send_with(permit, request, where), permit
                 with permit.scope:
                     return await self._send_with(permit, request, where), permit

@@ -1,4 +1,4 @@
-"""Failures of httpx and of TLS as errors of ours, in words for people."""
+"""Failures of httpx and of TLS as errors of satfs, with messages for users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unreachable
 from satfs.net.trust import untrusted
 
-#: The message for each failure below; the first match counts. `{why}` is the cause's words.
+#: The message for each failure below; the first match counts. `{why}` is the message of the cause.
 _FAILURES: tuple[tuple[type[Exception], type[SatfsError], str], ...] = (
     (httpx.ConnectTimeout, DeadlineReached, "{where}: no connection in time"),
     (httpx.TimeoutException, DeadlineReached, "{where} sent nothing in time"),
@@ -32,7 +32,7 @@ _PERMANENT = (httpx.UnsupportedProtocol, ssl.SSLCertVerificationError)
 
 @contextlib.contextmanager
 def translating(where: str) -> Iterator[None]:
-    """Raise failures of the body as ours; *where* is the address in their messages."""
+    """Raise failures of the body as errors of satfs; *where* is the address in their messages."""
     try:
         yield
     except Exception as failure:
@@ -57,9 +57,10 @@ def _translated(
 
 
 def is_refusal(failure: BaseException) -> bool:
-    """Return whether a connection did not come about because of the host; *failure* is httpx's.
+    """Return whether the host prevented the opening of a connection; *failure* is httpx's.
 
-    A name that cannot be resolved now shows nothing about it, and silence may be a slow line's.
+    A name that cannot be resolved now shows nothing about the host, and silence may come from a
+    slow line.
     """
     is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
     refusals = httpx.ConnectError | httpx.ReadError | httpx.RemoteProtocolError
@@ -78,7 +79,7 @@ def causes_of(failure: BaseException) -> Iterator[BaseException]:
 
 
 def _why(causes: list[BaseException]) -> str:
-    """Return the words of the deepest cause that has words of its own, which are the plainest."""
+    """Return the message of the deepest cause that has a message, which is the clearest."""
     for cause in reversed(causes):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return untrusted(cause)

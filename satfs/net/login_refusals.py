@@ -6,7 +6,7 @@ five to ten failures within half an hour. The environment of a process never cha
 a change at the proxy can make the same password right.
 
 A login that was accepted before is most likely right: the directory service of the proxy may have
-been out of reach for a moment. Its first refusals are failures like others, which callers try
+been out of reach for a moment. Its first refusals are temporary failures, after which callers try
 again within their deadlines.
 """
 
@@ -57,12 +57,12 @@ class LoginRefusals(Struct):
 
     @property
     def is_certain(self) -> bool:
-        """Return whether requests may be sent side by side: the last one was accepted."""
+        """Return whether several requests may be sent at once: the last one was accepted."""
         return self.is_accepted and not self.n_refused
 
     @property
     def is_forgiven(self) -> bool:
-        """Return whether a refusal is a failure that may pass, and not the user's to correct."""
+        """Return whether a refusal may be temporary, and not for the user to correct."""
         return self.is_accepted and self.n_refused <= len(PROVEN_WAITS_S)
 
     def wait_s(self, now_s: float) -> float:
@@ -77,7 +77,7 @@ class LoginRefusals(Struct):
     def refused(self, sent_at_s: float, now_s: float) -> None:
         """Note a refusal of a request sent at *sent_at_s*.
 
-        Requests that were under way side by side when the first of them was refused count once.
+        Requests that were in flight when the first of them was refused count once.
         """
         if self.n_refused and sent_at_s <= self._refused_at_s:
             return

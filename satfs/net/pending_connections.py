@@ -31,7 +31,7 @@ class OpeningAhead:
     def opening(self, origin: str) -> Iterator[None]:
         """Count one more while the block opens it; then `note_ended` is to be called.
 
-        The block is cancelled by `give_up`, and what follows it runs.
+        `give_up` cancels the block, and the code after it runs.
         """
         with trio.CancelScope() as scope:
             self._opening[origin].append(scope)
@@ -53,7 +53,7 @@ class OpeningAhead:
         return len(given_up)
 
     def note_ended(self) -> None:
-        """Have the requests that wait look again: one is open, or could not be opened."""
+        """Make the requests that wait test again: a connection is open, or could not be opened."""
         self._ended.set()
         self._ended = trio.Event()
 

@@ -1,8 +1,8 @@
-"""Permission to use a connection: one count for each host, over all that hold connections to it.
+"""Permits to use a connection: one count for each host, over all holders of connections to it.
 
 The pools of the mount's own process and its worker processes open connections by themselves. Each
-request needs a permit first, which says whose connection it uses. So together they keep to what a
-host lets through (`host_limit`), and a connection that is idle in one of them is used there, or
+request needs a permit first, which names the holder of its connection. So together they observe the
+limit of a host (`host_limit`), and a connection that is idle in one of them is used there, or
 closed for a request that needs one elsewhere.
 
 Everything except `take` and `watch` returns at once. The counts of one host are in
@@ -22,7 +22,7 @@ from satfs.net.host_limit import MIN_ALLOWED, HostLimit
 from satfs.net.recalls import Rank, to_recall
 from satfs.net.silent_connections import end_silent, move_late
 
-#: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
+#: How often permits are checked while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
 #: How long a request waits for a connection that is about to be idle, in seconds: opening another
@@ -31,7 +31,7 @@ IDLE_SOON_S: Final = 0.15
 #: How long a waiter waits before a connection that was opened ahead of need is closed for it.
 UNUSED_KEPT_S: Final = 0.2
 
-#: The first part of a rank: names and sizes, then what a reader waits for, then what is read ahead.
+#: The first part of a rank: names and sizes, then ranges for which a reader waits, then read-ahead.
 METADATA: Final = 0
 AWAITED: Final = 1
 READ_AHEAD: Final = 2
@@ -57,7 +57,7 @@ class _Waiter:
 
 
 class _Host(HostConnections):
-    """What `Permits` holds of a host beside its connections: the tasks that wait for one."""
+    """The state of a host in `Permits` beside its connections: the tasks that wait for one."""
 
     def __init__(
         self,
@@ -104,10 +104,10 @@ class Permits:
     ) -> Permit:
         """Return a permit to use a connection to *origin* of one of *holders*, the best first.
 
-        Waits while the host lets no more through; *holders* may be changed meanwhile. *rank* is the
-        order of several that wait; it is called again at each choice. *is_patient*: see `Permit`.
-        *is_moved*: the request was taken from a silent connection, and any that has responded
-        before is better than a new one.
+        Waits while the host lets no more connections through; *holders* may be changed meanwhile.
+        *rank* is the order of several that wait; it is called again at each choice. *is_patient*:
+        see `Permit`. *is_moved*: the request was taken from a silent connection, and any that has
+        responded before is better than a new one.
         """
         host = self._host(origin)
         is_metadata = rank is None
@@ -145,7 +145,7 @@ class Permits:
         return waiter.permit
 
     def known(self, origin: str) -> HostLimit:
-        """Return what is known of how many connections *origin* lets through."""
+        """Return how many connections *origin* lets through, as far as is known."""
         return self._host(origin).limit
 
     def limit(self, origin: str) -> int | None:
@@ -174,7 +174,7 @@ class Permits:
         return self.room(origin) > max(MIN_ALLOWED, n_connections)
 
     def forget(self) -> None:
-        """Forget what was learnt: the network has changed, for example."""
+        """Forget the limits: the network has changed, for example."""
         for host in self._hosts.values():
             host.limit = HostLimit()
             self._serve(host)
@@ -185,7 +185,7 @@ class Permits:
             await self._has_work.wait()
             due_s = trio.current_time() + LOOK_INTERVAL_S
             await trio.sleep_until(due_s)
-            # Where this process had no processor, the tasks that receive have their turn first.
+            # After a time without a processor, the tasks that receive run first.
             is_late = trio.current_time() - due_s > LOOK_INTERVAL_S
             for host in self._hosts.values():
                 if not is_late:
@@ -208,9 +208,9 @@ class Permits:
         self.known(origin).note_closed(trio.current_time())
 
     def expect_idle(self, origin: str, holder: Holder) -> None:
-        """Have the first task that waits for a connection of *holder* wait for an idle one.
+        """Make the first task that waits for a connection of *holder* wait for an idle one.
 
-        Others have connections opened meanwhile. To be followed by `expected_idle`.
+        Connections are opened for other tasks meanwhile. To be followed by `expected_idle`.
         """
         self._host(origin).expected_of = holder
 
@@ -223,7 +223,7 @@ class Permits:
         self._serve(host)
 
     def note_changed(self, origin: str) -> None:
-        """Note that the connections of a host are others than before."""
+        """Note that the connections of a host have changed."""
         self._serve(self._host(origin))
 
     # -- giving permits --------------------------------------------------------------------------
@@ -292,11 +292,12 @@ class Permits:
         holders = waiter.holders
         best = holders[0]
         idle = {holder: host.n_idle(holder) for holder in holders}
-        # Names and sizes are few, and must not wait for others that hang: no steps for them. Of the
-        # API any single request may hang: what silence alone has shown is no limit of names.
+        # Names and sizes are few, and must not wait for others that hang: no steps for them. Any
+        # single request to the API may hang: a limit that only silence has shown does not hold for
+        # names.
         is_unlimited = host.limit.limit is None or not (host.limit.is_refusing or host.has_ranges)
         may_open = (waiter.is_metadata and is_unlimited) or host.has_room()
-        # A new connection where the bytes are wanted is better than an old one elsewhere.
+        # A new connection of the right holder is better than an old one of another.
         chosen = best if sum(idle[best]) or may_open else None
         if waiter.is_moved:
             chosen = next((holder for holder in holders if idle[holder][0]), chosen)
@@ -311,15 +312,15 @@ class Permits:
         return permit
 
     def _has_made_room(self, host: _Host, waiter: _Waiter) -> bool:
-        """Have an idle connection closed that *waiter* cannot use; False without one."""
+        """Close an idle connection that *waiter* cannot use; False without one."""
         now_s = trio.current_time()
         for holder in self._holders:
             n_proven, n_unused = host.n_idle(holder)
             if holder in waiter.holders or not (n_proven or n_unused):
                 continue
             if not n_proven:
-                # Opened ahead of need, perhaps for a worker that is about to be ready. A new one
-                # in its place would only cost a refusal more, as long as others carry.
+                # Opened ahead of need, perhaps for a worker that is about to be ready. A new one in
+                # its place would only cost one more refusal, as long as others receive bytes.
                 is_early = now_s - waiter.since_s < UNUSED_KEPT_S
                 if is_early or host.n_responding():
                     continue

@@ -41,15 +41,16 @@ from satfs.net.streams import NotResumed, limited
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
 #: a request sent into a closed one costs a round trip and a second try.
 IDLE_EXPIRY_S = 20.0
-#: Seconds between two looks at all idle connections: each look takes a call of the kernel for each,
-#: and counts of them are wanted many times for each request. One that is taken is looked at then.
+#: Seconds between two checks of all idle connections: each check takes a system call per
+#: connection, and their number is needed many times for each request. A connection that is taken is
+#: checked then.
 EXPIRE_EVERY_S = 0.1
 #: A connection that was opened ahead of need and ended sooner than this, before its first request,
 #: was refused: servers wait many seconds for a request. Seconds.
 REFUSED_WITHIN_S = 2.0
 #: Origins of which is remembered that they keep connections open.
 MAX_KEEPING = 16
-#: How a connection fails that the other side closed while it was idle.
+#: The failure of a connection that the other side closed while it was idle.
 _STALE_CONNECTION = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
 
@@ -122,8 +123,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Send *request* and return its response as soon as the headers are there.
 
         A GET that breaks on a reused connection is sent once more on a new one: the other side may
-        have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it). So is
-        any request whose new connection could not resume a session.
+        have closed the connection in the moment in which it was taken (RFC 9110 §9.2.2 allows it).
+        So is any request whose new connection could not resume a session.
 
         The request's extension `on_connection`, if there is one, is called for each connection that
         it gets, as `Permit.note_connection` is. `on_body` is called as soon as a body comes, which
@@ -158,7 +159,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 return await self._moved(wanted, note, on_body, begun_s)
             except _STALE_CONNECTION as failure:
                 if any(is_unacknowledged(each) for each in causes_of(failure)):
-                    # And so may be all that have been idle as long.
+                    # All others that have been idle as long may be lost, too.
                     self.close_idle(connection.name)
                 is_stale = connection.n_requests > 1 or (
                     connection.is_ahead and not self._is_refused_ahead(connection)
@@ -234,7 +235,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Open a connection to *origin* for a request to come.
 
         Does nothing where *origin* has not kept a connection so far, or is behind a proxy: a host
-        that serves one connection after the other would wait for a request on this one.
+        that serves only one connection at a time would wait for a request on this one.
 
         Raises httpx's transport errors, and what else `handle_async_request` raises.
         """
@@ -303,7 +304,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         connection.dialer.expect_body()
         if connection.n_requests > 1:
             self._reuse.note_reused(connection.name)
-        # A 503 may be all that this connection will ever get: what counts them refuses it so.
+        # This connection may only ever get a 503: a proxy that counts connections refuses it in
+        # this way.
         is_refusal = response.status == 503 and connection.n_requests == 1
         connection.has_responded = not is_refusal
         if not is_refusal and is_kept_open(response) and connection.name not in self._keeping:
@@ -418,7 +420,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             connection.dialer.abort()
 
     def _is_refused_ahead(self, connection: PooledConnection) -> bool:
-        """Return whether one that has ended was opened ahead of need, and refused.
+        """Return whether a connection that has ended was opened ahead of need, and refused.
 
         Without another one that has responded, the host may have ended them all.
         """

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of the pool: how it is made, what it has done, and until when it is good.
+"""One HTTP/1.1 connection of the pool: how it is made, its history, and how long it may be used.
 
 The protocol is httpcore's, the sockets are a `Dialer`'s, and `net/pool.py` decides who uses it.
 """
@@ -50,7 +50,7 @@ class PooledConnection(Struct, eq=False):
     idle_since: float = 0.0
     idle_until: float = 0.0
     idle_until_wall: float = 0.0
-    #: What it had received when it was as good as new, by the congestion window of its other side.
+    #: The bytes it had received when the congestion window of its other side was that of a new one.
     _n_cold_bytes: int = 0
 
     def window_bytes(self, now_s: float) -> int:
@@ -96,8 +96,8 @@ class PooledConnection(Struct, eq=False):
 class ConnectionMaker:
     """Makes connections, and holds what they share.
 
-    That is: which proxies there are and whether they have accepted a login, the addresses that are
-    slow, and the TLS sessions that can be resumed.
+    These are the proxies and whether they have accepted a login, the slow addresses, and the TLS
+    sessions that can be resumed.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ def name_of(origin: httpcore.Origin) -> str:
 def _factory(
     proxy: Proxy | None, dialer: Dialer, ssl_context: ssl.SSLContext
 ) -> httpcore.AsyncConnectionPool:
-    """Return what makes one connection. It is a pool by name only: nothing is ever put in it."""
+    """Return the object that makes one connection. It is a pool by name only, and always empty."""
     if proxy is None:
         return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=dialer)
     url = httpx.URL(proxy.address)

@@ -19,9 +19,9 @@ import trio
 #: Connections that are ready to each host. To the store three: the tail of a file comes over one,
 #: and the first block that a program reads of it over the others at the same time, half of it each.
 READY_CONNECTIONS: Final = 3
-#: Connections to the API when a mount begins, before a program looks: the record of a scene comes
-#: over one, and the link to its zip over the other at the same time. A program looks a moment after
-#: a mount is there, and a handshake takes as long as both requests one after the other.
+#: Connections to the API when a mount begins, before the first look-up: the record of a scene comes
+#: over one, and the link to its zip over the other at the same time. The first look-up comes a
+#: moment after the start, and a handshake takes as long as both requests in sequence.
 READY_AT_FIRST: Final = 2
 #: Only to hosts that were used within this time, in seconds: for a program that looks up names all
 #: day, and reads no file, no connection to a store is opened.
@@ -31,7 +31,7 @@ LOOK_EVERY_S: Final = 1.0
 #: The first request to a host belongs to a look-up that began within this time before its response,
 #: in seconds.
 LOOKED_WITHIN_S: Final = 2.0
-#: A host to which no connection came about is left alone for this many seconds.
+#: A host to which no connection could be opened is not tried again for this many seconds.
 RETRY_AFTER_S: Final = 30.0
 
 
@@ -42,10 +42,10 @@ class HttpClient(Protocol):
         """Return the origins that have kept a connection open within the last *within_s*."""
 
     def on_keeping(self, report: Callable[[str], None]) -> None:
-        """Have *report* called with each origin that keeps connections open, when that shows."""
+        """Call *report* with each origin that keeps connections open, at its first response."""
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
-        """Have *n_connections* connections to *origin*; return False where one failed."""
+        """Open connections to *origin*, up to *n_connections*; return False where one failed."""
 
 
 class ReadyConnections:
@@ -58,12 +58,12 @@ class ReadyConnections:
         self._not_before_s: dict[str, float] = {}
 
     def look(self) -> None:
-        """Note that a program looks at names now. Never waits."""
+        """Note that a program looks up names now. Never waits."""
         self._has_looked.set()
         self._looked_s = trio.current_time()
 
     async def run(self, first: str | None = None) -> None:
-        """Open what is missing whenever a program has looked; never ends.
+        """Open missing connections whenever a program has looked up a name; never ends.
 
         To the origin *first*, if it is in use, `READY_AT_FIRST` are opened at once.
         """

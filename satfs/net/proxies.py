@@ -1,8 +1,8 @@
 """Which proxy, if any, a request to a host goes through.
 
 The rules are those of `urllib` and curl: `http_proxy`, `https_proxy` and `all_proxy` name a proxy
-by the scheme of the request, `no_proxy` lists hosts that are reached directly. Loopback addresses
-never go through a proxy, which would look for them on its own machine.
+by the scheme of the request, `no_proxy` lists hosts that are reached directly. Requests to loopback
+addresses never go through a proxy, which would connect to its own machine.
 
 *Pure.* `net/proxy_login.py` sends requests to a proxy, and handles a refused password.
 """
@@ -77,7 +77,7 @@ class Proxies:
     def chosen(self, scheme: str, host: str, port: int) -> Proxy | None:
         """Return the proxy for *host*, or None to connect directly.
 
-        Its address is that of the environment, and may be of no use (`Proxy.parts`).
+        Its address is that of the environment, and may be invalid (`Proxy.parts`).
         """
         kind = scheme if self.by_scheme.get(scheme) else "all"
         address = self.by_scheme.get(kind)
@@ -92,7 +92,7 @@ class Proxies:
 def proxies_of_environment() -> Proxies:
     """Return the proxies of the environment as it is now.
 
-    The one place besides `satfs.settings` that looks there: these variables are the system's, not
-    ours, and every program reads them alike.
+    The one place besides `satfs.settings` that reads the environment: these variables belong to the
+    system, and every program reads them in the same way.
     """
     return Proxies(dict(urllib.request.getproxies()))

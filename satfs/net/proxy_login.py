@@ -1,7 +1,7 @@
 """A proxy that refuses user and password (407): one request is sent, then none for a while.
 
 `net/login_refusals.py` decides when. The first request through a proxy goes alone, and so does the
-first one after a refusal: the others wait until it is known what the proxy makes of the login.
+first one after a refusal: the others wait until it is known whether the proxy accepts the login.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ProxyLogin:
         self._shown = proxy.shown()
         self._has_login = proxy.has_login
         self._refusals = LoginRefusals()
-        #: Set when it is known what the proxy makes of the one request that is under way.
+        #: Set when it is known whether the proxy accepts the one request in flight.
         self._verdict: trio.Event | None = None
 
     async def send(
@@ -58,7 +58,7 @@ class ProxyLogin:
             self._end(verdict)
 
     def _end(self, verdict: trio.Event) -> None:
-        """Let the requests go on that wait for *verdict*."""
+        """Wake the requests that wait for *verdict*."""
         verdict.set()
         if self._verdict is verdict:
             self._verdict = None
@@ -75,7 +75,8 @@ class ProxyLogin:
             if event != _STATUS_EVENT:
                 return
             is_first, status = not status, details["return_value"][1]
-            # Of a tunnel the first one is the proxy's, which sends others for a host that is away.
+            # In a tunnel the first status is that of the proxy, which sends other ones for a host
+            # that is away.
             if is_first and (200 <= status < 300 if is_tunnel else status != 407):
                 self._refusals.accepted()
                 if verdict is not None:

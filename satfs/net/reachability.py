@@ -19,9 +19,9 @@ from msgspec import Struct, field
 
 #: Time between the end of one probe and the next: recovery is noticed within this, plus one try.
 PROBE_INTERVAL_S = 2.0
-#: Time that a probe waits for a response. A caller pays it, so it is short…
+#: Time that a probe waits for a response. A caller waits for it, so it is short…
 PROBE_PATIENCE_S = 4.0
-#: …but a host that has become slow must find its way back: each eighth probe waits in full.
+#: …but a host that has become slow must be recognised as well: each eighth probe waits in full.
 PATIENT_PROBE_EVERY = 8
 #: Time that a probe waits after silence, where a host that is well responds as quickly as ever; and
 #: how long after one such probe began the next one may. Seconds.
@@ -48,7 +48,7 @@ class _Host(Struct):
     n_failed_probes: int = 0
 
     def is_in_doubt(self, about: str) -> bool:
-        """Return whether a request *about* something may well get a response."""
+        """Return whether a request with this *about* may get a response."""
         is_silent = bool(self.silent_about) and about not in self.silent_about
         return is_silent and self.n_failed_probes == 0
 
@@ -110,9 +110,9 @@ class Reachability(Struct):
         reason: str = "",
         silent_about: str | None = None,
     ) -> bool:
-        """Note that a call begun at *since_s* spent its time; return True if that is news.
+        """Note that a call begun at *since_s* reached its deadline; return whether that is news.
 
-        *reason* is the last failure of the call, for people (`offline_reason`). *silent_about*
+        *reason* is the last failure of the call, for display (`offline_reason`). *silent_about*
         names the request where it was silence, and no broken connection. A host that responded to
         any request since is slow, not away, and stays as it is.
         """
@@ -131,7 +131,7 @@ class Reachability(Struct):
         host = self._hosts.setdefault(origin, _Host())
         host.n_probes = max(0, host.n_probes - 1)
         if host.offline_since is not None:
-            # Silence about the same thing again is no news.
+            # Silence about the same request again changes nothing.
             is_first = host.n_failed_probes or about not in host.silent_about
             host.n_failed_probes += bool(is_first)
             host.next_probe_at = now_s + self.probe_interval_s

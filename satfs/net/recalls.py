@@ -1,8 +1,8 @@
 """Requests that are taken back from connections that are being opened, for others that are ready.
 
-A host that lets few connections through may have new ones wait. A request that was given to one of
-these waits as well, while connections that respond go on with ranges that are wanted later. To take
-a request back that was not sent costs nothing, and another one has the connection once it is open.
+A host that lets few connections through may make new ones wait. A request on one of these waits as
+well, while connections that respond fetch ranges that are needed later. A request that was not sent
+can be taken back at no cost; another request uses the new connection when it is open.
 
 *Pure*: moments are seconds of any one clock.
 """
@@ -75,7 +75,7 @@ class Recalls:
                 each.recall()
 
     def reported(self, request: PermittedRequest, *, is_taken_back: bool) -> None:
-        """Note what became of the order to take *request* back."""
+        """Note the outcome of the order to take *request* back."""
         if request in self._ordered:
             self._ordered.remove(request)
             self._n_coming += is_taken_back

@@ -1,7 +1,7 @@
 """When a credential that was refused is tried again, and when another one is requested.
 
 *Pure*: moments come in as seconds on any clock that never runs backwards. A credential is a token
-of the API or a presigned link; both are refused for a moment by servers that are in order:
+of the API or a presigned link; even healthy servers refuse both for a moment in these cases:
 
 - The clock of the issuer or signer is ahead, so that the credential is not valid yet (RFC 7519
   §4.1.5 `nbf`; S3 answers 403 AccessDenied). Another credential would be as young: the refused one
@@ -11,8 +11,8 @@ of the API or a presigned link; both are refused for a moment by servers that ar
 
 Wrong credentials are refused by the same responses. The difference is whether a credential is
 proven: a token, when one of its source was accepted before; a link, when it was accepted itself, or
-when the store or its own query states that its time is over. Then the tries go on, further and
-further apart, until the caller's deadline. Otherwise they end after `UNPROVEN_S`.
+when the store or its own query states that its time is over. Then the tries continue at growing
+intervals until the caller's deadline. Otherwise they end after `UNPROVEN_S`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from msgspec import Struct
 YOUNG_WAITS_S: Final = (0.1, 0.3, 0.6, 1.0)
 #: Age up to which a credential that was never accepted is young, in seconds: the sum of the waits.
 YOUNG_S: Final = sum(YOUNG_WAITS_S)
-#: Waits for a credential that is older and was never accepted in this process: two 401 in a row are
-#: survived, and a token that was revoked before the start fails within a second.
+#: Waits for a credential that is older and was never accepted in this process: two 401 in a row
+#: cause no failure, and a token that was revoked before the start fails within a second.
 OLD_WAITS_S: Final = (0.25, 0.5)
 #: Limit of the time over which credentials of a source are tried of which none was ever accepted.
 UNPROVEN_S: Final = 4.0
@@ -70,7 +70,7 @@ class Refusals:
     def again(
         self, key: str, now_s: float, *, age_s: float, was_accepted: bool, is_proven: bool
     ) -> NextTry | None:
-        """Return how to go on after the credential *key* was refused at *now_s*; None: give up.
+        """Return the next step after the credential *key* was refused at *now_s*; None: give up.
 
         *age_s*: how long the credential has been held. *was_accepted*: it was accepted before.
         *is_proven*: a credential of its source was accepted before, or the refusal is known to
@@ -128,7 +128,7 @@ class CredentialHistory:
         self.is_proven = True
 
     def given_up(self) -> None:
-        """Note that the tries are over: the next refusal is believed sooner."""
+        """Note that the tries are over: after the next refusal there are fewer."""
         self.is_proven = False
 
     def is_young(self, key: str, now_s: float, stated_age_s: float = 0.0) -> bool:
@@ -153,7 +153,7 @@ class CredentialHistory:
         is_proven: bool,
         stated_age_s: float = 0.0,
     ) -> NextTry | None:
-        """Return how to go on after *key* was refused (`Refusals.again`); None: give up."""
+        """Return the next step after *key* was refused (`Refusals.again`); None: give up."""
         return refusals.again(
             key,
             now_s,

@@ -21,7 +21,7 @@ LARGE_RESPONSE_BYTES = 1024 * 1024
 #: How many times as long as its compressed form a response may be, beyond `LARGE_RESPONSE_BYTES`.
 #: JSON pages whose records repeat each other come to 60; DEFLATE itself reaches 1,032.
 MAX_INFLATION = 100
-#: Most bytes of an error's body that are looked at.
+#: Most bytes of an error's body that are read.
 MAX_ERROR_BYTES = 64 * 1024
 #: Longest wait for the end of a body that is complete, in seconds. The end comes with the last
 #: bytes, or is known from the length.
@@ -80,7 +80,7 @@ class StreamedResponse:
         """Wait for the end of a body of which all bytes have come: it gives the connection back.
 
         Not for longer than `END_S`: some servers announce no end and keep the connection open.
-        What comes instead of the end, and a failure, close the connection, and are not raised.
+        Other bytes in place of the end, and a failure, close the connection, and are not raised.
         """
         with trio.move_on_after(END_S), contextlib.suppress(Unreachable, Crowded):
             async for chunk in self._chunks:
@@ -132,7 +132,7 @@ class BodyChunks:
         raise DeadlineReached(f"{self._where} sent nothing for {self._timeout_s:g} s")
 
     async def give_up(self) -> None:
-        """End what is left of the response. A failure here is of no interest any more."""
+        """End the rest of the response. A failure here is ignored."""
         with contextlib.suppress(httpx.HTTPError, OSError):
             await self._stream.aclose()
         # An injected transport's stream may be a generator, which must be closed.

@@ -1,10 +1,11 @@
-"""Decide whether a failed request is worth another try, and how long to wait before it.
+"""Decides whether to try a failed request again, and how long to wait before.
 
 *Pure*: `net/retry_loop.py` does the waiting. Nothing is tried again unless it is named here.
 
 Waits are "full jitter": a random time between 0 and a limit that doubles with each failure. Of the
 usual schemes it makes the fewest calls while the other side is overloaded, since callers that
-failed together come back apart (AWS Architecture Blog, "Exponential Backoff And Jitter").
+failed together try again at different times (AWS Architecture Blog, "Exponential Backoff And
+Jitter").
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from satfs.net.login_refusals import LoginForgotten
 #: Statuses after which the same request may be accepted: it came too slowly for a server, over a
 #: connection that leads to another one, or too early in TLS (408 and 421, RFC 9110 §15.5.9 and
 #: §15.5.20; 425, RFC 8470 §5.2); another operation is in the way (409 and 423, RFC 9110 §15.5.10,
-#: RFC 4918 §11.3; S3 has 409 OperationAborted); the gateway's throttling, its backend's failures.
-#: A 202 means that what was requested is being made (RFC 9110 §15.3.3; the older delivery service
-#: built archives so). The rest is in no RFC: what content delivery networks send where the host
-#: behind them did not respond as it should (520 to 524 and 530 of Cloudflare, 529 for a host that
-#: is overloaded), and what proxies send for a read or connection that timed out (598, 599).
+#: RFC 4918 §11.3; S3 has 409 OperationAborted); the gateway's throttling, its backend's failures. A
+#: 202 means that the requested data is being made (RFC 9110 §15.3.3; the older delivery service
+#: built archives so). The others are in no RFC: content delivery networks send them where the host
+#: behind them did not respond properly (520 to 524 and 530 of Cloudflare, 529 for a host that is
+#: overloaded), and proxies send them for a read or connection that timed out (598, 599).
 PASSING_STATUSES = frozenset(
     {202, 408, 409, 421, 423, 425, 500, 502, 503, 504}
     | {520, 521, 522, 523, 524, 529, 530}
     | {598, 599}
 )
 RETRIED_STATUSES = PASSING_STATUSES | {429}
-#: Garbled responses that are forgiven, in a row.
+#: Number of garbled responses in a row after which the request is tried again.
 MAX_GARBLED = 2
 
-#: Limit of the first wait, in seconds. The sum of the limits passes the metadata deadline (15 s)
-#: at the seventh try, so an outage of ten seconds is survived without being hammered.
+#: Limit of the first wait, in seconds. The sum of the limits passes the metadata deadline (15 s) at
+#: the seventh try, so that requests survive an outage of ten seconds without many retries.
 BASE_S = 0.25
 #: Limit of every later wait, in seconds: recovery is noticed within about this.
 CAP_S = 4.0
@@ -58,8 +59,9 @@ def failure_for(
 def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
     """Return whether the same request may succeed next time.
 
-    *n_garbled* counts the garbled responses so far, this one included. A few are forgiven: a load
-    balancer's HTML page or a cut body is gone a moment later; a vendor's bug is not.
+    *n_garbled* counts the garbled responses so far, this one included. After a few of them the
+    request is tried again: a load balancer's HTML page or a cut body is gone a moment later; a bug
+    of the vendor is not.
     """
     if isinstance(failure, Unreachable):
         return not failure.is_permanent

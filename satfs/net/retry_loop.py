@@ -18,7 +18,7 @@ from satfs.net.reachability import Admission, Reachability
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-#: How often a task that waits for the result of a probe looks for it, in seconds.
+#: How often a task that waits for the result of a probe tests for it, in seconds.
 LOOK_S: Final = 0.05
 
 
@@ -51,7 +51,7 @@ async def admitted(
 
 
 class Pauses(Protocol):
-    """The waits that hosts have required, of this process and of others. Never waits."""
+    """The waits that hosts have required of this process and of others. Never waits itself."""
 
     def left_s(self, origin: str) -> float:
         """Return for how many seconds no request is to be sent to *origin*; 0.0 when it may be."""
@@ -63,7 +63,7 @@ class Pauses(Protocol):
 
 
 class NoPauses:
-    """No shared pauses: each operation keeps to the waits that its own responses require."""
+    """No shared pauses: each operation observes the waits that its own responses require."""
 
     def left_s(self, origin: str) -> float:
         """Return 0.0."""
@@ -104,7 +104,7 @@ class Retries:
         about: str | None = None,
         since_s: float | None = None,
     ) -> T:
-        """Return what *attempt* returns, trying again while that makes sense.
+        """Return the result of *attempt*, trying again while a retry may succeed.
 
         *deadline_at* and *since_s* are moments on trio's clock. The attempt is cancelled at the
         deadline; a wait that would pass it is not begun. *since_s* is when the operation began
@@ -113,10 +113,10 @@ class Retries:
         the same) to *reachability*.
 
         Raises:
-            Unreachable: the host counts as offline, or tries are spent; the last failure as it was.
-            Throttled: the other side requires a wait longer than the time that is left.
-            DeadlineReached: time ran out in the middle of a try.
-            Any other exception of *attempt*, at once.
+            Unreachable: the host counts as offline, or all tries have failed; this is the last
+            failure. Throttled: the other side requires a wait longer than the time that is left.
+            DeadlineReached: time ran out in the middle of a try. Any other exception of *attempt*,
+            at once.
         """
         started_s = trio.current_time()
         since_s = started_s if since_s is None else since_s
@@ -155,7 +155,7 @@ class Retries:
                 sentence = f"{what}: {origin} requires a wait of {left_s:.3g} s"
                 # Permanent, since no request was sent: the host is not known to be away.
                 raise Throttled(sentence, retry_after_s=left_s, is_permanent=True)
-            # Not all at the same moment.
+            # So that not all tasks continue at the same moment.
             await trio.sleep(left_s + self._draw() * retry.BASE_S)
 
     def _note_failure(

@@ -1,4 +1,4 @@
-"""Connections of a host that are silent while others carry: their requests get other connections.
+"""Connections of a host that are silent while others receive bytes: their requests get other ones.
 
 A new connection on which no byte comes waits for another one to end: that is a limit of the host.
 Nothing here waits.
@@ -12,13 +12,13 @@ import trio
 
 from satfs.net.host_connections import LOOKING_S, HostConnections, Permit
 
-#: From this many silent connections at once on, it is no lost packet: the host has them wait for
-#: others to end, and what was begun behind them waits as well.
+#: From this many silent connections at once on, the cause is no lost packet: the host makes them
+#: wait for others to end, and connections that were begun after them wait as well.
 MIN_QUEUED: Final = 2
 
 
 def end_silent(host: HostConnections) -> None:
-    """Cancel the requests on connections that are silent while others carry, or could.
+    """Cancel the requests on connections that are silent while others receive bytes, or could.
 
     Silence of a new connection is a limit. That of another one may be a slow response, or a
     connection that was exchanged for a new one behind it: its request is only moved, and later.

@@ -1,6 +1,6 @@
-"""What is set on each connection, the loop's and a worker's. *Pure* but for the socket.
+"""The options of each socket, in the loop and in workers. *Pure* except for the socket.
 
-A connection may be gone while both ends hold it: a router that translates addresses forgets idle
+A connection may be lost without notice to either end: a router that translates addresses drops idle
 ones, a tunnel is opened again, the other side loses its power. Nothing reports that, and the kernel
 repeats a request for a quarter of an hour (tcp(7), tcp_retries2). The kernel of a slow host
 acknowledges a request at once. So a request that is not acknowledged for seconds is lost, and its
@@ -16,7 +16,7 @@ from typing import Final, Protocol
 #: Longest time without an acknowledgement of what was sent, in seconds. A lost packet is sent again
 #: after 0.2 s and a round trip at first, so that this allows for three losses in a row on a line of
 #: 300 ms. Of the 15 s in which a name is to be answered, enough are left for a new connection.
-#: Where up to a fifth of the packets are lost, 30 s are no quicker (docs/RELIABILITY.md).
+#: Where up to a fifth of the packets are lost, a limit of 30 s is no faster (docs/RELIABILITY.md).
 UNACKNOWLEDGED_S: Final = 3.0
 
 
@@ -35,7 +35,7 @@ def set_options(sock: HasOptions) -> None:
 
 
 def is_unacknowledged(problem: BaseException | None) -> bool:
-    """Return whether the kernel broke the connection, since what was sent is lost.
+    """Return whether the kernel broke the connection since sent bytes were not acknowledged.
 
     A limit of a call's time raises the same exception, without a number.
     """

@@ -66,11 +66,11 @@ class TcpStream(httpcore.AsyncNetworkStream):
         self.report_body: Callable[[], None] = ignore
 
     def expect_head(self) -> None:
-        """Take no more than a head at a time from now on, until `expect_body`."""
+        """Receive at most one head at a time from now on, until `expect_body`."""
         self._head_left = MAX_HEAD_BYTES
 
     def expect_body(self) -> None:
-        """Take as much at a time as there is from now on."""
+        """Receive as many bytes at a time as there are from now on."""
         self._head_left = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -117,7 +117,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
     def has_ended(self) -> bool:
         """Return whether the other side has sent its end, or the connection broke.
 
-        Bytes that wait are no end: servers send TLS tickets when nothing was requested yet.
+        Waiting bytes are no end: servers send TLS tickets before the first request.
         """
         if (number := self._stream.socket.fileno()) < 0:
             return True
@@ -232,7 +232,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
         raise httpcore.WriteTimeout()
 
     async def aclose(self) -> None:
-        """Close the connection without TLS's farewell, which HTTP framing makes unnecessary."""
+        """Close the connection without TLS's close_notify, which HTTP framing makes unnecessary."""
         await self._lower.aclose()
 
     async def start_tls(
@@ -257,10 +257,11 @@ class TlsStream(httpcore.AsyncNetworkStream):
         except ssl.SSLWantReadError:
             return b"".join(chunks), False
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            # Many servers close without a farewell. HTTP's own framing shows whether bytes lack.
+            # Many servers close without close_notify. HTTP's own framing shows whether bytes are
+            # missing.
             return b"".join(chunks), True
         except ssl.SSLError as failure:
-            if chunks:  # hand out what was good; the failure comes again at the next read
+            if chunks:  # return the valid bytes; the failure comes again at the next read
                 return b"".join(chunks), False
             raise httpcore.ReadError(str(failure)) from failure
         return b"".join(chunks), True

@@ -21,8 +21,8 @@ Place: TypeAlias = tuple[str, int]
 #: Hosts whose sessions are kept; an account's objects lie at one or two.
 MAX_PLACES: Final = 16
 #: Handshakes that were to resume a session and ended without a byte of the host, after which it is
-#: offered none again. Hosts end connections so that they do not let through, and boxes those that
-#: they do not understand.
+#: offered none again. Hosts end connections that they do not let through in this way, and some
+#: routers connections that they do not understand.
 MAX_UNEXPLAINED: Final = 2
 #: Encrypted bytes after a request that are the beginning of a long record, of which nothing can be
 #: decrypted before its end: a body comes. TLS's own records and those of refusals are shorter. A
@@ -33,8 +33,8 @@ LONG_RECORD_BYTES: Final = 8 * 1024
 class TlsSessions:
     """The latest session with each host, for connections of one context. For any thread.
 
-    A host with which a handshake failed that was to resume a session is offered none again: some
-    boxes between here and there do not understand it.
+    A host with which the resumption of a session failed is offered none again: some routers on the
+    way do not understand it.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ trusted all the same.
 Chains are checked as Python 3.13 does it, on every Python: `VERIFY_X509_STRICT` refuses
 certificates that depart from RFC 5280, `VERIFY_X509_PARTIAL_CHAIN` lets an intermediate authority
 in `ca_file` be enough (Python 3.13, "What's New", `ssl`). So another Python changes nothing for the
-user. Boxes that inspect TLS often make certificates that a strict check refuses and curl and
+user. Proxies that inspect TLS often make certificates that a strict check refuses and curl and
 browsers accept; `tls_strict = false` accepts them, too.
 """
 
@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from satfs.errors import BadSettings
 
-#: Where distributions keep their bundle: Debian, Fedora, openSUSE, RHEL, Alpine. OpenSSL's own
+#: Paths of the bundles of distributions: Debian, Fedora, openSUSE, RHEL, Alpine. OpenSSL's own
 #: place is a link to one of these where Python and OpenSSL are the distribution's.
 _BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -47,7 +47,7 @@ _STRICT_CODES: Final = range(80, 94)
 
 
 class Roots(Struct, frozen=True):
-    """Where the authorities come from that are trusted besides those in `ca_file`."""
+    """The origin of the authorities that are trusted besides those in `ca_file`."""
 
     place: str
     #: Whether they are the system's own; else they came with satfs.
@@ -86,7 +86,7 @@ def tls_context(ca_file: str | os.PathLike[str] | None, *, is_strict: bool) -> s
 
 
 def trusted_roots() -> Roots:
-    """Return where the authorities come from. Reads the disk."""
+    """Return the origin of the authorities. Reads the disk."""
     return _load_roots(ssl.create_default_context())
 
 
@@ -99,7 +99,7 @@ def _load_roots(context: ssl.SSLContext) -> Roots:
     for directory in directories.split(os.pathsep):
         if _is_hashed(directory):
             return Roots(directory, is_system=True)
-    # A user who names a place in the environment wants no other one of the system's.
+    # A user who names a place in the environment wants no other place of the system.
     is_named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     for bundle in () if is_named else _BUNDLES:
         try:
@@ -126,7 +126,7 @@ def is_strictness(failure: ssl.SSLCertVerificationError) -> bool:
 
 
 def untrusted(failure: ssl.SSLCertVerificationError) -> str:
-    """Return in a sentence why a certificate is refused, and which setting may help."""
+    """Return the message why a certificate is refused, and which setting may help."""
     reason = f"its certificate is not trusted ({getattr(failure, 'verify_message', failure)})"
     if is_strictness(failure):
         reason += "; tls_strict = false (SATFS_TLS_STRICT=false) checks as curl and browsers do"
