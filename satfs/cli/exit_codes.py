@@ -51,15 +51,15 @@ class Exit(IntEnum):
 
 MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.DONE: "done; the mount works",
-    Exit.FAILED: "failed in a way that has no code of its own",
+    Exit.FAILED: "a failure without a code of its own",
     Exit.USAGE: "wrong usage, or a setting that is not valid",
     Exit.CREDENTIALS: "credentials or contract missing or refused",
     Exit.NETWORK: "the API cannot be reached, or does not respond in time",
     Exit.MOUNTPOINT: "the mountpoint cannot be used, or is busy",
     Exit.FUSE: "FUSE is missing, or not allowed",
     Exit.CACHE: "the cache directory cannot be used",
-    Exit.VENDOR: "the API sends a response that makes no sense",
-    Exit.WARNINGS: "it works, and `satfs doctor` has warnings",
+    Exit.VENDOR: "the API sends an invalid response",
+    Exit.WARNINGS: "`satfs doctor` has found warnings and no failure",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

@@ -402,7 +402,7 @@ def test_pieces_of_any_size_give_the_same_members(data: st.DataObject) -> None:
 
 @given(st.binary(max_size=400), st.integers(0, 70_000), st.integers(0, 1 << 65))
 def test_any_bytes_are_members_or_damaged(data: bytes, n_entries: int, start: int) -> None:
-    """Any bytes in the place of a zip's directory are members, or a damaged zip."""
+    """Any bytes in place of a zip's directory are read as members, or as a damaged zip."""
     where = CentralDirectory(ByteRange(start, start + len(data)), n_entries)
     with contextlib.suppress(Damaged):
         walk(members(data, where))

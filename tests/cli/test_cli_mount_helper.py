@@ -368,7 +368,7 @@ def test_mount_fuse3_finds_satfs_by_its_name(aleph: Program, place: Path) -> Non
 
 @pytest.mark.mounts
 def test_an_automounter_mounts_it_when_somebody_looks(aleph: Program, place: Path) -> None:
-    """A program that looks where an automounter is waits for the mount, and sees it.
+    """A program that looks up an automounted directory waits for the mount, and sees it.
 
     That is `x-systemd.automount`. The mount must not wait for itself: the kernel lets only the
     automounter's process group look at a mountpoint that is pending.

@@ -43,7 +43,7 @@ def first_scene(aleph: Mounted) -> Path:
 
 
 def test_a_capture_shows_as_soon_as_it_is_asked_for(aleph: Mounted) -> None:
-    """After `satfs refresh` new entries show at once, whatever the kernel had kept."""
+    """After `satfs refresh` new entries show at once, whatever the kernel had cached."""
     task = aleph.place / "tasks" / TASK
     before = set(os.listdir(task))
     assert not (task / planned(aleph)).exists()
@@ -112,7 +112,7 @@ def test_a_replaced_file_shows_its_new_length(aleph: Mounted) -> None:
 
 
 def test_a_shell_that_stands_in_a_directory_goes_on_standing_there(aleph: Mounted) -> None:
-    """`satfs refresh` takes no directory away from under a shell that stands in it."""
+    """`satfs refresh` removes no directory that is the working directory of a shell."""
     scene = first_scene(aleph)
     script = "read go; pwd -P && ls scene.json && cd .. && ls capture.json"
     shell = subprocess.Popen(

@@ -179,7 +179,7 @@ async def test_a_link_near_its_end_or_of_unknown_life_is_not_taken(
 async def test_a_wait_that_one_process_is_asked_for_is_kept_by_all(
     boards: list[NodeBoard], tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A `Retry-After` that one process meets is obeyed by every process of the node."""
+    """A `Retry-After` that one process receives is obeyed by every process of the node."""
     place_of(boards[0])
     locks = [locks_on(tmp_path) for _ in range(2)]
     began_s = trio.current_time()

@@ -135,7 +135,7 @@ def test_four_processes_in_step_fetch_a_scene_once(
 def test_who_waits_takes_over_when_the_fetching_process_is_killed(
     start_origin: StartOrigin, start_reader: StartReader
 ) -> None:
-    """The kernel gives a killed process's claims back: others go on within a second."""
+    """The kernel releases the claims of a killed process: others continue within a second."""
     origin = start_origin(ramp_catalogue(1, 24 * MIB), bytes_per_s=2 * MIB)
     first, other = start_reader([path_of()]), start_reader([path_of()])
     go(first)

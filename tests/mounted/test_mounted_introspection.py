@@ -61,7 +61,7 @@ def requests(origin: DemoOrigin) -> dict[str, int]:
 
 
 def test_it_is_there_by_name_and_listed_nowhere(mount: RealMount, tmp_path: Path) -> None:
-    """`.satfs` is reached by name, and neither ls, find, rsync nor cp -r come upon it."""
+    """`.satfs` is reached by name, and ls, find, rsync and cp -r do not find it."""
     assert sorted(os.listdir(mount.path / ".satfs")) == ["explain", "log", "metrics", "status.json"]
     assert ".satfs" not in os.listdir(mount.path)
     assert b".satfs" not in run("ls", "-la", mount.path)

@@ -69,7 +69,7 @@ def read_tiles(file: int, row: int) -> None:
 
 
 def test_a_window_of_a_raster_costs_its_rows_of_tiles(origin: DemoOrigin, path: Path) -> None:
-    """The kernel reads again what it was refused: every byte of the file is the object's."""
+    """The kernel reads again the bytes that it was refused: every byte is the object's."""
     origin.journal.clear()
     for first in range(0, len(ROWS), 2):
         with opened(path) as file:

@@ -112,7 +112,7 @@ def test_a_signal_unmounts_with_reads_in_flight(origin: DemoOrigin, mount: RealM
 
 
 def test_a_signal_unmounts_a_busy_mount(mount: RealMount) -> None:
-    """A shell that stands in the mount does not hold it up."""
+    """A shell whose working directory is in the mount does not delay the unmount."""
     with subprocess.Popen(["sleep", "60"], cwd=mount.path / "tasks") as standing:
         assert mount.stop() < SOON_S
         assert not mount.is_mounted()
@@ -171,7 +171,7 @@ def test_a_killed_mount_is_recognised_and_replaced(
 
 
 def test_metadata_never_queues_behind_data(start_origin: StartOrigin, mount_it: MountIt) -> None:
-    """150 reads that wait for the store leave `ls` and `stat` quick."""
+    """150 reads that wait for the store do not delay `ls` and `stat`."""
     origin = start_origin(catalogue_of_one(30))
     mount = mount_it(origin)
     files = sorted((mount.path / "tasks/1/capture").glob("*/*.zip"))
@@ -367,7 +367,7 @@ def test_what_hinders_a_mount_is_told_and_nothing_is_mounted(
 def test_without_network_what_was_known_is_shown(
     start_origin: StartOrigin, mount_it: MountIt
 ) -> None:
-    """Mounted offline, what earlier mounts have listed and read is there."""
+    """An offline mount shows all that earlier mounts have listed and read."""
     origin = start_origin(many_tasks(3))
     first = mount_it(origin)
     names = sorted(os.listdir(first.path / "tasks"))

@@ -352,7 +352,7 @@ def test_a_task_without_scenes_has_a_view(mount_it: MountIt, origin: DemoOrigin)
 def test_a_store_that_is_down_leaves_the_outlines(
     mount_it: MountIt, start_origin: StartOrigin, catalogue: Catalogue
 ) -> None:
-    """Where zips cannot be read, the gallery has what the records have."""
+    """Where zips cannot be read, the gallery shows what the records contain."""
     origin = start_origin(catalogue)
     mount = mount_it(origin, metadata_deadline_s=6)
     origin.faults.add("server-error", "object")

@@ -80,7 +80,7 @@ def test_a_name_that_hangs_is_found_once_the_vendor_responds(make_stand: MakeSta
 
 @pytest.mark.parametrize("contents", ["visible", "off"])
 def test_the_record_beside_a_stuck_object(make_stand: MakeStand, contents: str) -> None:
-    """S-26 One stuck object does not take the other names of its scene with it."""
+    """S-26 One object that hangs does not hide the other names of its scene."""
     stand = hanging_stand(make_stand, contents=contents)
     scene_id = "20260128_000001_SN33_L1D_MS_stuck"
     preview = Attachment("preview", "small.png", BytesContent(b"small"))

@@ -141,7 +141,7 @@ async def test_every_call_is_answered_within_its_deadline(
     expect_log: Announce,
     operation: str,
 ) -> None:
-    """However long the vendor takes: ETIMEDOUT after the metadata or the read deadline."""
+    """However late the vendor responds: ETIMEDOUT after the metadata or the read deadline."""
     kernel = mount_it(limits=Limits(metadata_deadline_s=15, read_deadline_s=60))
     fh = await kernel.open(FILE)
     inode = (await kernel.walk("tasks")).st_ino
@@ -158,7 +158,7 @@ async def test_every_call_is_answered_within_its_deadline(
 async def test_one_read_never_lasts_two_deadlines(
     mount_it: MountIt, objects: FakeObjects, autojump_clock: object, log_book: LogBook
 ) -> None:
-    """The kernel requests again what it failed to read ahead: that fails at once."""
+    """The kernel requests again bytes that its read-ahead did not get: that fails at once."""
     kernel = mount_it(limits=Limits(read_deadline_s=60))
     fh = await kernel.open(FILE)
 
@@ -255,7 +255,7 @@ async def test_cancellation_passes(mount_it: MountIt, objects: FakeObjects) -> N
 async def test_a_replaced_object_is_another_file(
     mount_it: MountIt, objects: FakeObjects, expect_log: Announce
 ) -> None:
-    """The name leads to the new version; the old inode can still be read if open, not opened."""
+    """The name leads to the new version; the old inode can be read if open, but not opened."""
     kernel = mount_it()
     before = await kernel.walk(FILE)
     fh = await kernel.open(FILE)

@@ -81,7 +81,7 @@ async def test_what_nobody_came_for_is_not_fetched(
 async def test_what_may_be_waited_for_is_held_back_for_a_moment_only(
     kernel: Kernel, autojump_clock: object
 ) -> None:
-    """FUSE does not report whether a program waits: it may, and then gets its bytes."""
+    """FUSE does not report whether a program waits: if one does, it gets its bytes."""
     fh = await kernel.open(FILE)
     await read_row(kernel, fh)
     ahead = Ahead(kernel, fh)

@@ -152,7 +152,7 @@ async def test_references_are_counted_as_the_kernel_counts(kernel: Kernel, room:
 
 
 async def test_dots_lead_where_they_should(kernel: Kernel) -> None:
-    """`.` and `..` are listed with the numbers of the directory and its parent."""
+    """`.` and `..` are listed with the inode numbers of the directory and its parent."""
     for path, parent in ((SCENE, "tasks/341271/cap-1"), ("tasks", ""), ("", "")):
         listed = await kernel.ls(path, dots=True)
         here, above = await kernel.walk(path), await kernel.walk(parent)
@@ -264,7 +264,7 @@ async def test_an_attachment_without_a_known_size_is_no_file_of_size_zero(
 async def test_a_size_that_takes_too_long_does_not_hold_up_the_listing(
     kernel: Kernel, objects: FakeObjects, autojump_clock: object
 ) -> None:
-    """One stuck object does not take the other names of its scene with it."""
+    """One object that hangs does not hide the other names of its scene."""
     objects.delay_s = 1000
     listed = await kernel.ls(SCENE)
     assert stat.S_IMODE(listed["scene-a.zip"].st_mode) == 0
@@ -308,7 +308,7 @@ async def test_extended_attributes_tell_ids_and_versions(kernel: Kernel) -> None
 async def test_sidecars_are_stable_and_of_one_version(
     kernel: Kernel, catalogue: FakeCatalogue
 ) -> None:
-    """Read twice, a sidecar is the same; of another record it is another file."""
+    """A sidecar has the same bytes at each read; a changed record makes another file."""
     first = await kernel.walk("tasks/341271/task.json")
     assert await kernel.read("tasks/341271/task.json") == await kernel.read(
         "tasks/341271/task.json"

@@ -410,7 +410,7 @@ async def test_extended_attributes_tell_how_a_member_is_packed(
 async def test_a_symbolic_link_is_shown_as_the_text_that_it_holds(
     mount: Callable[..., Mounted],
 ) -> None:
-    """A symbolic link in an archive is a file with its target as text: nothing leads anywhere."""
+    """A symbolic link in an archive is a file with its target as text: no link leads anywhere."""
     it = mount(build([Entry(b"link", b"/etc/passwd", mode=0o120777)]))
     assert (await it.stat("link")).st_mode == stat.S_IFREG | 0o644
     assert await it.read("link") == b"/etc/passwd"

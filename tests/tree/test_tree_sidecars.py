@@ -56,7 +56,7 @@ def without_odd_numbers(value: Any) -> Any:
 @example({"a": math.nan, "b": [math.inf, {"c": -math.inf}]})
 @example({"lone": "\ud800", "\udfff": 1})
 def test_any_record_is_valid_json(record: dict[str, Any]) -> None:
-    """A sidecar holds the record as sent; only what JSON cannot hold is null."""
+    """A sidecar holds the record as sent; only values that JSON cannot hold are null."""
     content = sidecars.record_json(Task(TaskId("1"), record=record))
     assert strict(content) == without_odd_numbers(record)
     assert list(strict(content)) == list(record)
