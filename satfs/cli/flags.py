@@ -83,7 +83,7 @@ def verbosity_flags(command: Command) -> Command:
         is_eager=True,
         expose_value=False,
         callback=_verbosity,
-        help="Print more: -v what happens, -vv everything, with tracebacks.",
+        help="Print more: -v adds information, -vv everything, with tracebacks.",
     )(command)
 
 
@@ -94,7 +94,7 @@ def log_flags(command: Command) -> Command:
         type=click.Choice([str(choice) for choice in LogFormat]),
         expose_value=False,
         callback=_log_format,
-        help="How log lines look.",
+        help="Format of log lines.",
     )(command)
     return click.option(
         "--log-file",

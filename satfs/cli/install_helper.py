@@ -68,7 +68,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def remove_helper(output_options: OutputOptions, directory: Path) -> int:
-    """Take away what install-helper has linked. For root."""
+    """Remove the links of install-helper. For root."""
     for name in PROGRAMS:
         path = directory / name
         if _is_ours(path):

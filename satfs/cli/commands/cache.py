@@ -52,7 +52,7 @@ Examples:
 @json_flag
 @verbosity_flags
 def info(mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
-    """Show what is kept, the most recently used first.
+    """Show the objects in the cache, the most recently used first.
 
     With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
     """
@@ -95,12 +95,12 @@ Examples:
   satfs cache clear --pinned             all
 """
 )
-@click.option("--pinned", is_flag=True, help="Remove what is pinned, too.")
+@click.option("--pinned", is_flag=True, help="Remove pinned files, too.")
 @directory_argument
 @_directory_flag
 @verbosity_flags
 def clear(mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
-    """Remove what is kept. Listings stay; content is fetched again when a program reads it.
+    """Clear the cache. Listings stay; content is fetched again when a program reads it.
 
     With MOUNTPOINT, from the cache of the mount there; without, from that of the settings.
     """
@@ -113,7 +113,7 @@ def clear(mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
 
 
 @cache.command(
-    short_help="Check all that is kept, and drop what is damaged.",
+    short_help="Check the whole cache, and drop damaged blocks.",
     epilog="""\b
 Examples:
   satfs cache verify                     after a crash of the machine, say
@@ -125,7 +125,7 @@ Examples:
 @json_flag
 @verbosity_flags
 def verify(mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> int:
-    """Read all that is kept, and drop what is damaged; exits with 7 if anything was.
+    """Read the whole cache, and drop damaged blocks; exits with 7 if there were any.
 
     With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
     """

@@ -57,11 +57,16 @@ Examples:
     show_default=True,
     help="Size of the one large zip, in MB.",
 )
-@click.option("--seed", default=1, show_default=True, help="Another seed, other imagery.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    help="Seed of the imagery: another one makes other imagery.",
+)
 @click.option(
     "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as for `mount`."
 )
-@click.option("--nonempty", is_flag=True, help="Mount over what the directory holds.")
+@click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
 @log_flags
 @verbosity_flags
 @click.pass_obj
@@ -75,10 +80,10 @@ def demo(
     options: tuple[str, ...],
     nonempty: bool,
 ) -> int:
-    """Start a small imitation of the vendor on this machine, and mount what it delivers.
+    """Start a small imitation of the vendor on this machine, and mount its deliveries.
 
     Needs no account and no network. The demo is mounted at MOUNTPOINT [default: ~/satfs-demo] and
-    stays in the background; unmounting it ends it. One that is there already is replaced.
+    stays in the background; it ends when it is unmounted. An existing demo there is replaced.
     """
     origin = DemoProcess(seed=seed, large_mb=large_mb)
     origin.require_extras()

@@ -75,7 +75,7 @@ Exit codes:
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     shell_complete=values_for("FILE"),
-    help="Also write findings, versions, settings and logs there, without secrets.",
+    help="Also write findings, versions, settings and logs to FILE, without secrets.",
 )
 @verbosity_flags
 @click.pass_obj
@@ -86,10 +86,10 @@ def doctor(
     profile: str | None,
     report: Path | None,
 ) -> int:
-    """Look for what keeps satfs from working, and print what to do about it.
+    """Look for problems that keep satfs from working, and print their remedies.
 
-    Looks at this machine, at every satfs mount, at the way to the API and the object store, and at
-    the account. Changes nothing, needs no rights, and ends within 30 seconds, also where something
+    Checks this machine, every satfs mount, the connections to the API and the object store, and the
+    account. Changes nothing, needs no privileges, and ends within 30 seconds, also when a check
     hangs.
     """
     began_s = time.monotonic()

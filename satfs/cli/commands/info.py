@@ -38,11 +38,11 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def info(output_options: OutputOptions, path: str, profile: str | None, as_json: bool) -> int:
-    """Show the record of a task, capture or scene, what is kept of a scene's files, or a raster.
+    """Show the record of a task, capture or scene, the files of a scene, or a raster.
 
-    PATH-OR-ID is what `satfs ls` takes: a path on a mount, an id, or a path of the tree. Of a
-    GeoTIFF on a mount it shows the layout: size, bands, blocks, compression, overviews, and what a
-    window of 512 by 512 pixels costs; of the zip, or of `contents/`, the rasters in it.
+    PATH-OR-ID is a path on a mount, an id, or a path of the tree, as for `satfs ls`. For a GeoTIFF
+    on a mount it shows the layout: size, bands, blocks, compression, overviews, and the cost of a
+    window of 512 by 512 pixels; for the zip, or `contents/`, the rasters in it.
     """
     target = anywhere(path, profile)
     with missing_explained(), logging_quietly(output_options):

@@ -29,9 +29,9 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def log(output_options: OutputOptions, mountpoint: str | None, level: str | None) -> int:
-    """Show the last lines of a mount's log, wherever it is written; or change its level.
+    """Show the last lines of a mount's log, or change its level.
 
-    The level holds until the mount ends. MOUNTPOINT may be left out where there is only one mount.
+    The level holds until the mount ends. MOUNTPOINT may be omitted if there is only one mount.
     """
     mounted = the_mount(mountpoint)
     if level is None:

@@ -55,12 +55,12 @@ client id and secret, a line each; or a JSON object of both. Without a pipe and 
 SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are used.
 """
 )
-@click.option("--with-token", is_flag=True, help="Log in with a token that you have.")
+@click.option("--with-token", is_flag=True, help="Log in with an existing token.")
 @click.option(
     "--secret-store",
     "place",
     type=click.Choice([str(place) for place in SecretPlace]),
-    help="Keep the secret there [default: the keyring, if there is one].",
+    help="Where to keep the secret [default: the keyring, if there is one].",
 )
 @json_flag
 @account_flags

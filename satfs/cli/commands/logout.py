@@ -34,8 +34,8 @@ Examples:
 def logout(output_options: OutputOptions, /, as_json: bool, profile: str | None) -> None:
     """Forget the login of a profile: its secret, and its values in config.toml.
 
-    Other settings of the profile stay. A mount that is up goes on with the token that it has until
-    it is unmounted, or the token ends.
+    Other settings of the profile stay. A running mount uses its token until it is unmounted, or the
+    token expires.
     """
     before = resolve_settings({"profile": profile}, may_be_new=True)
     name = before.settings.profile

@@ -44,11 +44,11 @@ def ls(
 ) -> int:
     """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
 
-    For a PATH on a mount, the mount answers, from memory where it can. For an id, or a path of the
-    tree such as tasks/268095, the API answers; a listing that a mount has kept is shown if the API
-    does not answer.
+    For a PATH on a mount, the listing comes from the mount, from memory where possible. For an id,
+    or a path of the tree such as tasks/268095, it comes from the API; if the API does not respond,
+    a listing that a mount has kept is shown.
 
-    With --where, the scenes at and below it that fulfil the conditions are listed, however deep.
+    With --where, all scenes at and below it that fulfil the conditions are listed.
     """
     target = anywhere(path, profile)
     with missing_explained(), logging_quietly(output_options):

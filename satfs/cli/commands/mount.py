@@ -58,13 +58,15 @@ to all users.
 """
 )
 @click.argument("mountpoint", metavar="MOUNTPOINT", shell_complete=complete_directories)
-@click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option(
     "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as in mount(8)."
 )
-@click.option("--nonempty", is_flag=True, help="Mount over a directory that holds something.")
+@click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
 @click.option(
-    "--offline", is_flag=True, help="Send the API no request first; show what earlier mounts kept."
+    "--offline",
+    is_flag=True,
+    help="Mount without a request to the API; show cached listings and files.",
 )
 @setting_flags
 @log_flags
@@ -82,8 +84,8 @@ def mount(
 ) -> int:
     """Mount the deliveries of your account at MOUNTPOINT, an empty directory.
 
-    Returns once the mount works: the API has accepted the credential and sent the first page of
-    tasks. An error before that is printed here.
+    Returns when the mount works: the API has accepted the credential and sent the first page of
+    tasks. Errors before that are printed on the terminal.
     """
     given = parse_options(options)
     return mount_as(

@@ -39,10 +39,10 @@ Examples:
 @click.option(
     "--no-fetch",
     is_flag=True,
-    help="Fetch nothing now; keep what is cached already, and what programs will read.",
+    help="Fetch nothing now; keep cached bytes, and those that programs will read.",
 )
-@click.option("-r", "--remove", is_flag=True, help="Unpin. Removes nothing from the cache itself.")
-@click.option("--all", "is_all", is_flag=True, help="With --remove: all that is pinned.")
+@click.option("-r", "--remove", is_flag=True, help="Unpin. No bytes are removed from the cache.")
+@click.option("--all", "is_all", is_flag=True, help="With --remove: unpin all files.")
 @json_flag
 @verbosity_flags
 @click.pass_obj
@@ -56,10 +56,10 @@ def pin(
     is_all: bool,
     as_json: bool,
 ) -> int:
-    """Keep all that each PATH on a mount holds against eviction, and fetch it as `prefetch` does.
+    """Keep the files at each PATH on a mount from eviction, and fetch them as `prefetch` does.
 
-    Pinned are the files that are there now, each in its present version: for scenes that are
-    published later, or files that are replaced, pin again. Without PATH, list what is pinned.
+    Only existing files are pinned, each in its present version: pin again for scenes that are
+    published later, or files that are replaced. Without PATH, list the pinned files.
     """
     if remove:
         if no_fetch or jobs is not None:

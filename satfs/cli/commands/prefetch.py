@@ -90,17 +90,17 @@ def prefetch(
     jobs: int | None,
     as_json: bool,
 ) -> int:
-    """Fetch all that each PATH holds into the cache of its mount.
+    """Fetch the content of each PATH into the cache of its mount.
 
-    Listings, records and files are then there without any network, also after a remount (with
-    `satfs mount --offline`), until the cache needs the room: `satfs pin` keeps them for good.
+    Listings, records and files can then be read without network, also after a remount (with `satfs
+    mount --offline`), until the cache evicts them; `satfs pin` keeps them permanently.
 
-    Ends with 0 only if every file is there as a whole. May be ended and run again at any time:
-    blocks that are there are checked, and not fetched again. Files that would not fit are not
-    begun.
+    The exit code is 0 only if every file is completely cached. The command may be interrupted and
+    run again at any time: cached blocks are checked, and not fetched again. Files that would not
+    fit are not begun.
 
-    With --window, --bbox or --overviews, rasters alone are fetched, and of these the header and the
-    chosen blocks.
+    With --window, --bbox or --overviews, only rasters are fetched, and of each raster only the
+    header and the chosen blocks.
     """
     return fetch(
         paths,

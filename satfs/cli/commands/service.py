@@ -86,9 +86,9 @@ def install(
 ) -> int:
     """Mount PROFILE at MOUNTPOINT at each login, and now.
 
-    Writes a unit for systemd's user manager, which starts the mount again should it ever fail.
-    MOUNTPOINT is made if there is no such directory. Without a manager (in a container, over ssh
-    without a session) the unit is written all the same.
+    Writes a unit for systemd's user manager, which starts the mount again if it fails. MOUNTPOINT
+    is made if there is no such directory. Without a manager (in a container, over ssh without a
+    session) the unit is written all the same.
     """
     require_plain([profile, *options])
     given = parse_options(options)
@@ -154,7 +154,7 @@ def remove(output_options: OutputOptions, profile: str) -> int:
 
 
 @service.command(
-    short_help="Show where services mount, and their states.",
+    short_help="Show the mountpoints of services, and their states.",
     epilog="""\b
 Examples:
   satfs service status

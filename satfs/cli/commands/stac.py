@@ -63,12 +63,12 @@ Examples:
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write there [default, or -: standard output].",
+    help="Write to FILE [default, or -: standard output].",
 )
 @click.option(
     "--absolute", is_flag=True, help="Paths of assets from the root, not from the mountpoint."
 )
-@click.option("--ndjson", is_flag=True, help="An item a line, as each is known.")
+@click.option("--ndjson", is_flag=True, help="One item a line, as soon as it is known.")
 @click.option(
     "--geoparquet", is_flag=True, help="GeoParquet, of scenes with a footprint; needs --output."
 )
@@ -87,8 +87,8 @@ def export(
     """Write the STAC item of each scene at and below PATH, on a mount.
 
     Without a format the output is one feature collection, in the order of the tree. Many scenes are
-    read at once; of each zip a few kilobytes are fetched, once. A scene that cannot be read is left
-    out and named, and the exit code is not 0 then.
+    read at once; of each zip a few kilobytes are fetched, once. A scene that cannot be read is
+    omitted and named, and the exit code is then not 0.
     """
     if ndjson and geoparquet:
         raise BadSettings("--ndjson and --geoparquet are two formats: choose one")

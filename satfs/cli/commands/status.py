@@ -52,10 +52,12 @@ reading one file took.
 """
 )
 @mounted_argument
-@click.option("-s", "--short", is_flag=True, help="A line for each: where, whose, and its state.")
-@click.option("-a", "--all", "with_others", is_flag=True, help="Those of other users, too.")
+@click.option(
+    "-s", "--short", is_flag=True, help="One line for each mount: place, owner and state."
+)
+@click.option("-a", "--all", "with_others", is_flag=True, help="Mounts of other users, too.")
 @json_flag
-@click.option("-w", "--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Repeat it until Ctrl-C.")
 @click.option(
     "--interval",
     "interval_s",
@@ -72,10 +74,10 @@ def status(
     watch: bool,
     interval_s: float | None,
 ) -> int:
-    """Show the state of mounts: of all of yours, or of the one at MOUNTPOINT.
+    """Show the state of all your mounts, or of the mount at MOUNTPOINT.
 
-    It shows whether the API responds, how old the listings are, what the cache holds, which
-    transfers are in flight, and the last error. A mount that hangs is reported within seconds.
+    It shows whether the API responds, the age of the listings, the content of the cache, the
+    transfers in flight, and the last error. A mount that hangs is reported within seconds.
     """
     if interval_s is not None and not watch:
         raise click.UsageError("--interval goes with --watch")

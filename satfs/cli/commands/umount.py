@@ -48,9 +48,9 @@ Examples:
 )
 @verbosity_flags
 def umount(mountpoints: tuple[str, ...], lazy: bool) -> None:
-    """Unmount what satfs has mounted at MOUNTPOINT, and wait until its process has ended.
+    """Unmount the satfs mount at MOUNTPOINT, and wait until its process has ended.
 
-    A mount whose process has died is removed, too. Other filesystems are left as they are.
+    A mount whose process has died is removed, too. Other filesystems are not touched.
     """
     for mountpoint in mountpoints:
         unmount(Path(mountpoint), is_lazy=lazy)

@@ -32,8 +32,8 @@ def verify(
     ETag and length are requested from the store; where the ETag is an MD5, it is compared; each
     member of a zip is inflated and its CRC compared. Fetches the bytes that are not in the cache.
 
-    Exits with 8 if anything is damaged. Members that are encrypted, or packed in a way that satfs
-    does not know, are reported and are no failure.
+    The exit code is 8 if any file is damaged. Members that are encrypted, or compressed with a
+    method that satfs does not support, are reported and are no failure.
     """
     return fetch(
         paths,

@@ -73,7 +73,7 @@ What a command given with --exec gets:
     metavar="SECONDS",
     help=f"Pause between two looks [default: {_INTERVAL_S}].",
 )
-@click.option("--once", is_flag=True, help="Look once, and end.")
+@click.option("--once", is_flag=True, help="Check once, and end.")
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -102,9 +102,10 @@ def watch(
     PATH-OR-ID is a task, a capture, or all tasks. Reported events are kept on disk, and the next
     run does not report them again; the first run only records the present state. With --exec, an
     event counts as reported when the command has ended with 0; otherwise it is reported again after
-    the next look. With --where only scenes are reported, those whose records fulfil it.
+    the next check. With --where only scenes whose records fulfil the condition are reported.
 
-    Each event is reported at least once: after a run that was killed, the last one comes again.
+    Each event is reported at least once: after a run that was killed, the last one is reported
+    again.
     """
     if once and interval_s is not None:
         raise click.UsageError("--once looks once: leave out --interval")
