@@ -76,11 +76,11 @@ _CODES: Final[Mapping[type[SatfsError], Exit]] = {
 }
 
 _REMEDIES: Final[Mapping[type[SatfsError], str]] = {
-    ProxyRefused: "`satfs doctor` looks at the whole way, the proxy included.",
+    ProxyRefused: "`satfs doctor` checks each step of the connection, the proxy included.",
     NeedsLogin: CREDENTIALS_ARE_MADE,
     Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them; "
-    "`satfs doctor` looks at the whole way.",
-    FuseMissing: "`satfs doctor` looks at all that mounting takes.",
+    "`satfs doctor` checks each step of the connection.",
+    FuseMissing: "`satfs doctor` checks all that a mount needs.",
     Garbled: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
     NotThere: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
 }

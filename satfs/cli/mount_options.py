@@ -33,11 +33,11 @@ KERNEL_FLAGS: Final = ("nosuid", "nodev", "exec", "noexec", "noatime", "nodirati
 _OPPOSITES: Final = {"exec": "noexec", "noexec": "exec"}
 
 REFUSED: Final = {
-    "rw": "satfs is read-only, as is what it shows; leave it out",
+    "rw": "satfs is read-only; omit this option",
     "remount": "a satfs mount cannot be changed; unmount it, and mount it again",
     "bind": "mount the source first, then bind it with mount(8)",
     "subtype": "the type of a satfs mount is always fuse.satfs",
-    "max_read": "smaller reads are only slower, and larger ones the kernel does not send",
+    "max_read": "smaller reads are only slower, and the kernel does not send larger ones",
 }
 
 

@@ -148,7 +148,7 @@ def _wait(pipe: int) -> Failure | None:
     return Failure(
         Exit.FAILED,
         "the mount process ended before it was ready, and reported nothing",
-        "Run it with --foreground to see what happens.",
+        "Run it with --foreground to see its log.",
     )
 
 

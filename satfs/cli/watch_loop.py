@@ -152,7 +152,7 @@ class Watch:
                 if interval_s is None:
                     raise
                 if not self._is_away:
-                    print_remark(f"{failure}. The watch goes on.")
+                    print_remark(f"{failure}. The watch continues.")
                 self._is_away = True
             finally:
                 self.memory.save(self._seen)
@@ -237,7 +237,7 @@ class Watch:
                 except SatfsError as failure:
                     if isinstance(failure, Unreachable):
                         raise
-                    print_remark(f"{event.scene_id}: {failure}; the next look tries it again.")
+                    print_remark(f"{event.scene_id}: {failure}; the next check tries it again.")
                     self._n_failed += 1
                     return
                 if content is None:  # announced; its delivery is not there yet
@@ -268,7 +268,7 @@ class Watch:
             what = f"{fields['event']} {event.scene_id or event.capture_id}"
             and_others = " and what follows it" if refusal.is_absent else " again"
             print_remark(
-                f"--webhook: {refusal.reason} for {what}; the next look sends it{and_others}."
+                f"--webhook: {refusal.reason} for {what}; the next check sends it{and_others}."
             )
         return refusal is None
 
@@ -312,7 +312,7 @@ class Watch:
         if done.returncode != 0:
             print_remark(
                 f"{self.command[0]} failed with {done.returncode} for {fields['event']}"
-                f" {fields['scene_id'] or fields['capture_id']}; the next look reports it again."
+                f" {fields['scene_id'] or fields['capture_id']}; the next check reports it again."
             )
         return done.returncode == 0
 

@@ -115,8 +115,8 @@ def credential_finding(settings: Settings, expires_at_s: float | None, now_s: fl
     if source == "token" and left_s < TOKEN_NOTE_S:
         return _CREDENTIAL.note(
             f"The token is accepted, and good for {max(left_s, 0) / 60:.0f} minutes more.",
-            "No program renews a token that was set as such: the API refuses it from then on.",
-            "Log in, or name a file or a command that new ones come from:",
+            "No program renews a token that was set directly: afterwards the API refuses it.",
+            "Log in, or name a file or a command that supplies new tokens:",
             "satfs login",
         )
     return _CREDENTIAL.fine(f"The credential is accepted ({_SOURCES.get(source, source)}).")
@@ -137,7 +137,7 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
             return failed(
                 f"{chosen} is not a contract of this account.",
                 "The API refuses every request that names it.",
-                "Name one of the account's:" if choices else "The account has none.",
+                "Name a contract of the account:" if choices else "The account has none.",
             )
         return _CONTRACT.fine(f"{chosen} ({names[ContractId(chosen)]}) is the contract.")
     match contracts:
@@ -172,10 +172,10 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
             remedy = "Ask the owner of the account for the rights, or log in as another user:"
             commands = ("satfs login",)
         case Unreachable():
-            explanation = "It responded a moment ago, and fails or is slow now."
+            explanation = "The API responded a moment ago, and fails or is slow now."
             remedy = "Wait, and try again."
         case _:
-            explanation = "The address responds, but not as the API does."
+            explanation = "A server responds at this address, but it is not the API."
             remedy = "Check SATFS_API_URL and SATFS_AUTH_URL:"
             commands = ("satfs config show --origin",)
     return Check(area, check).failure(
@@ -223,8 +223,8 @@ async def store(
     if link is None:
         report(
             _STORE_LINK.note(
-                "No scene was found to sign a link of.",
-                "The host of the object store is known from links only, so it was not tried.",
+                "No scene was found for which a link could be requested.",
+                "Only links name the host of the object store, so no connection to it was tried.",
             )
         )
         return
@@ -266,7 +266,7 @@ def _refused(status: int, *, is_spent: bool) -> Finding:
         )
         remedy, commands = "Have the clock synchronised:", ("sudo timedatectl set-ntp true",)
     elif status == 404:
-        explanation = "The object is listed, and is not in the store; others may be."
+        explanation = "The object is listed, but is not in the store; others may be there."
     return _STORE_CONNECTION.finding(
         Severity.FAILURE if status != 404 else Severity.WARNING,
         f"The object store refuses a link signed a moment ago ({status}).",

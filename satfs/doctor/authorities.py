@@ -32,7 +32,7 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
             yield _AUTHORITIES.warning(
                 f"{variable} names {path}, which is not there.",
                 "OpenSSL then trusts fewer authorities than it should.",
-                "Correct it, or remove it:",
+                "Correct the variable, or remove it:",
                 f"unset {variable}",
             )
     if settings.ca_file is not None and (wrong := _unusable(settings)) is not None:
@@ -42,7 +42,7 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
     if foreign and settings.ca_file is None and not environment.get("SSL_CERT_FILE"):
         path = shlex.quote(environment[foreign[0]])
         yield _AUTHORITIES.note(
-            f"{foreign[0]} is set, which satfs does not read.",
+            f"{foreign[0]} is set, but satfs does not read it.",
             "Other programs here trust authorities of their own, a company's perhaps.",
             "If certificates are refused below:",
             f"export SATFS_CA_FILE={path}",
@@ -73,7 +73,7 @@ def _unusable(settings: Settings) -> Finding | None:
             return _AUTHORITIES.failure(
                 f"Every user may change {path} (SATFS_CA_FILE).",
                 "A user who changes it decides which servers satfs trusts; no connection is made.",
-                "Let its owner alone change it:",
+                "Remove the permission of all but its owner:",
                 f"chmod o-w {shlex.quote(str(path))}",
             )
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
@@ -86,7 +86,7 @@ def _unusable(settings: Settings) -> Finding | None:
     return _AUTHORITIES.failure(
         f"{path} (SATFS_CA_FILE) {reason}.",
         "No connection is made before it can be used.",
-        "It must be a PEM file. Correct it, or leave it out:",
+        "It must be a PEM file. Correct the setting, or remove it:",
         f"openssl x509 -in {shlex.quote(str(path))} -noout -subject",
         "unset SATFS_CA_FILE",
     )

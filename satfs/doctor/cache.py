@@ -43,7 +43,7 @@ def directory(machine: Machine, settings: Settings) -> Iterator[Finding]:
     if machine.errno_of(path) is None:
         yield CACHE_DIRECTORY.failure(
             f"The disk of {path} does not answer.",
-            "A mount waits for it as long.",
+            "A mount would wait for it as well.",
             "Choose a directory on another disk:",
             _OTHER_PLACE,
         )
@@ -59,7 +59,7 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         above = _existing(path)
         if os.access(above, os.W_OK | os.X_OK):
-            yield CACHE_DIRECTORY.fine(f"{path} is not there yet; the first mount makes it.")
+            yield CACHE_DIRECTORY.fine(f"{path} does not exist yet; the first mount makes it.")
         else:
             yield _memory_only(f"{path} cannot be made in {above}.", (_OTHER_PLACE,))
         return
@@ -69,7 +69,9 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
             (f"ls -ld {shlex.quote(os.fspath(path.parent))}", _OTHER_PLACE),
         )
         return
-    refused = "satfs refuses to mount with it: others could change what is read."
+    refused = (
+        "satfs refuses to mount with it: other users could change the bytes that programs read."
+    )
     if stat.S_ISLNK(status.st_mode):
         yield CACHE_DIRECTORY.failure(
             f"{path} is a symbolic link.",
@@ -92,7 +94,7 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
     elif stat.S_IMODE(status.st_mode) & 0o077:
         yield CACHE_DIRECTORY.note(
             f"{path} lets other users in ({stat.S_IMODE(status.st_mode):o}).",
-            "The next mount takes that away; until then they see what you have read.",
+            "The next mount removes this permission; until then they see the bytes that you read.",
             "To do so now:",
             f"chmod 700 {name}",
         )
@@ -107,7 +109,7 @@ def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
     if kind in _DISTANT or kind.startswith("fuse."):
         yield CACHE_FILESYSTEM.warning(
             f"{path} lies on a network filesystem ({kind}).",
-            "It is hardly faster than what it caches, and mounts cannot share its index there.",
+            "A cache there is hardly faster than the store, and mounts cannot share its index.",
             "Choose a directory on a local disk:",
             _OTHER_PLACE,
         )
@@ -173,7 +175,7 @@ def space_finding(
         return CACHE_SPACE.warning(
             f"The disk of {path} is full: {format_bytes(free_bytes)} are free, of which "
             f"{format_bytes(reserve_bytes)} stay free.",
-            "Nothing more is kept on disk; what is read twice is fetched twice.",
+            "No more bytes are cached on disk: bytes that are read twice are fetched twice.",
             "Make room, or leave less free (SATFS_CACHE_FREE_FRACTION):",
             f"df -h {name}",
             "satfs cache clear",
@@ -183,7 +185,7 @@ def space_finding(
         return CACHE_SPACE.note(
             f"The cache may grow to {format_bytes(limit_bytes)},"
             f" and there is room for {format_bytes(room)}.",
-            "It stops before the disk is full: the limit is never reached.",
+            "The cache stops growing before the disk is full, and never reaches its limit.",
             "To keep more, make room:",
             f"df -h {name}",
         )
@@ -224,7 +226,7 @@ def _existing(path: Path) -> Path:
 def _memory_only(statement: str, commands: tuple[str, ...]) -> Finding:
     return CACHE_DIRECTORY.warning(
         statement,
-        "Content is kept in memory only: little of it, and until the mount ends.",
+        "Content is cached in memory only: few bytes, and only until the mount ends.",
         "Repair it, or use another directory:",
         *commands,
     )

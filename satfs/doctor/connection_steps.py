@@ -128,8 +128,8 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
             yield _PROXY.failure(
                 f"{first_up(host.name)} would be reached through {where}, "
                 "which is TLS inside of TLS.",
-                "satfs cannot do that. The tunnel itself is encrypted in any case.",
-                "Name the proxy with http:, which most are meant to be:",
+                "satfs does not support this. The tunnel itself is encrypted in any case.",
+                "Name the proxy with http:, as most proxies require:",
                 f"export https_proxy=http://{where.partition('://')[2]}",
                 cause=Unreachable,
             )
@@ -186,7 +186,7 @@ async def reach(
         way.findings.append(
             check.warning(
                 f"{first_up(host.name)} responds with a server error ({status}).",
-                "It is in trouble, or what is in front of it.",
+                "It has a failure, or a proxy in front of it has.",
                 "Wait; satfs tries again by itself.",
             )
         )
@@ -289,7 +289,7 @@ def clock_finding(ahead_s: float | None) -> Finding:
     if ahead_s is None:
         return _CLOCK.note(
             "The API sends no date.",
-            "So it is not known whether this machine's clock is right, which signed links need.",
+            "So satfs cannot check the clock of this machine, on which signed links depend.",
             "See whether it is synchronised:",
             *_SET_CLOCK[:1],
         )
@@ -301,7 +301,7 @@ def clock_finding(ahead_s: float | None) -> Finding:
     if amount_s < WARN_FROM_S:
         return _CLOCK.note(
             statement,
-            f"Nothing suffers below {WARN_FROM_S:.0f} s; but a clock that is off drifts on.",
+            f"Nothing fails below {WARN_FROM_S:.0f} s; but an unsynchronised clock drifts.",
             "Have it synchronised:",
             *_SET_CLOCK,
         )

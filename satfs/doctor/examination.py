@@ -207,8 +207,8 @@ def _hurried(settings: Settings) -> Settings:
 def _unfinished(check: Check, limit_s: float) -> Finding:
     return check.warning(
         f"No response within {limit_s:.0f} s.",
-        "The check is stuck, or very slow; checks that depend on it were not made.",
-        "Look at it by hand, or run satfs doctor again.",
+        "The check hangs, or is very slow; checks that depend on it were not made.",
+        "Check it by hand, or run satfs doctor again.",
     )
 
 

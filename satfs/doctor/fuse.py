@@ -65,7 +65,7 @@ def device(machine: Machine) -> Iterator[Finding]:
             yield FUSE_DEVICE.failure(
                 statement,
                 explanation,
-                "Everybody may read and write it, usually:",
+                "Usually every user may read and write it:",
                 f"sudo chmod 666 {DEVICE}",
             )
         elif failure.errno == errno.ENODEV:
@@ -140,7 +140,7 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
         return FUSE_HELPER.failure(
             f"{path} is not setuid root.",
             explanation,
-            "Give it back what its package gave it:",
+            "Restore the permissions that its package gave it:",
             f"sudo chown root {path} && sudo chmod u+s {path}",
         )
     if flags & os.ST_NOSUID:

@@ -58,7 +58,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
             connection = f"/sys/fs/fuse/connections/{mounted.device[1]}/abort"
             yield MOUNTS.failure(
                 f"{place} does not answer.",
-                "Its process is stuck, and so is every program that looks into it.",
+                "Its process hangs, and so does every program that uses the mount.",
                 "Detach it; if that does not help, cut its connection to the kernel:",
                 f"satfs umount -z {name}",
                 f"echo 1 | sudo tee {connection}",
@@ -86,7 +86,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
             yield MOUNTS.failure(
                 f"{place} answers with an error: {os.strerror(response)}.",
                 "Programs get that error, too.",
-                "Look into its log, or mount again:",
+                "See its log, or mount again:",
                 "journalctl -t satfs",
                 f"satfs umount {name}",
             )
@@ -138,7 +138,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     if response is None:
         yield MOUNTPOINT.failure(
             f"{path} does not answer.",
-            "The filesystem that it is on is stuck.",
+            "The filesystem of this directory hangs.",
             "See which one that is:",
             f"findmnt --target {name}",
         )
@@ -152,7 +152,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     elif response in DEAD_ERRNOS:
         yield MOUNTPOINT.failure(
             f"{path} is the dead mount of another program.",
-            "Nothing can be mounted there before it is gone.",
+            "Nothing can be mounted there before it is unmounted.",
             "Unmount it:",
             f"fusermount3 -u {name}",
         )
@@ -181,7 +181,7 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
             f"{path} is not yours to mount on.",
             "FUSE lets people mount on directories that they may write to, and that are their own "
             "where the sticky bit is set.",
-            "Choose another directory, or have it given to you:",
+            "Choose another directory, or become its owner:",
             f'sudo chown "$USER" {name}',
         )
         return

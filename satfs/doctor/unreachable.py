@@ -56,20 +56,20 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
         return check.failure(
             f"{origin} did not answer{through} in {took_s:.0f} s.",
             "A firewall drops the packets, the network is gone, or a proxy is needed.",
-            "See how far one gets:",
+            "See where a request fails:",
             f"curl -sv --max-time 10 -o /dev/null {origin}",
         )
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return check.failure(
             f"{origin} does not respond with TLS that satfs understands.",
-            "Something else listens at this port, or a box on the way breaks TLS.",
+            "Another service listens at this port, or a proxy on the way breaks TLS.",
             "See its response:",
             f"openssl s_client -connect {name}:{port} -servername {name} </dev/null",
         )
     if any(isinstance(each, OSError) and each.errno == errno.ECONNREFUSED for each in causes):
         return check.failure(
             f"{origin} refuses connections{through}.",
-            "The machine is there, and no program listens at this port.",
+            "The machine responds, but no program listens at this port.",
             f"Check {host.variable}." if host.variable else "Try again later.",
         )
     if isinstance(failure, Garbled):
@@ -77,7 +77,7 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
     return check.failure(
         f"{origin} cannot be reached{through}: {_reason(causes)}.",
         "Nothing can be listed or fetched that is not in the cache.",
-        "See how far one gets:",
+        "See where a request fails:",
         f"curl -sv --max-time 10 -o /dev/null {origin}",
     )
 
@@ -94,7 +94,7 @@ def _untrusted(host: Host, check: Check, cause: ssl.SSLCertVerificationError) ->
         )
         commands: tuple[str, ...] = ("timedatectl status", examine)
     elif cause.verify_code in _WRONG_NAME:
-        explanation = "It was made for another host, which responds here."
+        explanation = "The certificate is that of another host, which responds here."
         remedy = f"Check {host.variable}, and the network:" if host.variable else "See whose it is:"
         commands = (examine,)
     elif is_strictness(cause):

@@ -211,7 +211,7 @@ def test_a_watch_goes_on_until_it_is_ended(aleph: Mounted) -> None:
     assert process.stderr is not None
     assert "later ones are reported" in process.stderr.readline()
     aleph.origin.stop_listening()
-    assert "The watch goes on." in process.stderr.readline()
+    assert "The watch continues." in process.stderr.readline()
     publish(aleph, "cap-new")
     aleph.origin.resume_listening()
     assert json.loads(process.stdout.readline())["capture_id"] == "cap-new"

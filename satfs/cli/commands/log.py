@@ -38,7 +38,7 @@ def log(output_options: OutputOptions, mountpoint: str | None, level: str | None
         lines = read_log(mounted)
         click.echo(lines, nl=False)
         if not lines and output_options.verbosity >= 0:
-            print_remark("nothing has been logged so far; `--level info` logs what happens")
+            print_remark("nothing has been logged so far; `--level info` logs more")
         return Exit.DONE
     result_of(mounted, "log-level", {"level": level})
     if output_options.verbosity >= 0:

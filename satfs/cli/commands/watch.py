@@ -71,7 +71,7 @@ What a command given with --exec gets:
     "interval_s",
     type=click.FloatRange(1),
     metavar="SECONDS",
-    help=f"Pause between two looks [default: {_INTERVAL_S}].",
+    help=f"Pause between two checks [default: {_INTERVAL_S}].",
 )
 @click.option("--once", is_flag=True, help="Check once, and end.")
 @click.option(
@@ -108,7 +108,7 @@ def watch(
     again.
     """
     if once and interval_s is not None:
-        raise click.UsageError("--once looks once: leave out --interval")
+        raise click.UsageError("--once checks once: omit --interval")
     target = anywhere(path, profile)
     arguments = _arguments(command)
     conditions = [parse_condition(text) for text in where]
