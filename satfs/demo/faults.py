@@ -91,7 +91,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     ),
     "refused-condition": FaultKind(
         "412 to each If-Match, as of a server that has another ETag than it shows; with *status* "
-        "501, as of one that knows no conditions (store).",
+        "501 or 400, as of one that knows no conditions (store).",
         {"status": 412},
     ),
     "archived": FaultKind("403 InvalidObjectState: the object is in an archive (store)."),

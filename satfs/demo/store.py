@@ -117,6 +117,8 @@ class Store:
             if refused["status"] == 501:
                 text = "A header you provided implies functionality that is not implemented."
                 return xml_error(501, "NotImplemented", text)
+            if refused["status"] != 412:
+                return xml_error(refused["status"], "InvalidRequest", "If-Match is not known.")
             return xml_error(412, "PreconditionFailed", "At least one of the conditions differs.")
         if named(faults, "compressed-representation") is not None:
             packed = gzip.compress(bytes(content.read(0, content.size_bytes)), 1, mtime=0)

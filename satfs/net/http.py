@@ -352,6 +352,8 @@ class Http:
         }
         sent = {
             "User-Agent": f"satfs/{satfs.__version__}",
+            # Firewalls and frameworks refuse requests without one (406, 403).
+            "Accept": "*/*",
             # A compressed response to a ranged request is no range of the object (RFC 9110 §14.2).
             "Accept-Encoding": "identity",
             **headers,

@@ -50,6 +50,9 @@ EXPIRE_EVERY_S = 0.1
 REFUSED_WITHIN_S = 2.0
 #: Origins of which is remembered that they keep connections open.
 MAX_KEEPING = 16
+#: Statuses that may be about the connection, where it had others before: what is behind a balancer
+#: is gone, or has served enough. The next try goes over another one.
+_SPENT_STATUSES = frozenset({500, 502, 503, 504})
 #: The failure of a connection that the other side closed while it was idle.
 _STALE_CONNECTION = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
@@ -304,6 +307,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         connection.dialer.expect_body()
         if connection.n_requests > 1:
             self._reuse.note_reused(connection.name)
+            connection.is_spent = response.status in _SPENT_STATUSES
         # This connection may only ever get a 503: a proxy that counts connections refuses it in
         # this way.
         is_refusal = response.status == 503 and connection.n_requests == 1
@@ -375,7 +379,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if connection not in self._in_use:
             return
         # Refused, or the other side sent "Connection: close".
-        is_good = connection.has_responded and connection.http.is_idle()
+        is_good = connection.has_responded and connection.http.is_idle() and not connection.is_spent
         if not is_good or self._reuse.responds_once(connection.name):
             self._in_use.discard(connection)
             connection.dialer.abort()

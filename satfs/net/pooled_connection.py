@@ -32,6 +32,7 @@ class PooledConnection(Struct, eq=False):
     Attributes:
         name: of the origin, as `addresses.origin_of` writes it.
         login: to the proxy that it goes through; None without one.
+        is_spent: its last response was an error that may be the connection's.
         is_ahead: it was opened before there was a request for it.
         idle_since: when its last response ended, on trio's clock.
         idle_until: when it has been idle for too long, on trio's clock.
@@ -46,6 +47,7 @@ class PooledConnection(Struct, eq=False):
     begun_s: float = field(default_factory=trio.current_time)
     n_requests: int = 0
     has_responded: bool = False
+    is_spent: bool = False
     is_ahead: bool = False
     idle_since: float = 0.0
     idle_until: float = 0.0

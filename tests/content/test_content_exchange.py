@@ -369,6 +369,7 @@ class TestAnswers:
         assert set(lines[1:-2]) == {
             "Host: store.example:8443",
             "User-Agent: satfs/1",
+            "Accept: */*",
             "Range: bytes=0-16383",
             "Accept-Encoding: identity",
             'If-Match: "e"',

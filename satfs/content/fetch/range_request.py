@@ -54,9 +54,20 @@ class ReplacementCheck:
         #: Requests are to be conditional.
         self.is_conditional = True
         self._has_differed = False
+        self._has_matched = False
+
+    def may_be_refused_for_condition(self) -> bool:
+        """Return whether refusals may be about the condition, which is left out from then on.
+
+        No response to a conditional request has been of any use so far.
+        """
+        may_be = self.is_conditional and not self._has_matched
+        self.is_conditional &= not may_be
+        return may_be
 
     def matched(self) -> None:
         """Note a response of the version that was opened."""
+        self._has_matched = True
         self.is_alternating = self.is_alternating or self._has_differed
 
     def differed(self, n_in_a_row: int) -> float | None:

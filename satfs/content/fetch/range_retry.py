@@ -103,7 +103,7 @@ class RangeRetry:
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
         """Download a range; return None when it is complete or cancelled, else the failure."""
-        counts = AttemptCounts(range_request.held_until, self._give_up_s)
+        counts = AttemptCounts(range_request.received_until, self._give_up_s)
         while range_request.is_wanted():
             failure: SatfsError | None = None
             range_request.attempt = Attempt(
@@ -141,7 +141,7 @@ class RangeRetry:
             try:
                 await self._attempt(range_request, link, counts)
             finally:
-                counts.look(range_request.held_until)
+                counts.look(range_request.received_until)
         except Spilled:
             self.counters["restarts"] += 1
         except WorkerDied as death:
@@ -402,5 +402,8 @@ class RangeRetry:
                 counts.n_garbled += 1
                 if counts.n_garbled <= MAX_GARBLED:
                     counts.failed(None, self._draw())
+                    return None
+                is_refusal = response_class.kind is ResponseKind.REFUSED
+                if is_refusal and replacement.may_be_refused_for_condition():
                     return None
                 return error_for(response_class, label)

@@ -126,6 +126,7 @@ class Exchange:
         headers = {
             "Host": _host(parts),
             "User-Agent": user_agent,
+            "Accept": "*/*",
             **request_headers(self._requested, version, is_conditional=move.is_conditional),
         }
         try:

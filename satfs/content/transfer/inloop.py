@@ -82,6 +82,7 @@ class InLoopMover:
         url = link.url
         for _ in range(MAX_REDIRECTS + 1):
             delivery.begin()
+            delivery.resume()
             is_conditional = delivery.attempt.is_conditional
             headers = request_headers(delivery.missing, version, is_conditional=is_conditional)
             requested_s = trio.current_time()

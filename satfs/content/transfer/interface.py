@@ -114,6 +114,7 @@ class Download:
 
     Invariants:
         Bytes [start, front) are in the file; blocks up to `held_until` may be served.
+        `_begun` are the first bytes of the block at `_begun_at`, as far as they have come.
         `held_until` is a block boundary or `stop`; `front` runs ahead of it by less than a block.
         `stop` is a block boundary or the object's end, and only ever shrinks during an attempt.
     """
@@ -128,6 +129,8 @@ class Download:
         self.stop = span.stop
         self.front = span.start
         self.held_until = span.start
+        self._begun = bytearray()
+        self._begun_at = span.start
         #: The present attempt; after it, and until the next one begins, the last one.
         self.attempt = Attempt(span.start)
 
@@ -150,6 +153,24 @@ class Download:
         self.front = self.held_until
         self.attempt.response_s = None
 
+    def resume(self) -> None:
+        """Go on, in an attempt that has just begun, in the block that an earlier one began.
+
+        For stores of which no response brings a whole block, or the last byte of one.
+
+        Raises:
+            Spilled: the disk won't take them; `begin` again.
+        """
+        begun, self._begun = self._begun, bytearray()
+        if begun and self._begun_at == self.held_until < self.stop:
+            self.receive(memoryview(begun))
+
+    @property
+    def received_until(self) -> int:
+        """Return where the bytes end that have come without a gap, in whole blocks or in part."""
+        is_begun = self._begun_at == self.held_until
+        return self.held_until + (len(self._begun) if is_begun else 0)
+
     def receive(self, data: bytes | memoryview) -> None:
         """Write the next bytes to the file; bytes beyond `stop` are ignored.
 
@@ -160,11 +181,16 @@ class Download:
         if not view:
             return
         self._cache.put(self.cached, self.layer, self.front, view)
+        if self.front == self.held_until:
+            self._begun.clear()
         self.front += len(view)
         whole = self.stop if self.front == self.stop else self.front // BLOCK_BYTES * BLOCK_BYTES
         if whole > self.held_until:
             self._cache.hold(self.cached, self.layer, self.held_until // BLOCK_BYTES, None, whole)
             self._advance(whole)
+            self._begun.clear()
+        self._begun += view[len(view) - min(len(view), self.front - whole) :]
+        self._begun_at = self.held_until
 
     def report(self, front: int, hashes: list[int]) -> None:
         """Note that a worker has written whole blocks to the file, up to *front*.
