@@ -54,6 +54,10 @@ class StreamedResponse:
         self._chunks = chunks
         self._permit = permit
 
+    def become(self, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> None:
+        """Have other headers, and *chunks* of the same body."""
+        self.headers, self._chunks = headers, chunks
+
     def refuses_connection(self) -> None:
         """Note that this response refuses the connection, if it is the first one on it.
 

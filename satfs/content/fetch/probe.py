@@ -20,6 +20,7 @@ from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand
 from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
+from satfs.content.transfer.parts import take_part
 from satfs.content.transfer.store_responses import (
     BEGINNING_BYTES,
     MAX_OBJECT_BYTES,
@@ -121,6 +122,7 @@ class Probe:
                 if response.status not in (200, 206):
                     await response.read_error_body()  # its end gives the connection back
                     return
+                await take_part(response)
                 if learn is not None and (shown := _version_shown(response, span)) is not None:
                     await learn(shown)
                 if (known := await version()) is None:
@@ -299,6 +301,7 @@ class Probe:
             async with self._http.stream(url, headers=headers) as response:
                 self._on_response(response_s(response, response.took_s))
                 if response.status in (200, 206, 304, 416):
+                    await take_part(response)
                     return await read(response, label)
                 response_class = classify_error(response.status, await response.read_error_body())
                 if is_of_connection(response.status, response_class):

@@ -11,11 +11,13 @@ from msgspec import Struct
 from satfs.content.fetch.failures import error_for
 from satfs.content.transfer.etags import version_of
 from satfs.content.transfer.store_responses import (
+    MAX_SKIPPED_AGAIN_BYTES,
     ResponseClass,
     ResponseKind,
     classify_error,
     classify_tail,
     encodings_of,
+    is_whole_without_length,
     total_if_unsatisfied,
     unsized_part,
 )
@@ -85,6 +87,8 @@ async def read_tail(
         version = version_of(response.headers, unsized.stop)
         part = Tail(version, unsized.start, data, encodings_of(response.headers))
         raise NoLength(ResponseClass(ResponseKind.GARBLED, "Content-Range"), part)
+    if is_whole_without_length(response.status, response.headers):
+        return await _counted(response, label, n_requested)
     found = classify_tail(response.status, response.headers)
     if isinstance(found, ResponseClass):
         raise error_for(found, label)
@@ -117,6 +121,29 @@ async def hand_over(
                 break
         if length == 0:
             await response.end()
+
+
+async def _counted(response: StreamedResponse, label: str, n_requested: int | None) -> Tail:
+    """Return the tail in a whole body whose length only its end shows.
+
+    Raises:
+        NoLength: it may be the requested range, or is longer than what may be read for that.
+        Garbled: it is an error page.
+        Unreachable: the body broke off.
+    """
+    n_bytes, data = 0, bytearray()
+    found = classify_tail(200, {**response.headers, "content-length": "1"})
+    if isinstance(found, ResponseClass):
+        raise error_for(found, label)
+    async for chunk in response.chunks():
+        n_bytes += len(chunk)
+        data += chunk
+        del data[:-TAIL_BYTES]
+        if n_bytes > MAX_SKIPPED_AGAIN_BYTES:
+            break
+    if n_bytes > MAX_SKIPPED_AGAIN_BYTES or n_bytes == n_requested:
+        raise NoLength(ResponseClass(ResponseKind.GARBLED, "Content-Length"))
+    return Tail(version_of(response.headers, n_bytes), n_bytes - len(data), bytes(data))
 
 
 async def _body(response: StreamedResponse, length: int, label: str) -> bytes:

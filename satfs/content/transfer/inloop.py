@@ -10,12 +10,14 @@ from typing import Final, Protocol
 import trio
 
 from satfs.content.transfer.interface import Download, UnusableResponse
+from satfs.content.transfer.parts import take_part
 from satfs.content.transfer.store_responses import (
     ResponseClass,
     ResponseKind,
     classify_error,
     classify_success,
     is_of_connection,
+    is_whole_without_length,
     request_headers,
 )
 from satfs.model import Link, Version
@@ -104,6 +106,7 @@ class InLoopMover:
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
+                await take_part(response)
                 response_class = classify_success(
                     response.status,
                     response.headers,
@@ -116,9 +119,31 @@ class InLoopMover:
                     raise UnusableResponse(response_class)
                 if permit is not None:
                     permit.responded()
+                if is_whole_without_length(response.status, response.headers):
+                    await self._receive_whole(
+                        response, delivery, response_class.skip_bytes, version.size_bytes
+                    )
+                    return
                 await self._receive(response, delivery, response_class.skip_bytes)
             return
         raise UnusableResponse(ResponseClass(ResponseKind.GARBLED, "too many redirects"))
+
+    async def _receive_whole(
+        self, response: StreamedResponse, delivery: Download, skip_bytes: int, size_bytes: int
+    ) -> None:
+        """Take the bytes out of a whole object without a length, once all of it has come.
+
+        A proxy may have made it of the range alone, and then it is shorter.
+        """
+        stop, received, wanted = skip_bytes + len(delivery.missing), 0, bytearray()
+        async for chunk in response.chunks():
+            wanted += chunk[max(0, skip_bytes - received) : max(0, stop - received)]
+            received += len(chunk)
+            if received > size_bytes:
+                break
+        if received != size_bytes:
+            raise UnusableResponse(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
+        delivery.receive(memoryview(wanted))
 
     async def _receive(
         self, response: StreamedResponse, delivery: Download, skip_bytes: int

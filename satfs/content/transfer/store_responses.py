@@ -219,6 +219,11 @@ def _classify_whole(
     max_skipped_bytes: int,
 ) -> ResponseClass:
     # RFC 9110 §14.2 lets a server ignore Range; then the whole object comes.
+    if length is None and version is not None and is_whole_without_length(200, headers):
+        # Only its end shows whether it is not the range alone: who takes it has to count.
+        length = version.size_bytes
+        if length > MAX_SKIPPED_AGAIN_BYTES:
+            return ResponseClass(ResponseKind.GARBLED, "Content-Length")
     if length is None:
         return ResponseClass(ResponseKind.GARBLED, "Content-Length")
     seen = version_of(headers, length)
@@ -367,6 +372,19 @@ def classify_tail(
         # An error page with status 200. A store's objects have ETags; so would a real HTML object.
         return ResponseClass(ResponseKind.GARBLED, "Content-Type")
     return version_of(headers, length), 0, length
+
+
+def is_whole_without_length(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether the body is the whole object, whose length only the end of its chunks shows.
+
+    One that ends with its connection is not: it may have been cut.
+    """
+    return (
+        status == 200
+        and "content-range" not in headers
+        and "content-length" not in headers
+        and headers.get("transfer-encoding", "").strip().lower() == "chunked"
+    )
 
 
 def unsized_part(status: int, headers: Mapping[str, str]) -> ByteRange | None:
