@@ -2,7 +2,8 @@
 
 Values that JSON cannot hold are replaced: NaN and the infinities by null (RFC 8259 §6), a lone
 surrogate by its own escape. Characters that steer a terminal, or make it show a text in another
-order, are written as escapes, which RFC 8259 §7 allows for any character.
+order, are written as escapes, which RFC 8259 §7 allows for any character. What was kept or sent by
+others is read such that nothing in it raises.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -82,3 +83,12 @@ def _without_odd_numbers(value: Json) -> Json:
     if isinstance(value, list | tuple):
         return [_without_odd_numbers(item) for item in value]
     return value
+
+
+def json_object(text: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object that *text* holds; None for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

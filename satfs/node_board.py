@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from satfs.atomic_file import make_own_directory, runtime_directories
+from satfs.json_bytes import json_object
 
 #: Longest life of a note, in seconds; older files are removed by the next process.
 MAX_AGE_S: Final = 3600.0
@@ -54,10 +55,9 @@ class NodeBoard:
         name, digest = _place_of(key)
         try:
             written_for, _, text = (directory / name).read_bytes().partition(b"\n")
-            note = json.loads(text) if written_for == digest else None
-        except (OSError, ValueError):
+        except OSError:
             return None
-        return note if isinstance(note, dict) else None
+        return json_object(text) if written_for == digest else None
 
     def write(self, key: str, note: Mapping[str, Any]) -> None:
         """Put *note* under *key*, in place of the one that is there."""

@@ -8,11 +8,11 @@ for the time of the next renewal.
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from satfs.json_bytes import json_object
 
 #: A year: a token with more has milliseconds, or nonsense.
 MAX_S = 366 * 86400.0
@@ -35,11 +35,8 @@ def parse(text: str, *, now_s: float) -> ReceivedToken | None:
     text = text.strip()
     lifetime_s: float | None = None
     if text.startswith("{"):
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        token = record.get("access_token") if isinstance(record, dict) else None
+        record = json_object(text) or {}
+        token = record.get("access_token")
         if not isinstance(token, str):
             return None
         text = token.strip()
@@ -101,7 +98,6 @@ def claims(token: str) -> dict[str, Any]:
         return {}
     payload = parts[1]
     try:
-        record = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
+        return json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))) or {}
+    except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}

@@ -9,7 +9,6 @@ limit.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ from satfs.cli.hints import hint, shell_path
 from satfs.control.client import MountSilent, result_of
 from satfs.doctor.machine import run_bounded
 from satfs.errors import BadMountpoint, SatfsError
+from satfs.json_bytes import json_object
 from satfs.mountpoints import DEAD_ERRNOS, Mounted, locate, satfs_mounts
 
 T = TypeVar("T")
@@ -215,15 +215,11 @@ def report_of(mounted: Mounted, code: int, output: str) -> MountReport:
     """Return what the exit code and the output of a reader of `status.json` mean. Pure."""
     if code != 0:
         return MountReport(mounted, _STATES.get(code, State.MUTE))
-    try:
-        status = json.loads(output)
-    except (ValueError, RecursionError):
-        return MountReport(mounted, State.MUTE)
-    return _report(mounted, status)
+    return _report(mounted, json_object(output))
 
 
-def _report(mounted: Mounted, status: object) -> MountReport:
-    if not isinstance(status, dict) or is_nested_deeper(status, _MAX_DEPTH):
+def _report(mounted: Mounted, status: Mapping[str, Any] | None) -> MountReport:
+    if status is None or is_nested_deeper(status, _MAX_DEPTH):
         return MountReport(mounted, State.MUTE)
     return MountReport(mounted, _state_of(status), status)
 

@@ -32,7 +32,7 @@ from msgspec import Struct, field
 from satfs import errors
 from satfs.atomic_file import runtime_directories
 from satfs.errors import Garbled, Misuse, SatfsError
-from satfs.json_bytes import plain
+from satfs.json_bytes import json_object, plain
 from satfs.model import Json
 
 #: Grows when older programs would misunderstand newer ones.
@@ -195,11 +195,8 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = json_object(line)
+    if value is None:
         raise Garbled("the control socket carried something else than a JSON object")
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -25,6 +24,7 @@ from satfs.cli.output import print_json, print_remark, print_sentence, show
 from satfs.cli.profile_file import change_profile
 from satfs.cli.systemd import UserManager
 from satfs.errors import BadMountpoint, NeedsContract
+from satfs.json_bytes import json_object
 from satfs.model import Contract
 from satfs.profiles import OriginKind, user_file
 from satfs.setting_values import SecretStr
@@ -162,11 +162,8 @@ def _piped_pair() -> tuple[str | None, SecretStr | None]:
     """Return client id and secret as far as standard input holds them."""
     text = sys.stdin.read(_MAX_CHARACTERS).strip()
     if text.startswith("{"):
-        try:
-            record = json.loads(text)
-            client_id, secret = record["client_id"], record["client_secret"]
-        except (ValueError, KeyError, RecursionError):
-            client_id = secret = None
+        record = json_object(text) or {}
+        client_id, secret = record.get("client_id"), record.get("client_secret")
         if not (isinstance(client_id, str) and isinstance(secret, str)):
             raise click.UsageError("the JSON piped in holds no client_id and client_secret")
         return client_id, SecretStr(secret)

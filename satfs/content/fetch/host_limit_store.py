@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from satfs.content.cache.blocks import BlockCache
+from satfs.json_bytes import json_object
 from satfs.net.permits import Permits
 
 #: Longest time for which a number is used, in seconds: hosts change, and so do networks.
@@ -82,12 +83,8 @@ def parsed(text: bytes, now_s: float) -> dict[str, tuple[int, float]]:
 
     By the digest of a host: how many connections responded at once, and when that was seen.
     """
-    try:
-        kept = json.loads(text)
-    except ValueError:
-        return {}
     found: dict[str, tuple[int, float]] = {}
-    for digest, value in kept.items() if isinstance(kept, dict) else ():
+    for digest, value in (json_object(text) or {}).items():
         match value:
             case [int(n), int(at_s) | float(at_s)] if n > 0 and 0 <= now_s - at_s <= MAX_AGE_S:
                 found[digest] = (n, float(at_s))
