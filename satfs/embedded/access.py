@@ -71,7 +71,8 @@ class TreeAccess:
             if self._node_mount is None:
                 from satfs.embedded.node_mount import NodeMount
 
-                self._node_mount = NodeMount(self._settings().profile)
+                settings = self._settings()
+                self._node_mount = NodeMount(settings.profile, settings.api_url)
         place = self._node_mount.mountpoint()
         if place is None and self._mount_use == "only":
             words = f"this node has no mount of the profile {self._settings().profile}"

@@ -1,7 +1,9 @@
 """The mount of a profile on this node, if it has one, as a place to read paths from.
 
 The kernel lists the mounts. A mount is used if its source is the profile's name (`satfs:PROFILE`),
-this process may enter it, no other mount covers it, and it responds.
+this process may enter it, no other mount covers it, and it responds. A mount of this user shows
+the address of its API; one of another API is not used, since `SATFS_API_URL` may differ from the
+profile's.
 """
 
 from __future__ import annotations
@@ -20,19 +22,29 @@ from typing import Final
 from satfs import mountpoints
 from satfs.embedded.tree import NodeInfo, span_of
 from satfs.model import ByteRange
+from satfs.mountpoints import Mounted
+from satfs.redaction import for_people
 from satfs.tree.nodes import Kind
 
 #: How long what the kernel lists is believed, in seconds: a look takes some 50 µs for each mount.
 _VALID_S: Final = 1.0
+#: The same of the API that a mount is of: the kernel gives the number of a device again.
+_API_VALID_S: Final = 10.0
 #: Threads that read ranges of one file at once; each waits for the mount.
 _MAX_READERS: Final = 64
 
 
 class NodeMount:
-    """Finds the mount of *profile*, and reads paths from it. All methods wait for the mount."""
+    """Finds the mount of *profile*, and reads paths from it. All methods wait for the mount.
 
-    def __init__(self, profile: str) -> None:
+    *api_url* is the address of the API in the settings of this process.
+    """
+
+    def __init__(self, profile: str, api_url: str) -> None:
         self._source = f"satfs:{profile}"
+        self._api_url = api_url
+        #: Whether a mount is of that API, and when it was asked, by device.
+        self._is_right: dict[tuple[int, int], tuple[bool, float]] = {}
         self._found: Path | None = None
         self._looked_at_s = float("-inf")
 
@@ -53,9 +65,23 @@ class NodeMount:
             is_open = mounted.user == os.geteuid() or "allow_other" in mounted.super_options
             if mounted.source != self._source or not is_open:
                 continue
-            if mountpoints.is_reachable(mounted):
+            if mountpoints.is_reachable(mounted) and self._is_of_api(mounted):
                 return mounted.mountpoint
         return None
+
+    def _is_of_api(self, mounted: Mounted) -> bool:
+        """Return whether a mount is of the API of the settings, as far as it shows that."""
+        now_s = time.monotonic()
+        is_right, looked_at_s = self._is_right.get(mounted.device, (True, float("-inf")))
+        if now_s - looked_at_s > _API_VALID_S:
+            try:
+                status = json.loads((mounted.mountpoint / ".satfs/status.json").read_bytes())
+                shown = status["credential"]["api_url"]
+            except (OSError, ValueError, LookupError, TypeError):
+                return True  # of another user, as on the nodes of a cluster, or of another version
+            is_right = shown == for_people(self._api_url)
+            self._is_right[mounted.device] = is_right, now_s
+        return is_right
 
     def info(self, mountpoint: Path, path: str) -> NodeInfo:
         """Describe the node at *path* as the mount shows it; an `OSError` is the mount's own."""

@@ -151,7 +151,7 @@ async def test_a_refusal_carries_the_vendors_words(
 ) -> None:
     """The message has the vendor's own words: users search for them."""
     said = httpx.Response(status, json={"detail": "You may not.\x00\nGo away."})
-    vendor.fail_next(said, path="/tasking", times=1 + MAX_GARBLED)
+    vendor.fail_next(said, path="/tasking", times=2 * (1 + MAX_GARBLED))  # with and without limit
     async with connect() as aleph:
         with pytest.raises(error, match=f"list tasks: .* {status}: You may not. Go away."):
             await aleph.tasks()

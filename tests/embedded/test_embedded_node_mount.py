@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from embedded.conftest import OpenFs, StartOrigin, satfs_threads
 from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalogue
+from fakes.processes import wait_until
 from mounted.mounting import RealMount
 
 from satfs import mountpoints
@@ -59,7 +60,8 @@ def test_paths_lead_to_the_mount_of_the_profile(
         with pytest.raises(FileNotFoundError):
             fs.info("none")
         assert fs.statistics()["place"] == str(mount.path)
-        assert fs.statistics()["served_bytes"] >= len(data)
+        # The mount makes its status anew once a second.
+        wait_until(lambda: fs.statistics()["served_bytes"] >= len(data))  # noqa: B023
         # The version is the same from both sources.
         assert fs.ukey(path_of()) == alone.ukey(path_of())
         assert fs.modified(path_of()) == alone.modified(path_of())
@@ -108,6 +110,18 @@ def test_a_mount_of_another_profile_is_none_of_ours(
         open_fs(mount="only").ls("")
 
 
+def test_a_mount_of_another_api_is_none_of_ours(
+    start_origin: StartOrigin, open_fs: OpenFs, mount_it: MountIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment may name another API than the profile that is mounted."""
+    start_origin(ramp_catalogue(2, MIB))
+    mount = mount_it()
+    assert open_fs(mount="only").local_path("") == str(mount.path)
+    other = start_origin(ramp_catalogue(1, MIB))
+    assert open_fs(mount="auto").local_path("") is None
+    assert open_fs(mount="auto").cat(path_of()) == content_of(other)
+
+
 def test_a_mount_that_is_hidden_below_another_directory_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +138,7 @@ def test_a_mount_that_is_hidden_below_another_directory_is_none(
         for place in (tmp_path, tmp_path / "gone")
     )
     monkeypatch.setattr(mountpoints, "satfs_mounts", lambda: (here, gone))
-    assert NodeMount("default").mountpoint() is None
+    assert NodeMount("default", "https://api.example").mountpoint() is None
 
 
 @pytest.mark.slow
