@@ -53,9 +53,6 @@ log = structlog.get_logger(__name__)
 
 #: The share of `metadata_deadline_s` that a listing leaves to the caller when it ends unfinished.
 _LISTING_MARGIN: Final = 0.1
-#: The share that a request leaves: the kernel's call began before it, and ends with what the API
-#: responded at last, not with ETIMEDOUT.
-_REQUEST_MARGIN: Final = 0.03
 
 
 class Aleph:
@@ -174,7 +171,7 @@ class Aleph:
     # -- the shapes of a request -------------------------------------------------------------------
 
     def _deadline(self) -> Deadline:
-        return Deadline.within((1 - _REQUEST_MARGIN) * self._settings.metadata_deadline_s)
+        return Deadline.within(self._settings.metadata_deadline_s, n_waiting=1)
 
     async def _list(self, request: ApiRequest, parser: RecordParser[R]) -> RecordList[R]:
         """Return the records of all pages, each id once: the first that came.

@@ -248,7 +248,8 @@ class Credential:
             "audience": settings.audience,
             "grant_type": "client_credentials",
         }
-        deadline = Deadline.within(settings.metadata_deadline_s)
+        # A request for the contract may wait for it, another request for that, and a call.
+        deadline = Deadline.within(settings.metadata_deadline_s, n_waiting=3)
         waits_s = list(RENEWAL_WAITS_S) if self.standing.is_proven else []
         is_first_refusal, n_tries = True, 0
 

@@ -330,7 +330,8 @@ class ApiSession:
 
     async def _choose_contract(self) -> tuple[ContractId, float]:
         """Return the account's only contract, for as long as it is not refused."""
-        deadline = Deadline.within(self._settings.metadata_deadline_s)
+        # A request waits for it, and a call for that.
+        deadline = Deadline.within(self._settings.metadata_deadline_s, n_waiting=2)
         try:
             contracts = await self.fetch(endpoints.contracts(), _contracts, deadline)
         except NeedsLogin:

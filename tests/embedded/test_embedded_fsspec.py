@@ -470,7 +470,7 @@ def test_silence_is_a_timeout_error_within_the_deadline(
     origin = start_origin()
     origin.faults.add("hang", endpoint="api")
     began_s = time.monotonic()
-    with pytest.raises(TimeoutError, match="no token or contract in time"):
+    with pytest.raises(TimeoutError, match="no response"):
         open_fs().ls("tasks")
     assert time.monotonic() - began_s < 5
 
