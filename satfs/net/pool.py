@@ -18,7 +18,6 @@ How many requests run at once is decided in the module above, `net/http.py`.
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -31,6 +30,7 @@ from msgspec import Struct
 from satfs.net.connecting import CheckPeer
 from satfs.net.core_messages import Body, core_request, is_kept_open, translating
 from satfs.net.http_errors import causes_of, is_refusal
+from satfs.net.idle_list import IdleList
 from satfs.net.pending_connections import OpeningAhead
 from satfs.net.pooled_connection import ConnectionMaker, PooledConnection, name_of
 from satfs.net.proxies import Proxies
@@ -38,13 +38,6 @@ from satfs.net.reuse import SILENCE_S, ReuseWatch
 from satfs.net.socket_options import is_unacknowledged
 from satfs.net.streams import NotResumed, limited
 
-#: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
-#: a request sent into a closed one costs a round trip and a second try.
-IDLE_EXPIRY_S = 20.0
-#: Seconds between two checks of all idle connections: each check takes a system call per
-#: connection, and their number is needed many times for each request. A connection that is taken is
-#: checked then.
-EXPIRE_EVERY_S = 0.1
 #: A connection that was opened ahead of need and ended sooner than this, before its first request,
 #: was refused: servers wait many seconds for a request. Seconds.
 REFUSED_WITHIN_S = 2.0
@@ -94,10 +87,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._on_refused_ahead = on_refused_ahead
         self._on_closed = on_closed
         self._maker = ConnectionMaker(ssl_context, proxies, check_peer)
-        self._max_idle = max_idle
-        self._wall_clock = time.time
-        self._idle: list[PooledConnection] = []  # the one used last is the last
-        self._expire_at_s = float("-inf")
+        self._idle = IdleList(max_idle, self._is_refused_ahead)
         self._in_use: set[PooledConnection] = set()
         #: Called with an origin that keeps connections open, as its first response shows.
         self.on_keeping: Callable[[str], None] = lambda origin: None
@@ -207,27 +197,26 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
-        for connection in [*self._idle, *self._in_use]:
+        self.close_idle()
+        for connection in self._in_use:
             connection.dialer.abort()
-        self._idle.clear()
         self._in_use.clear()
         await trio.lowlevel.checkpoint()
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         """See `permits.Holder`."""
-        self._expire()
-        idle = [each.has_responded for each in self._idle if each.name == origin]
+        self._idle.expire()
+        idle = [each.has_responded for each in self._idle.of(origin)]
         return sum(idle), len(idle) - sum(idle) + self._opening_ahead.n_free(origin)
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
         """See `permits.Holder`."""
-        unused = [each for each in self._idle if each.name == origin and not each.has_responded]
-        return sum(each.begun_s <= at_s for each in unused)
+        return sum(each.begun_s <= at_s for each in self._idle.of(origin) if not each.has_responded)
 
     def n_open(self, origin: str) -> int:
         """Return how many connections to *origin* there are, in use, idle or being opened."""
-        self._expire()
-        return sum(each.name == origin for each in (*self._idle, *self._in_use))
+        self._idle.expire()
+        return len(self._idle.of(origin)) + sum(each.name == origin for each in self._in_use)
 
     def keeping(self, within_s: float) -> list[str]:
         """Return the origins that have kept a connection open within the last *within_s*."""
@@ -260,8 +249,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 self._abandon(connection)
                 self._opening_ahead.note_ended()
         if connection in self._in_use:
-            # First in the list: those that have responded before are taken before it.
-            self._keep(connection, 0)
+            # Those that have responded before are taken before it.
+            self._in_use.discard(connection)
+            self._idle.add(connection, is_first=True)
         else:
             connection.dialer.abort()  # all were closed meanwhile
         self._opening_ahead.note_ended()
@@ -272,22 +262,16 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         First those that were never used, then those that are being opened ahead of need, then the
         ones that were used least recently.
         """
-        idle = [each for each in self._idle if each.name == origin]
+        idle = self._idle.of(origin)
         unused = [each for each in idle if not each.has_responded][:n_connections]
         n_given_up = self._opening_ahead.give_up(origin, n_connections - len(unused))
         n_left = n_connections - len(unused) - n_given_up
-        for connection in [*unused, *(each for each in idle if each.has_responded)][
-            : len(unused) + n_left
-        ]:
-            self._idle.remove(connection)
-            connection.dialer.abort()
+        used = [each for each in idle if each.has_responded]
+        self._idle.close([*unused, *used[:n_left]])
 
     def close_idle(self, origin: str | None = None) -> None:
         """Close connections that are not in use, to *origin* or all: the network has changed."""
-        for connection in list(self._idle):
-            if origin in (None, connection.name):
-                self._idle.remove(connection)
-                connection.dialer.abort()
+        self._idle.close(list(self._idle) if origin is None else self._idle.of(origin))
 
     async def _request(
         self, connection: PooledConnection, request: httpcore.Request
@@ -333,25 +317,17 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     def _take(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
         """Return an idle connection to *origin* that is still good, else a new one.
 
-        It is the one on which most bytes come at once, and of equal ones the one used last.
-
         Raises:
             httpx.ConnectError: with *may_be_refused*, the one that would be used was refused.
         """
-        self._expire()
-        now_s = trio.current_time()
-        idle = [each for each in reversed(self._idle) if each.origin == origin]
-        for connection in sorted(idle, key=lambda each: -each.window_bytes(now_s)):
-            self._idle.remove(connection)
-            if connection.has_expired(now_s, self._wall_clock()):
-                connection.dialer.abort()
-                if may_be_refused and self._is_refused_ahead(connection):
-                    raise httpx.ConnectError("closed before its first request")
-                continue
-            connection.take(now_s)
-            self._in_use.add(connection)
-            self._counts.reused += 1
-            return connection
+        self._idle.expire()
+        for connection, is_good in self._idle.taken(name_of(origin)):
+            if is_good:
+                self._in_use.add(connection)
+                self._counts.reused += 1
+                return connection
+            if may_be_refused and self._is_refused_ahead(connection):
+                raise httpx.ConnectError("closed before its first request")
         return self._open(origin)
 
     async def _taken(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
@@ -361,7 +337,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """
         name = name_of(origin)
         is_refused = await self._opening_ahead.wait(
-            name, is_satisfied=lambda: any(each.name == name for each in self._idle)
+            name, is_satisfied=lambda: bool(self._idle.of(name))
         )
         if is_refused and may_be_refused:
             raise httpx.ConnectError("refused before its first request")
@@ -385,19 +361,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             connection.dialer.abort()
             return
         self._note_keeping(connection)
-        self._keep(connection, len(self._idle))
+        self._in_use.discard(connection)
+        self._idle.add(connection)
 
     def _note_keeping(self, connection: PooledConnection) -> None:
         self._keeping[connection.name] = (connection.origin, trio.current_time())
-
-    def _keep(self, connection: PooledConnection, place: int) -> None:
-        self._in_use.discard(connection)
-        connection.idle_since = trio.current_time()
-        connection.idle_until = connection.idle_since + IDLE_EXPIRY_S
-        connection.idle_until_wall = self._wall_clock() + IDLE_EXPIRY_S
-        self._idle.insert(place, connection)
-        while len(self._idle) > self._max_idle:
-            self._idle.pop(0).dialer.abort()
 
     def _abandon(self, connection: PooledConnection) -> None:
         """Close *connection* now and forget it."""
@@ -407,21 +375,6 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._counts.abandoned += 1
             if connection.has_responded:
                 self._on_closed(connection.name)
-
-    def _expire(self) -> None:
-        """Close the idle connections that have expired, unless that was done a moment ago."""
-        now_s = trio.current_time()
-        if now_s < self._expire_at_s:
-            return
-        self._expire_at_s = now_s + EXPIRE_EVERY_S
-        expired = [
-            each
-            for each in self._idle
-            if each.has_expired(now_s, self._wall_clock()) and not self._is_refused_ahead(each)
-        ]
-        for connection in expired:
-            self._idle.remove(connection)
-            connection.dialer.abort()
 
     def _is_refused_ahead(self, connection: PooledConnection) -> bool:
         """Return whether a connection that has ended was opened ahead of need, and refused.

@@ -272,7 +272,7 @@ async def test_idle_connections_expire(serve: Serve) -> None:
         await get(http, origin.url("/ramp/1"))
         pool = http._pool
         assert pool is not None
-        pool._wall_clock = lambda: 1e12
+        pool._idle.wall_clock = lambda: 1e12
         await get(http, origin.url("/ramp/1"))
         assert origin.n_connections == 2
         http.close_idle()

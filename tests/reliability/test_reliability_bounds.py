@@ -26,7 +26,7 @@ from reliability.stand import MIB
 from satfs.demo.catalogue import Catalogue, make_task
 from satfs.demo.server import DemoOrigin
 from satfs.net.http import Http
-from satfs.net.pool import IDLE_EXPIRY_S
+from satfs.net.idle_list import IDLE_EXPIRY_S
 
 #: The ceiling of docs/RELIABILITY.md: all processes of a mount, mapped cache pages aside.
 CEILING_BYTES = 200 * MIB
