@@ -261,7 +261,9 @@ class Aleph:
         async def fetch(page_url: str) -> wire.Page:
             return await self._session.fetch(
                 request,
-                lambda response: wire.page_of(response.body, parser),
+                lambda response: wire.page_of(
+                    response.body, parser, response.headers.get("link", "")
+                ),
                 deadline,
                 page_url=page_url,
             )

@@ -11,6 +11,7 @@ each record. A page is parsed record by record, so that other threads run in bet
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -74,6 +75,10 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[_AnyObject])
 _IDS = msgspec.json.Decoder(_Ids)
+#: An entry of a `Link` header and its parameters, and the parameter for its relations.
+_LINK: Final = re.compile(r"<([^<>]*)>([^<]*)")
+_RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
+_MAX_LINK_CHARACTERS: Final = 16 * 1024
 
 
 class Page(Struct, frozen=True):
@@ -96,8 +101,10 @@ class Page(Struct, frozen=True):
         return len(self.entries) + self.n_unusable
 
 
-def page_of(body: bytes, parser: RecordParser[R]) -> Page:
+def page_of(body: bytes, parser: RecordParser[R], link_header: str = "") -> Page:
     """Return the page in *body* with the records that *parser* makes of its entries.
+
+    Where the body has no field for the next page, *link_header* names it (RFC 8288).
 
     Entries without use (no id) are left out, and counted. So are counted those that are over the
     limits of one record: nothing but their id is read, and the others are listed beside them.
@@ -107,6 +114,8 @@ def page_of(body: bytes, parser: RecordParser[R]) -> Page:
             response would make everything disappear that was listed before.
     """
     sent = _sent(body)
+    if not sent.has_next_field and (links := _links(link_header)):
+        sent = replace(sent, next=links.get("next"), has_next_field=True)
     kept: list[CleanedEntry] = []
     n_unusable = n_unreadable = 0
     # One entry at a time: a whole page of them would take ten times the memory of its JSON.
@@ -124,6 +133,16 @@ def page_of(body: bytes, parser: RecordParser[R]) -> Page:
         raise Garbled("no entry of the page has an id")
     records = packed(parser, kept)
     return replace(sent, entries=records, n_unusable=n_unusable, n_unreadable=n_unreadable)
+
+
+def _links(header: str) -> dict[str, str]:
+    """Return the addresses in a `Link` header by their relations."""
+    found: dict[str, str] = {}
+    for address, parameters in _LINK.findall(header[:_MAX_LINK_CHARACTERS]):
+        relation = _RELATION.search(parameters)
+        for name in (relation[1] or relation[2]).lower().split() if relation else ():
+            found.setdefault(name, address)
+    return found
 
 
 def one(body: bytes) -> Mapping[str, Json]:

@@ -317,6 +317,7 @@ class Api:
         envelope = page(entries, request.base_url, path, query, limits)
         envelope["results"] = [shown(entry) for entry in envelope["results"]]
         following = {"limit": limit, "offset": offset + limit}
+        headers: dict[str, str] = {}
         for fault in faults:
             match fault.name:
                 case "endless-next":
@@ -341,7 +342,13 @@ class Api:
                     envelope["next"] = envelope["next"].removeprefix(request.base_url)
                 case "wrong-count":
                     envelope["count"] = fault["value"]
-        return json_response(envelope)
+                case "link-header":
+                    first = page_url(request.base_url, path, query, {"offset": 0})
+                    headers["link"] = f'<{first}>; rel="first"'
+                    if next_url := envelope.pop("next"):
+                        headers["link"] += f', <{next_url}>; title="more"; rel="next"'
+                    del envelope["count"]
+        return json_response(envelope).with_headers(**headers)
 
 
 def _no_route(request: Request) -> Response:

@@ -161,6 +161,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"most": 5, "status": 422},
     ),
     "relative-next": FaultKind("`next` is relative."),
+    "link-header": FaultKind("The next page is in the header `Link` (RFC 8288), not in the body."),
     "empty-pages": FaultKind(
         "*pages* pages without an entry come before each page: the filter is applied last.",
         {"pages": 5},

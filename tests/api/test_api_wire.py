@@ -277,6 +277,34 @@ def test_a_record_over_its_limit_is_unreadable_alone(large: bytes) -> None:
     assert unread.attachments == ()
 
 
+@pytest.mark.parametrize(
+    ("link", "following", "names_it"),
+    [
+        ('<https://a.test/t/?offset=2>; rel="next"', "https://a.test/t/?offset=2", True),
+        ('</t/?a=1,2>; rel="first", </t/?a=3,4>; title="x; y"; REL="last next"', "/t/?a=3,4", True),
+        ("<?page=2>;rel=next,<?page=9>;rel=next", "?page=2", True),
+        ('<https://a.test/t/>; rel="first"', None, True),
+        ('<https://a.test/t/?offset=2>; title="next"', None, False),
+        ("next", None, False),
+        ("", None, False),
+    ],
+)
+def test_a_header_names_the_next_page_where_the_body_does_not(
+    link: str, following: str | None, names_it: bool
+) -> None:
+    """Without that, a listing would end after its first page, and nothing would show it."""
+    page = wire.page_of(b'[{"scene_id":1}]', record_parsers.scene, link)
+    assert (page.next, page.has_next_field) == (following, names_it)
+    last = wire.page_of(b'{"next":null,"results":[{"scene_id":1}]}', record_parsers.scene, link)
+    assert last.next is None
+
+
+@given(st.text(st.sampled_from('<>;,="/? relnxt'), max_size=60))
+def test_any_header_is_read(link: str) -> None:
+    page = wire.page_of(b'[{"scene_id":1}]', record_parsers.scene, link)
+    assert page.next is None or page.next in link
+
+
 @pytest.mark.parametrize("around", [b"", b'"count":NaN,', b'"x":1' + b"0" * 5000 + b","])
 @pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b"1" + b"0" * 5000, b"-" + b"9" * 5000])
 def test_a_number_that_nobody_reads_is_unknown(around: bytes, odd: bytes) -> None:

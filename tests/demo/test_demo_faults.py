@@ -458,6 +458,14 @@ def test_relative_next(origin: DemoOrigin, customer: Customer) -> None:
     assert body["next"] == "/tasking/tasks/?limit=2&offset=2"
 
 
+def test_link_header(origin: DemoOrigin, customer: Customer) -> None:
+    """The body has no word about other pages."""
+    origin.faults.add("link-header", "tasks")
+    reply = customer.get("/tasking/tasks/?limit=2")
+    assert not {"next", "count"} & set(reply.json())
+    assert 'offset=2>; title="more"; rel="next"' in reply.headers["link"]
+
+
 def test_empty_pages(origin: DemoOrigin, customer: Customer) -> None:
     """Each page with entries comes behind some without."""
     origin.faults.add("empty-pages", "tasks", pages=2)

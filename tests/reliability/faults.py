@@ -268,6 +268,7 @@ STORE_FAULTS = [
 
 API_FAULTS = [
     # -- before anybody looked
+    Fault("next page in a header", api("link-header"), is_before=True),
     Fault("API 429, Retry-After 1", api("throttled", "scene", count=1), is_before=True),
     Fault("API 429, date", api("throttled", "scene", as_date=True, count=1), is_before=True),
     Fault("API 429, an hour", api("throttled", "scene", retry_after=3600), FAILS, is_before=True),
