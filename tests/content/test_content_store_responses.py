@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from satfs.content.transfer.codings import encodings_of, is_object_itself
 from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.store_responses import (
     CONDITION_REFUSED,
@@ -16,8 +17,6 @@ from satfs.content.transfer.store_responses import (
     classify_error,
     classify_success,
     classify_tail,
-    encodings_of,
-    is_object_itself,
     request_headers,
     total_if_unsatisfied,
 )

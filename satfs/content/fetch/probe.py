@@ -17,20 +17,18 @@ import trio
 from satfs.content.fetch.failures import error_for, refused
 from satfs.content.fetch.links import LASTING_CODES, LinkCache
 from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand_over, read_tail
+from satfs.content.transfer.codings import BEGINNING_BYTES, encodings_of, is_object_itself
 from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.content.transfer.parts import take_part
 from satfs.content.transfer.store_responses import (
-    BEGINNING_BYTES,
     MAX_OBJECT_BYTES,
     ResponseClass,
     ResponseKind,
     classify_error,
     classify_success,
     classify_tail,
-    encodings_of,
-    is_object_itself,
     is_of_connection,
     request_headers,
     total_if_unsatisfied,

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from satfs.content.fetch.failures import error_for
+from satfs.content.transfer.codings import encodings_of
 from satfs.content.transfer.etags import version_of
 from satfs.content.transfer.store_responses import (
     MAX_SKIPPED_AGAIN_BYTES,
@@ -16,7 +17,6 @@ from satfs.content.transfer.store_responses import (
     ResponseKind,
     classify_error,
     classify_tail,
-    encodings_of,
     is_whole_without_length,
     total_if_unsatisfied,
     unsized_part,
