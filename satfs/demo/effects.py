@@ -335,6 +335,24 @@ def _encoded_body(response: Response, fault: Fault) -> Response:
     return replace(response, body=packed).with_headers(content_encoding="gzip")
 
 
+def _empty_object(response: Response, fault: Fault) -> Response:
+    if response.status != 416 and not isinstance(response.body, Span):
+        return response
+    empty = Response(200, {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"'})
+    match fault["shape"]:
+        case "no-content":
+            return replace(empty, status=204)
+        case "negative":
+            return replace(empty, status=206).with_headers(content_range="bytes 0--1/0")
+        case "zero":
+            return replace(empty, status=206).with_headers(content_range="bytes 0-0/0")
+        case "unsized":
+            return replace(empty, status=416)
+        case "chunked":
+            return empty.with_headers(transfer_encoding="chunked")
+    return empty
+
+
 def _short_body(response: Response, fault: Fault) -> Response:
     body = response.body
     if isinstance(body, Span):
@@ -362,6 +380,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "no-last-modified": lambda a, f: a.with_headers(last_modified=None),
     "no-length": lambda a, f: a.with_headers(transfer_encoding="chunked"),
     "short-body": _short_body,
+    "empty-object": _empty_object,
 }
 #: Those of the response to a range: they get the part of the object that it holds.
 _ALTERATIONS_OF_PARTS: Final[Mapping[str, Callable[[Response, Span, Fault], Response]]] = {

@@ -103,6 +103,12 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "compressed-representation": FaultKind(
         "Ranges are those of the object compressed by gzip, as RFC 9110 allows (store)."
     ),
+    "empty-object": FaultKind(
+        "The object has no bytes. As: no-content (204), negative (206 with bytes 0--1/0), zero "
+        "(206 with bytes 0-0/0), whole (200), chunked (likewise), unsized (416 without the "
+        "length) (store).",
+        {"shape": "no-content"},
+    ),
     "unknown-total": FaultKind("Content-Range has * for the total length (store)."),
     "no-length": FaultKind("No Content-Length: chunked transfer encoding."),
     "short-body": FaultKind("The body ends early, and Content-Length agrees.", {"bytes": 100}),

@@ -17,6 +17,7 @@ from satfs.content.transfer.store_responses import (
     classify_error,
     classify_success,
     classify_tail,
+    is_of_nothing,
     request_headers,
     total_if_unsatisfied,
 )
@@ -293,6 +294,26 @@ def test_an_unsatisfied_range_may_tell_the_length(
     stated: dict[str, str], body: bytes, total: int | None
 ) -> None:
     assert total_if_unsatisfied(stated, body) == total
+
+
+@pytest.mark.parametrize(
+    ("status", "stated", "is_it"),
+    [
+        (206, "bytes 0--1/0", True),
+        (200, "bytes 0--1/0", True),
+        (206, "bytes 0-18446744073709551615/0", True),
+        (206, "bytes */0", True),
+        (206, "0-0/0", True),
+        (206, "bytes 0-0/1", False),
+        (206, "bytes 0--1/10", False),
+        (206, "bytes 0--1/*", False),
+        (404, "bytes 0--1/0", False),
+    ],
+)
+def test_an_object_without_bytes_may_be_stated_as_a_range(
+    status: int, stated: str, is_it: bool
+) -> None:
+    assert is_of_nothing(status, {"content-range": stated}) is is_it
 
 
 def test_a_part_is_not_the_whole() -> None:

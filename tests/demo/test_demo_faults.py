@@ -221,6 +221,27 @@ def test_redirect(origin: DemoOrigin, url: str) -> None:
     assert (ask(url).status, ask(url).headers["location"]) == (302, "http://other.test/x")
 
 
+@pytest.mark.parametrize(
+    ("shape", "status", "content_range"),
+    [
+        ("no-content", 204, None),
+        ("negative", 206, "bytes 0--1/0"),
+        ("zero", 206, "bytes 0-0/0"),
+        ("whole", 200, None),
+        ("chunked", 200, None),
+        ("unsized", 416, None),
+    ],
+)
+def test_empty_object(
+    origin: DemoOrigin, url: str, shape: str, status: int, content_range: str | None
+) -> None:
+    """An object can be shown as an empty one, in several ways."""
+    origin.faults.add("empty-object", "object", shape=shape)
+    reply = ask(url, headers={"Range": "bytes=-100"})
+    assert (reply.status, reply.body) == (status, b"")
+    assert reply.headers.get("content-range") == content_range
+
+
 # -- untruths about bytes --------------------------------------------------------------------------
 
 

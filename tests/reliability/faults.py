@@ -197,6 +197,17 @@ STORE_FAULTS = [
     Fault("coded form of the object", store("compressed-representation"), FAILS, is_before=True),
     Fault("no total length", store("unknown-total")),
     Fault("no total length before", store("unknown-total"), is_before=True),
+    *(
+        Fault(
+            f"empty object: {shape}",
+            store("empty-object", shape=shape),
+            is_before=True,
+            size_bytes=0,
+        )
+        for shape in ("no-content", "negative", "zero", "whole", "chunked", "unsized")
+    ),
+    Fault("204 for a range once", store("server-error", status=204, count=1), is_before=True),
+    Fault("204 for ranges ever", store("server-error", status=204), FAILS),
     Fault("weak ETag in turn", store("weak-etag", every=2)),
     Fault("ETag with a suffix in turn", store("suffixed-etag", every=2)),
     Fault("ETag with a suffix before", store("suffixed-etag", every=2), is_before=True),

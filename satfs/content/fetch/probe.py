@@ -298,7 +298,7 @@ class Probe:
         for _ in range(MAX_REDIRECTS + 1):
             async with self._http.stream(url, headers=headers) as response:
                 self._on_response(response_s(response, response.took_s))
-                if response.status in (200, 206, 304, 416):
+                if response.status in (200, 204, 206, 304, 416):
                     await take_part(response)
                     return await read(response, label)
                 response_class = classify_error(response.status, await response.read_error_body())

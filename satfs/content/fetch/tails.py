@@ -17,6 +17,7 @@ from satfs.content.transfer.store_responses import (
     ResponseKind,
     classify_error,
     classify_tail,
+    is_of_nothing,
     is_whole_without_length,
     total_if_unsatisfied,
     unsized_part,
@@ -65,7 +66,7 @@ class NoLength(Exception):
 async def read_tail(
     response: StreamedResponse, label: str, n_requested: int | None, take: TakeTail | None = None
 ) -> Tail:
-    """Return the tail in a 200, 206 or 416; a whole body in place of it is not read.
+    """Return the tail in a 200, 204, 206 or 416; a whole body in place of it is not read.
 
     *n_requested*: the length of the requested range, if any. *take*: see `TakeTail`.
 
@@ -81,6 +82,18 @@ async def read_tail(
         if total_if_unsatisfied(response.headers, body) == 0:
             return Tail(version_of(response.headers, 0), 0, b"")
         raise NoLength(classify_error(response.status, body))
+    if response.status == 204:
+        # An object without bytes (RFC 9110 §15.3.5), or a proxy that has dropped them for a moment:
+        # it is believed for the whole object alone, when no range has shown a length.
+        await response.read_error_body()
+        if n_requested is None:
+            return Tail(version_of(response.headers, 0), 0, b"")
+        raise NoLength(classify_error(response.status, b""))
+    if is_of_nothing(response.status, response.headers):
+        async for chunk in response.chunks():
+            if chunk:
+                raise error_for(ResponseClass(ResponseKind.GARBLED, "Content-Range"), label)
+        return Tail(version_of(response.headers, 0), 0, b"")
     unsized = unsized_part(response.status, response.headers)
     if unsized is not None and len(unsized) <= TAIL_BYTES:
         data = await _body(response, len(unsized), label)

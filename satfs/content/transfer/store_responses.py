@@ -33,6 +33,9 @@ _CONTENT_RANGE: Final = re.compile(rf"{_PART}([0-9]{{1,18}})")
 #: The same without the total length, which RFC 9110 §14.4 allows.
 _CONTENT_RANGE_ALONE: Final = re.compile(rf"{_PART}\*")
 _UNSATISFIED: Final = re.compile(rf"{_UNIT}\*[ \t]*/[ \t]*([0-9]{{1,18}})")
+#: An object without bytes has no first and no last one. Servers that write a `Content-Range` for it
+#: compute them all the same: `0--1/0`, `0-0/0`, `0-18446744073709551615/0`.
+_OF_NOTHING: Final = re.compile(rf"{_UNIT}[-0-9* \t]{{0,64}}/[ \t]*0")
 _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 #: Codes of S3 and similar stores for credentials, links or requests that have expired, with any
@@ -348,6 +351,15 @@ def part_bytes(status: int, headers: Mapping[str, str]) -> int | None:
     """Return the length of the part in a response, by its `Content-Range`; None without one."""
     span = _content_range(headers) if _is_range(status, headers) else None
     return None if span is None else span[1] + 1 - span[0]
+
+
+def is_of_nothing(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether a 200 or 206 states by its `Content-Range` that the object has no bytes.
+
+    Its body shows whether that is so.
+    """
+    stated = headers.get("content-range", "").strip()
+    return _is_range(status, headers) and _OF_NOTHING.fullmatch(stated) is not None
 
 
 def total_if_unsatisfied(headers: Mapping[str, str], body: bytes) -> int | None:
