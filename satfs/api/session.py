@@ -280,7 +280,10 @@ class ApiSession:
                 self.counters[f"status_{response.status}"] += 1
             if response.status not in REDIRECTS:
                 return response
-            location = resolved(url, response.headers.get("location", ""))
+            reference = response.headers.get("location", "").strip()
+            if not reference:
+                raise Garbled(f"{request.what}: {response.status} redirects to no address")
+            location = resolved(url, reference)
             if request.takes_redirect and not is_same_resource(location, url):
                 return response
             url = location

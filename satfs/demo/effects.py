@@ -220,7 +220,9 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response | None]
     "not-found": _not_found,
     "html": _html,
     "costly-page": _costly_page,
-    "redirect": lambda f, e, n: Response(int(f["status"]), {"Location": f["location"]}),
+    "redirect": lambda f, e, n: Response(
+        int(f["status"]), {"Location": f["location"]} if f["location"] else {}
+    ),
     "expired-link": lambda f, e, n: expired_response(3600, n - 60, n),
     "expired-token": lambda f, e, n: xml_error(
         400, "ExpiredToken", "The provided token has expired."

@@ -64,7 +64,9 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "short-gzip": FaultKind(
         "The right response, compressed by gzip unrequested, its second half missing."
     ),
-    "redirect": FaultKind("A redirect to another host.", {"location": "", "status": 307}),
+    "redirect": FaultKind(
+        "A redirect to *location*, or to no address.", {"location": "", "status": 307}
+    ),
     "expired-link": FaultKind("403 AccessDenied, Request has expired (store)."),
     "expired-token": FaultKind("400 ExpiredToken (store)."),
     "expired-request": FaultKind("400 ExpiredRequest (store)."),

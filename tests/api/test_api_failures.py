@@ -301,6 +301,22 @@ async def test_a_redirect_of_a_request_for_a_link_to_itself_is_no_link(
     assert link.url.startswith(f"{STORE}/bucket/s/delivery_zip?X-Amz-")
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("headers", [{}, {"Location": " "}])
+async def test_a_redirect_to_no_address_is_reported_as_such(
+    vendor: Vendor, connect: Any, autojump_clock: Any, status: int, headers: dict[str, str]
+) -> None:
+    """It is sent again as often as other responses that cannot be right, and no more."""
+    async with connect() as aleph:
+        await aleph.check()
+        vendor.fail_next(httpx.Response(status, headers=headers), times=99)
+        for call in (aleph.check, lambda: aleph.sign(SceneId("s"), ZIP)):
+            n_before = len(vendor.requests)
+            with pytest.raises(Garbled, match=f"{status} redirects to no address"):
+                await call()
+            assert len(vendor.requests) == n_before + 1 + MAX_GARBLED
+
+
 @pytest.mark.parametrize("signing", ["json", "redirect"])
 async def test_a_link_is_signed_and_tells_its_end(
     vendor: Vendor, connect: Any, autojump_clock: Any, signing: str

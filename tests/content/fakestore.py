@@ -42,7 +42,14 @@ PASSING: Final = (
     "cut", "short", "stall", "hang", "refused", "expired", "expired-token", "throttled",
     "slow-down", "unavailable", "wrong-range", "html", "garbage-range", "encoded", "open-end",
 )  # fmt: skip
-LASTING: Final = ("precondition", "unsatisfied", "missing", "changed", "forbidden-for-good")
+LASTING: Final = (
+    "precondition",
+    "unsatisfied",
+    "missing",
+    "changed",
+    "forbidden-for-good",
+    "nowhere",
+)
 
 
 @dataclass
@@ -280,6 +287,7 @@ _STATUSES: Final[dict[str, tuple[int, str, dict[str, str]]]] = {
     "precondition": (412, "PreconditionFailed", {}),
     "unsatisfied": (416, "InvalidRange", {}),
     "missing": (404, "NoSuchKey", {}),
+    "nowhere": (301, "PermanentRedirect", {}),
     "throttled": (429, "TooManyRequests", {"Retry-After": "1"}),
     "slow-down": (503, "SlowDown", {}),
     "unavailable": (503, "ServiceUnavailable", {"Retry-After": "2"}),

@@ -26,6 +26,7 @@ from satfs.errors import (
     Unreachable,
 )
 from satfs.model import ByteRange, RemoteReader
+from satfs.net.retry import MAX_GARBLED
 from satfs.settings import load_settings
 
 MIB = 1024 * 1024
@@ -143,6 +144,34 @@ class TestFaults:
                 data = bytes(await reader.read(ByteRange(5, MIB)))
                 assert data == bytes(content.read(5, MIB))
                 assert store.faults[0].count < 1
+
+        run(main)
+
+    @pytest.mark.parametrize("is_open", [True, False])
+    def test_a_redirect_to_no_address_is_reported_as_such(
+        self, tmp_path: Path, is_open: bool
+    ) -> None:
+        """S3 sends one where the bucket is in another region; no other request can help."""
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents) if is_open else None
+
+                async def look() -> None:
+                    if version is None:
+                        await learn(contents)
+                    else:
+                        reader = await contents.open(SCENE, ZIP, version)
+                        await reader.read(ByteRange(0, 1))
+
+                store.break_with("nowhere", count=99)
+                began_s, n_before = trio.current_time(), store.n_requests
+                with pytest.raises(Garbled, match="to no address: PermanentRedirect"):
+                    await look()
+                assert trio.current_time() < began_s + 2
+                assert store.n_requests == n_before + 1 + MAX_GARBLED
 
         run(main)
 

@@ -247,7 +247,12 @@ STORE_FAULTS = [
         DENIED,
         is_about_links=True,
     ),
-    Fault("redirect to no address", store("redirect", location="https://[x"), FAILS),
+    Fault("redirect to an invalid address", store("redirect", location="https://[x"), FAILS),
+    *(
+        Fault(f"{status} to no address", store("redirect", status=status), FAILS)
+        for status in (301, 307)
+    ),
+    Fault("302 to no address once", store("redirect", status=302, count=1)),
     # -- busy
     Fault("SlowDown, Retry-After 1", store("throttled", retry_after=1, count=1)),
     Fault("SlowDown, Retry-After date", store("throttled", retry_after=1, as_date=True, count=1)),
@@ -314,6 +319,9 @@ API_FAULTS = [
     Fault("API, large packets lost", api("large-lost", bytes=100), FAILS, is_before=True),
     Fault("gzip that ends early once", api("short-gzip", "scene", count=1), is_before=True),
     Fault("gzip that ends early ever", api("short-gzip"), FAILS, is_before=True),
+    Fault("API 301 to no address ever", api("redirect", status=301), FAILS, is_before=True),
+    Fault("API 302 to no address for a link", api("redirect", "sign", status=302, count=1),
+          is_before=True),
     Fault("API 304 ever", api("redirect", status=304), FAILS, is_before=True),
     Fault("HTML 403 twice", api("html", "scene", status=403, count=2), is_before=True),
     Fault("HTML 403 ever", api("html", status=403), DENIED, is_before=True),

@@ -31,6 +31,8 @@ def error_for(
             return refused(label, response.code)
         case ResponseKind.GONE:
             return NotThere(f"the object store has no {label}")
+        case ResponseKind.REDIRECT:  # one with an address is followed
+            return Garbled(f"the object store redirects {label} to no address: {response.code}")
         case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
             text = f"the object store is busy: {label}: {response.code}"
             if retry_after_s is None:

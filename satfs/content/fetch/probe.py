@@ -305,8 +305,8 @@ class Probe:
                 if is_of_connection(response.status, response_class):
                     with contextlib.suppress(Crowded):  # the next try waits for its turn
                         response.refuses_connection()
-                location = response.headers.get("location")
-                if response_class.kind is ResponseKind.REDIRECT and location is not None:
+                location = response.headers.get("location", "").strip()
+                if response_class.kind is ResponseKind.REDIRECT and location:
                     url = resolved(url, location)
                     self._check_url(url)
                     continue

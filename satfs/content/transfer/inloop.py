@@ -99,8 +99,8 @@ class InLoopMover:
                     )
                     if is_of_connection(response.status, response_class):
                         response.refuses_connection()
-                    location = response.headers.get("location")
-                    if response_class.kind is not ResponseKind.REDIRECT or location is None:
+                    location = response.headers.get("location", "").strip()
+                    if response_class.kind is not ResponseKind.REDIRECT or not location:
                         wait_s = retry_after_s(response.headers, now_s=time.time())
                         raise UnusableResponse(response_class, wait_s)
                     url = resolved(url, location)
