@@ -289,10 +289,7 @@ class Aleph:
         """Return the one record in the response."""
 
         def read(response: Response) -> R:
-            value = wire.one(response.body)
-            # An envelope of one, as filtered listings have it.
-            entries = value["results"] if isinstance(value.get("results"), list) else [value]
-            for record in map(parser, entries):
+            for record in map(parser, wire.records_in(wire.one(response.body))):
                 if record is not None and is_it(record):
                     return record
             raise Garbled("the response is about something else")

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
+from satfs.api.json_document import in_utf8
 from satfs.errors import SatfsError, Unreachable
 from satfs.model import Json
 from satfs.redaction import for_people
@@ -39,7 +40,7 @@ def error_text(body: bytes, secrets: Iterable[str] = ()) -> str:
 
     One line, cut short, control characters removed, *secrets* and signatures taken out.
     """
-    text = body[:_LOOKED_AT].decode("utf-8", "replace")
+    text = in_utf8(body[:_LOOKED_AT]).decode("utf-8", "replace")
     try:
         value: Json = json.loads(text)
     except (ValueError, RecursionError):

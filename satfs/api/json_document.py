@@ -5,6 +5,7 @@ Memory and time of parsing are bounded by the number of values, which is counted
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from typing import Any, Final
@@ -27,11 +28,26 @@ MAX_DIGITS: Final = 400
 #: records is among them.
 MAX_QUICK_BYTES: Final = 256 * 1024
 MAX_QUICK_VALUES: Final = 20_000
+#: Bytes that are brought into UTF-8 at once: a page of 32 MiB must not be held as text as well.
+_PIECE_BYTES: Final = 1024 * 1024
 #: How JSON writes half a pair of surrogates (and whole ones), in lower case.
 _SURROGATE = b"\\ud"
 #: Makes every digit a zero: then a search for zeros, which is linear, finds a long number.
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
+
+
+def in_utf8(body: bytes) -> bytes:
+    """Return *body*, which JSON may begin, in UTF-8 and without a byte order mark.
+
+    JSON is UTF-8 (RFC 8259 §8.1). RFC 4627 allowed UTF-16 and UTF-32 as well, and some servers
+    still send them; the mark, or the zeros between the first characters, show which one it is.
+    """
+    encoding = json.detect_encoding(body)
+    if encoding in ("utf-8", "utf-8-sig"):
+        return body.removeprefix(codecs.BOM_UTF8)
+    pieces = (body[at : at + _PIECE_BYTES] for at in range(0, len(body), _PIECE_BYTES))
+    return b"".join(codecs.iterencode(codecs.iterdecode(pieces, encoding, "replace"), "utf-8"))
 
 
 def document(body: bytes, max_values: int = MAX_RECORD_VALUES) -> Json:
@@ -40,6 +56,7 @@ def document(body: bytes, max_values: int = MAX_RECORD_VALUES) -> Json:
     Raises:
         Garbled: it is no JSON (an HTML page instead), nests too deeply, or has too many values.
     """
+    body = in_utf8(body)
     check_size(body, max_values)
     try:
         return decoded(body)
@@ -81,7 +98,7 @@ def parsed(body: bytes) -> Json:
         ValueError, RecursionError: it is not JSON, or nests a thousand levels deep.
     """
     return json.loads(
-        body.decode("utf-8-sig"),
+        body.decode("utf-8"),
         parse_constant=lambda _: None,
         parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else None,
     )

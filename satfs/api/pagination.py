@@ -44,6 +44,7 @@ class PageChain:
     _seen: set[PageKey] = field(init=False, default_factory=set)
     _n_stale: int = field(init=False, default=0)
     _n_empty: int = field(init=False, default=0)
+    _is_led: bool = field(init=False, default=False)  # a page has named the next one
 
     def __post_init__(self) -> None:
         self.next_url = self.first_url
@@ -84,8 +85,9 @@ class PageChain:
             following = resolve(url, page.next)
             if origin_of(following) != origin_of(self.first_url):
                 raise Garbled("the listing's next page is at another host, under another path")
+            self._is_led = True
             return following
-        if page.has_next_field or page.count is None or page.n_sent == 0:
+        if page.has_next_field or self._is_led or page.count is None or page.n_sent == 0:
             return None
         # No `next` at all, but a count: some services leave the arithmetic to their clients.
         offset = _offset(url) + page.n_sent

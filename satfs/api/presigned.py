@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
-from satfs.api.json_document import document
+from satfs.api.json_document import document, in_utf8
 from satfs.api.record_parsers import moment
 from satfs.errors import Garbled
 from satfs.model import Json, Link
@@ -41,6 +41,7 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, request_url: s
         if not location:
             raise Garbled("the response is a redirect without an address")
         return from_url(resolved(request_url, location))
+    body = in_utf8(body)
     if _BARE_URL.fullmatch(body):
         return from_url(body.strip().decode("ascii"))
     value = (_found(document(body), _MAX_LEVELS) or "").strip()

@@ -12,18 +12,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import structlog
 import trio
 from msgspec import Struct
 
-from satfs.api import endpoints, error_text, record_parsers, wire
+from satfs.api import contracts, endpoints, error_text, wire
 from satfs.api.credential import REFUSAL_MEMORY_S, Credential
 from satfs.api.endpoints import ApiRequest
 from satfs.api.json_document import is_quick_to_parse
 from satfs.api.presigned import REDIRECTS
-from satfs.api.record_list import RecordList, joined
 from satfs.api.tokens import is_header_text
 from satfs.errors import (
     DeadlineReached,
@@ -335,22 +334,26 @@ class ApiSession:
         """Return the account's only contract, for as long as it is not refused."""
         # A request waits for it, and a call for that.
         deadline = Deadline.within(self._settings.metadata_deadline_s, n_waiting=2)
+        request = endpoints.contracts()
+
+        async def get_page(url: str) -> wire.Page:
+            return await self.fetch(request, contracts.page_of, deadline, page_url=url)
+
         try:
-            contracts = await self.fetch(endpoints.contracts(), _contracts, deadline)
+            found = await self._all_contracts(request, get_page)
         except NeedsLogin:
             raise
         except (NotThere, NotAllowed, Garbled) as failure:
             raise NeedsContract(
                 f"set SATFS_CONTRACT_ID: the account's contracts cannot be listed ({failure})"
             ) from failure
-        if len(contracts) == 1:
-            return contracts[0].contract_id, math.inf
-        if not contracts:
-            raise NeedsContract("the account has no contract; the credential was made without one")
-        raise NeedsContract(
-            "the account has several contracts; set SATFS_CONTRACT_ID to one of: "
-            + _listed(contracts)
-        )
+        return contracts.only_one(found), math.inf
+
+    async def _all_contracts(
+        self, request: ApiRequest, get_page: Callable[[str], Awaitable[wire.Page]]
+    ) -> tuple[Contract, ...]:
+        url = request.url(self._settings.api_url)
+        return await contracts.all_pages(url, self._settings.max_entries, get_page)
 
     async def _explained(
         self, response: Response, headers: Mapping[str, str], what: str, deadline: Deadline
@@ -367,30 +370,24 @@ class ApiSession:
             return refused
         self._contract.invalidate()
         request = endpoints.contracts()
-        url = request.url(self._settings.api_url)
         only_token = {name: value for name, value in headers.items() if name != CONTRACT_HEADER}
-        contracts: tuple[Contract, ...] | None = None
+
+        async def get_page(url: str) -> wire.Page:
+            async with AsyncExitStack() as held:
+                response = await self._get(request, url, only_token, held)
+            if response.status != 200:
+                raise Garbled("the account's contracts cannot be listed")
+            return contracts.page_of(response)
+
+        found: tuple[Contract, ...] | None = None
         with trio.CancelScope(deadline=deadline.at_s):
             try:
-                async with AsyncExitStack() as held:
-                    response = await self._get(request, url, only_token, held)
-                contracts = _contracts(response) if response.status == 200 else None
+                found = await self._all_contracts(request, get_page)
             except (Garbled, Unreachable):
                 return refused
-        if contracts is None or any(contract.contract_id == sent for contract in contracts):
+        if found is None or any(contract.contract_id == sent for contract in found):
             return refused
         return NeedsContract(
             f"{sentence}; the contract {sent!r} is not one of this account's"
-            + (f"; set SATFS_CONTRACT_ID to one of: {_listed(contracts)}" if contracts else "")
+            + (f"; set SATFS_CONTRACT_ID to one of: {contracts.listed(found)}" if found else "")
         )
-
-
-def _contracts(response: Response) -> tuple[Contract, ...]:
-    page = wire.page_of(response.body, record_parsers.contract)
-    return tuple(joined(record_parsers.contract, (cast(RecordList[Contract], page.entries),)))
-
-
-def _listed(contracts: tuple[Contract, ...]) -> str:
-    return ", ".join(
-        for_people(f"{contract.contract_id} ({contract.name})") for contract in contracts
-    )

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from satfs.api import tokens
+from satfs.api.json_document import in_utf8
 from satfs.api.tokens import ReceivedToken
 from satfs.errors import NeedsLogin
 from satfs.settings import AuthMode, Settings, worker_environment
@@ -168,7 +169,8 @@ def _parsed(text: bytes, now_s: float) -> ReceivedToken | None:
     """Return the token in *text*; None when it has none, or far more than a token."""
     if len(text) > MAX_BYTES:
         return None
-    return tokens.parse(text.decode("utf-8", "replace"), now_s=now_s)
+    # Redirections of PowerShell write UTF-16.
+    return tokens.parse(in_utf8(text).decode("utf-8", "replace"), now_s=now_s)
 
 
 def mode_of(settings: Settings) -> AuthMode:

@@ -23,6 +23,7 @@ from satfs.api.json_document import (
     check_size,
     decoded,
     document,
+    in_utf8,
     max_values_in,
     mended,
     no_json,
@@ -44,18 +45,22 @@ MAX_PAGE_VALUES: Final = 5_000_000
 MAX_PAGE_OBJECTS: Final = 500_000
 #: Limit of bytes of `count` or `next` in a page.
 MAX_FIELD_BYTES: Final = 64 * 1024
-_ENTRY_LISTS = ("results", "features")
-_BOM = b"\xef\xbb\xbf"
-_MISSING: Final = object()
-
-
-class _Envelope(msgspec.Struct):
-    """The fields of a page that are read, undecoded; empty where missing. Others are skipped."""
-
-    results: msgspec.Raw = msgspec.Raw()
-    features: msgspec.Raw = msgspec.Raw()
-    count: msgspec.Raw = msgspec.Raw()
-    next: msgspec.Raw = msgspec.Raw()
+#: Names of the field that has the entries: the vendor's two, and those of other services.
+_ENTRY_LISTS: Final = (
+    *("results", "features", "items", "data", "content", "records", "entries", "objects"),
+    *("contracts", "tasks", "captures", "scenes"),
+)
+#: Names of the field that has the number of all entries. `count` may be that of the page alone
+#: where there is another one beside it.
+_COUNTS: Final = (
+    *("count", "total", "total_count", "totalCount", "totalElements", "totalResults"),
+    "numberMatched",
+)
+#: Names of the field that has the next page's address, where there is no `next`, or of one that
+#: holds it: an object with a `next` (JSON:API, HAL, tastypie), or a list of links with their
+#: relations (STAC).
+_NEXT_ADDRESSES: Final = ("next_url", "next_link", "nextLink", "next_page_url")
+_HOLD_NEXT: Final = ("links", "_links", "meta", "paging", "pagination")
 
 
 class _AnyObject(msgspec.Struct):
@@ -71,6 +76,16 @@ class _Ids(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw()
 
 
+#: The fields of a page that are read, undecoded; empty where missing. Others are skipped.
+_Envelope: Final = msgspec.defstruct(
+    "_Envelope",
+    [
+        (f"field_{number}", msgspec.Raw, msgspec.field(name=name, default=msgspec.Raw()))
+        for number, name in enumerate(
+            (*_ENTRY_LISTS, *_COUNTS, "next", *_NEXT_ADDRESSES, *_HOLD_NEXT, "error", "errors")
+        )
+    ],
+)
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[_AnyObject])
@@ -151,10 +166,20 @@ def one(body: bytes) -> Mapping[str, Json]:
     Raises:
         Garbled: it is no object.
     """
+    body = in_utf8(body)  # also for the look at its bytes below
     value = document(body)
     if not isinstance(value, dict):
         raise Garbled("the response is not a single record")
     return cast(Mapping[str, Json], without_secrets(value) if may_hold_secrets(body) else value)
+
+
+def records_in(value: Mapping[str, Json]) -> list[Json]:
+    """Return what may be the record in a response about one: it alone, or in an envelope."""
+    found: list[Json] = [dict(value)]
+    for name in _ENTRY_LISTS:
+        inner = value.get(name)
+        found += inner if isinstance(inner, list) else [inner] if isinstance(inner, dict) else []
+    return found
 
 
 def _sent(body: bytes) -> Page:
@@ -164,35 +189,55 @@ def _sent(body: bytes) -> Page:
     Then each is still to be mended, so that one that cannot be is lost alone.
     """
     check_size(body, MAX_PAGE_VALUES)
-    content = body.removeprefix(_BOM)
+    content = in_utf8(body)
     entries = _split(content)
     if entries is not None:
         return Page(tuple(entries), has_next_field=False)
     try:
-        envelope: _Envelope | dict[str, Json] = _ENVELOPE.decode(content)
+        fields = _fields(_ENVELOPE.decode(content))
     except (ValueError, RecursionError):
         top = _parsed(content)
         if isinstance(top, list):
             return Page(tuple(top), has_next_field=False)
         if not isinstance(top, dict):
             raise Garbled("the response is not a page of a listing") from None
-        envelope = top
-    fields = _fields(envelope)
-    sent = next((fields[key] for key in _ENTRY_LISTS if key in fields), _MISSING)
-    if sent is _MISSING:
+        fields = top
+    lists = [fields[name] for name in _ENTRY_LISTS if name in fields]
+    if not lists:
         raise Garbled("the response is not a page of a listing")
-    count = _count(_field(fields.get("count")))
-    entries = _entries(sent)
+    counts = [_count(_field(fields[name])) for name in _COUNTS if name in fields]
+    count = max((each for each in counts if each is not None), default=None)
+    entries = next((each for each in map(_entries, lists) if each is not None), None)
     if entries is None and count == 0:
         entries = []
     if entries is None:
         raise Garbled("the page holds no list")
-    following = _field(fields.get("next")) or None
-    if isinstance(following, dict):  # a link of HAL or JSON:API
+    if not entries and any(_field(fields.get(name)) for name in ("error", "errors")):
+        raise Garbled("the page holds an error and no entries")
+    following, has_next_field = _following(fields)
+    return Page(tuple(entries), count, following, has_next_field)
+
+
+def _following(fields: Mapping[str, Json]) -> tuple[str | None, bool]:
+    """Return the next page's address in the fields of a page, and whether there is one for it.
+
+    Raises:
+        Garbled: what names the next page is no address.
+    """
+    found = [_field(fields[name]) for name in ("next", *_NEXT_ADDRESSES) if name in fields]
+    for name in _HOLD_NEXT if not found else ():
+        held = _field(fields.get(name))
+        if isinstance(held, list):
+            links = (each for each in held if isinstance(each, dict))
+            found += [each for each in links if each.get("rel") == "next"]
+        elif isinstance(held, dict) and "next" in held:
+            found.append(held["next"])
+    following = next(filter(None, found), None)
+    if isinstance(following, dict):  # a link of HAL, JSON:API or STAC
         following = following.get("href") or following.get("url")
     if following is not None and not isinstance(following, str):
         raise Garbled("the next page has no address")
-    return Page(tuple(entries), count, following or None, "next" in fields)
+    return following or None, bool(found)
 
 
 def _parsed(content: bytes) -> Json:
@@ -203,11 +248,10 @@ def _parsed(content: bytes) -> Json:
         raise no_json(content) from None
 
 
-def _fields(envelope: _Envelope | dict[str, Json]) -> dict[str, Json]:
-    """Return the fields that an envelope has; undecoded, unless it came as values."""
-    if isinstance(envelope, dict):
-        return envelope
-    fields = {name: getattr(envelope, name) for name in envelope.__struct_fields__}
+def _fields(envelope: msgspec.Struct) -> Mapping[str, Json]:
+    """Return the fields that an envelope has, undecoded."""
+    names = zip(envelope.__struct_encode_fields__, envelope.__struct_fields__, strict=True)
+    fields = {name: getattr(envelope, attribute) for name, attribute in names}
     return {name: raw for name, raw in fields.items() if memoryview(raw).nbytes}
 
 

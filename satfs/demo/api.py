@@ -148,8 +148,11 @@ class Api:
         if refusal:
             return refusal
         if endpoint == "contracts":
-            contracts = self.office.account.contracts
-            return json_response([{"contract_id": key, "name": name} for key, name in contracts])
+            named_as = dict(self.office.account.contracts)
+            contracts = [{"contract_id": key, "name": name} for key, name in named_as.items()]
+            if named(faults, "short-pages") is not None:
+                return self._page(request, contracts, faults)
+            return json_response(contracts)
         contract, refusal = self._contract(request, now_s)
         if refusal:
             return refusal
@@ -308,6 +311,8 @@ class Api:
         query, path = request.query, request.raw_path
         limits = self.limits
         for fault in faults:
+            if fault.name == "short-pages":
+                limits = PageLimits(fault["entries"], fault["entries"])
             if fault.name == "limit-refused":
                 limits = PageLimits(fault["most"], fault["most"])
                 if (_whole_number(query.get("limit")) or 0) > fault["most"]:

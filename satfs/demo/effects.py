@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from satfs.demo import page_forms
 from satfs.demo.faults import Fault
 from satfs.demo.responses import (
     Response,
@@ -370,6 +371,8 @@ def _etag(response: Response, value: str | None) -> Response:
 
 _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "broken-json": _broken_json,
+    "page-form": page_forms.reformed,
+    "encoding": page_forms.encoded,
     "short-gzip": _short_gzip,
     "wrong-types": _wrong_types,
     "labelled-encoding": _labelled_encoding,

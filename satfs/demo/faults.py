@@ -170,6 +170,15 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     ),
     "relative-next": FaultKind("`next` is relative."),
     "link-header": FaultKind("The next page is in the header `Link` (RFC 8288), not in the body."),
+    "short-pages": FaultKind(
+        "Pages have so many entries at most, and those of contracts as well.", {"entries": 1}
+    ),
+    "page-form": FaultKind(
+        "Pages in the form of another service. As: items, json-api, hal, stac, tastypie, counted "
+        "(a count, and no address of the next page).",
+        {"form": "items"},
+    ),
+    "encoding": FaultKind("JSON in another encoding than UTF-8.", {"encoding": "utf-16"}),
     "empty-pages": FaultKind(
         "*pages* pages without an entry come before each page: the filter is applied last.",
         {"pages": 5},

@@ -12,6 +12,7 @@ import trio
 from fakes.vendor import API, Vendor, some_tasks
 
 from satfs.api.partial_listing import UNFINISHED_S
+from satfs.demo.page_forms import FORMS
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -239,6 +240,28 @@ async def test_a_page_loop_is_an_error(
         with pytest.raises(Garbled):
             await aleph.tasks()
     assert len(vendor.requests) < 20
+
+
+@pytest.mark.parametrize(
+    ("form", "next_style"),
+    [
+        *((form, style) for form in FORMS for style in ("absolute", "relative")),
+        *((form, "cursor") for form in FORMS if form != "counted"),  # it names no next page
+    ],
+)
+async def test_pages_of_other_services_give_every_task_once(
+    vendor: Vendor, connect: Any, autojump_clock: Any, form: str, next_style: str
+) -> None:
+    """The list, its count and the next page have other names; the last page may name no next."""
+    vendor.tasks = some_tasks(23)
+    vendor.max_limit, vendor.next_style, vendor.form = 10, next_style, FORMS[form]
+    async with connect() as aleph:
+        assert [task.task_id for task in await aleph.tasks()] == [
+            str(task["task_id"]) for task in vendor.tasks
+        ]
+        assert vendor.n_requests("/tasking/tasks/") == 3
+        vendor.tasks = []
+        assert list(await aleph.tasks()) == []
 
 
 @pytest.mark.parametrize("next_style", ["absolute", "relative", "absent"])

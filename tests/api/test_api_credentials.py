@@ -51,6 +51,44 @@ async def test_several_contracts_are_listed_for_people(
         assert [contract.contract_id for contract in await aleph.contracts()] == ["cont.a", "2"]
 
 
+@pytest.mark.parametrize("next_style", ["absolute", "relative", "cursor", "absent"])
+async def test_contracts_of_all_pages_count(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any, next_style: str
+) -> None:
+    """The only contract of the first page is not taken for the account's only one."""
+    expect_log("request refused")
+    vendor.pages_contracts, vendor.max_limit, vendor.next_style = True, 1, next_style
+    vendor.contracts = [{"contract_id": f"cont.{name}"} for name in "abc"]
+    async with connect() as aleph:
+        with pytest.raises(NeedsContract, match=r"cont\.a.*cont\.b.*cont\.c"):
+            await aleph.tasks()
+        ids = [contract.contract_id for contract in await aleph.contracts()]
+        assert ids == ["cont.a", "cont.b", "cont.c"]
+
+
+async def test_the_only_contract_may_be_on_a_later_page(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    vendor.pages_contracts, vendor.max_limit = True, 1
+    vendor.contracts *= 3
+    async with connect() as aleph:
+        await aleph.check()
+
+
+async def test_a_contract_on_a_later_page_is_one_of_the_accounts(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
+) -> None:
+    """A refused token is not taken for a wrong contract."""
+    expect_log("request refused")
+    vendor.pages_contracts, vendor.max_limit = True, 1
+    vendor.contracts = [{"contract_id": "cont.a"}, {"contract_id": CONTRACT}]
+    vendor.accept_token("given")
+    async with connect(token="given", contract_id=CONTRACT) as aleph:
+        vendor.fail_next(401, path="/tasking", times=99)
+        with pytest.raises(NeedsLogin):
+            await aleph.tasks()
+
+
 async def test_a_contract_that_is_listed_twice_is_the_only_one(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:

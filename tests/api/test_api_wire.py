@@ -20,7 +20,8 @@ from satfs.redaction import may_hold_secrets
 
 FIELDS = ["results", "features", "count", "next", "task_id", "capture_id", "scene_id", "id"]
 FIELDS += ["status", "attachments", "name", "file_name", "url", "properties", "type", "rasters"]
-FIELDS += ["timestamp", "footprint", "metadata"]
+FIELDS += ["timestamp", "footprint", "metadata", "items", "data", "total", "links", "_links"]
+FIELDS += ["meta", "rel", "href", "next_url", "error"]
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -72,10 +73,15 @@ def test_the_documented_envelope() -> None:
         {"results": [{"id": 1}], "count": None, "next": ""},
         {"results": [{"id": 1}], "count": "1", "previous": 7},
         {"results": [{"id": 1}], "count": -1},
+        {"results": None, "items": [{"id": 1}]},
+        {"scenes": [{"id": 1}], "meta": {"count": 1}},
+        *({name: [{"id": 1}], "total": 1} for name in ("items", "data", "content", "records")),
+        {"data": [{"id": 1}], "links": {"self": "x", "next": None}},
+        {"features": [{"id": 1}], "links": [{"rel": "self", "href": "x"}, 7, {"rel": ["next"]}]},
     ],
 )
 def test_every_known_envelope_is_understood(value: Any) -> None:
-    """Bare lists, results, features; counts that are text, null or nonsense."""
+    """Bare lists and lists under usual names; counts that are text, null or nonsense."""
     page = sent_page(body(value))
     assert page.entries == ({"id": 1},)
     assert page.next is None
@@ -93,6 +99,12 @@ def test_every_known_envelope_is_understood(value: Any) -> None:
         {"results": "x"},
         {"results": [], "next": 5},
         {"results": [], "next": {"href": 5}},
+        {"results": [], "error": "the backend did not respond"},
+        {"data": [], "errors": [{"title": "Unavailable"}]},
+        {"data": None, "message": "Unavailable"},
+        {"items": {"a": 1}, "content": "x"},
+        {"items": [], "meta": {"next": 2}},
+        {"items": [], "links": [{"rel": "next", "href": 5}]},
         "x",
         5,
         None,
@@ -103,6 +115,70 @@ def test_what_is_no_page_is_garbled_and_never_empty(value: Any) -> None:
     """An error in the place of a listing must not look like an empty directory."""
     with pytest.raises(Garbled):
         sent_page(body(value))
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"next": "/more"},
+        {"next": {"href": "/more"}},
+        {"next_url": "/more"},
+        {"nextLink": "/more"},
+        {"links": {"next": "/more", "prev": None}},
+        {"_links": {"self": {"href": "/x"}, "next": {"href": "/more"}}},
+        {"links": [{"rel": "self", "href": "/x"}, {"rel": "next", "href": "/more"}]},
+        {"meta": {"next": "/more", "total_count": 9}},
+        {"pagination": {"next": {"url": "/more"}}},
+    ],
+)
+def test_the_next_page_may_be_named_in_several_ways(named: Any) -> None:
+    """As JSON:API, HAL, STAC, and frameworks for services do."""
+    page = sent_page(body({"data": [{"id": 1}], **named}))
+    assert (page.next, page.has_next_field) == ("/more", True)
+
+
+def test_the_larger_count_is_that_of_the_listing() -> None:
+    """Some services count the entries of the page beside those of the listing."""
+    assert sent_page(body({"items": [1], "count": 1, "totalElements": "7"})).count == 7
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": 7, "results": []},
+        {"results": [{"id": 1}, {"id": 7}]},
+        {"data": {"id": 7}},
+        {"items": [{"id": 7}], "data": 3},
+    ],
+)
+def test_one_record_may_be_in_an_envelope(value: Any) -> None:
+    assert {"id": 7} in [
+        {"id": each.get("id")} for each in wire.records_in(wire.one(body(value))) if each
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_response_in_another_encoding_is_read(encoding: str) -> None:
+    """With a byte order mark or without; what looks like a secret is left out all the same."""
+    text = json.dumps({"results": [{"id": "Größe 😀"}], "count": 1}, ensure_ascii=False)
+    page = sent_page(text.encode(encoding))
+    assert (page.entries, page.count) == (({"id": "Größe 😀"},), 1)
+    token = {"id": 7, "access_token": "Bearer abc", "url": "https://x?X-Amz-Signature=1"}
+    assert wire.one(json.dumps(token).encode(encoding)) == {"id": 7}
+
+
+def test_a_page_in_utf_16_that_is_cut_or_broken_is_garbled() -> None:
+    whole = json.dumps({"results": [{"id": 1}]}).encode("utf-16")
+    for raw in (whole[:-1], whole[:-8], whole[:2], b"\xff\xfe" + b"\x00\xd8" * 9):
+        with pytest.raises(Garbled):
+            sent_page(raw)
+
+
+def test_bytes_that_are_no_utf_8_cost_one_record() -> None:
+    """A name in another encoding in one record takes no other record away."""
+    raw = b'{"results": [{"task_id": 1, "task_name": "caf\xe9"}, {"task_id": 2}]}'
+    page = wire.page_of(raw, record_parsers.task)
+    assert [task.task_id for task in page.entries] == ["1", "2"]
 
 
 def test_no_results_of_none() -> None:

@@ -487,6 +487,31 @@ def test_link_header(origin: DemoOrigin, customer: Customer) -> None:
     assert 'offset=2>; title="more"; rel="next"' in reply.headers["link"]
 
 
+def test_page_form(origin: DemoOrigin, customer: Customer) -> None:
+    """A page has other names for the same things; contracts have an envelope, too."""
+    origin.faults.add("page-form", form="stac")
+    page = customer.get("/tasking/tasks/?limit=2").json()
+    assert (len(page["features"]), page["numberMatched"]) == (2, 3)
+    assert page["links"][1]["href"].endswith("offset=2")
+    assert len(Customer(origin).get("/contracts").json()["features"]) == 1
+
+
+def test_short_pages(origin: DemoOrigin, customer: Customer) -> None:
+    """A page has no more entries than the fault allows, and there are pages of contracts."""
+    origin.faults.add("short-pages")
+    assert len(customer.get("/tasking/tasks/?limit=2").json()["results"]) == 1
+    assert list(Customer(origin).get("/contracts").json()["results"][0]) == ["contract_id", "name"]
+
+
+def test_encoding(origin: DemoOrigin, customer: Customer) -> None:
+    """JSON comes in UTF-16, with a byte order mark."""
+    right = customer.get("/tasking/tasks/").json()
+    origin.faults.add("encoding", "tasks")
+    reply = customer.get("/tasking/tasks/")
+    assert reply.body[:2] in (b"\xff\xfe", b"\xfe\xff")
+    assert json.loads(reply.body.decode("utf-16")) == right
+
+
 def test_empty_pages(origin: DemoOrigin, customer: Customer) -> None:
     """Each page with entries comes behind some without."""
     origin.faults.add("empty-pages", "tasks", pages=2)

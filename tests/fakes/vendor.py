@@ -55,6 +55,10 @@ class Vendor:
     #: How `next` is written: absolute, relative, cursor, absent, or a function of (url, offset).
     next_style: str | Callable[[str, int], str | None] = "absolute"
     tells_count: bool = True
+    #: A page of entries, their count and the next page's address in another form.
+    form: Callable[[list[Any], int, str | None], Any] | None = None
+    #: Whether contracts come in pages, too.
+    pages_contracts: bool = False
     #: Seconds until the response, on trio's clock.
     delay_s: float = 0.0
     token_lifetime_s: Any = 86400
@@ -182,6 +186,8 @@ class Vendor:
         parts = [unquote(part) for part in request.path.strip("/").split("/")]
         match parts:
             case ["contracts"]:
+                if self.pages_contracts:
+                    return self._page(request, self.contracts)
                 return _json(200, self.contracts)
             case ["tasking", "tasks"]:
                 return self._page(request, self.tasks)
@@ -238,6 +244,9 @@ class Vendor:
         offset = int(request.query.get("offset", request.query.get("cursor", "0")))
         results = entries[offset : offset + limit]
         following = offset + limit if offset + limit < len(entries) else None
+        if self.form is not None:
+            named = self._next(request, limit, following)
+            return _json(200, self.form(results, len(entries), named))
         response: dict[str, Any] = {"previous": None, "results": results}
         if self.tells_count:
             response["count"] = len(entries)

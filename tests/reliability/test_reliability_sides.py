@@ -172,6 +172,24 @@ def test_pages_without_entries_end_no_listing(make_stand: MakeStand) -> None:
     assert {task.task_id for task in origin.catalogue.tasks} <= set(names)
 
 
+@pytest.mark.parametrize("form", ["json-api", "stac", "counted"])
+def test_pages_in_the_form_of_another_service_are_read(make_stand: MakeStand, form: str) -> None:
+    """Other names for the list, its count and the next page, in UTF-16, and contracts in pages."""
+    origin = DemoOrigin(many_tasks(25), page_limits=PageLimits(10, 10))
+    faults = [
+        origin.faults.add("short-pages", "contracts", entries=1),
+        origin.faults.add("page-form", "api", form=form),
+        origin.faults.add("encoding", "api", encoding="utf-16"),
+    ]
+    stand = make_stand(origin=origin, workers=0)
+    assert {task.task_id for task in origin.catalogue.tasks} <= set(
+        stand.list(stand.root / "tasks")
+    )
+    with stand.opened(scene := stand.publish(MIB, task_id=100_000)) as descriptor:
+        stand.compare(descriptor, stand.content(scene))
+    assert all(fault.hits for fault in faults)
+
+
 def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> None:
     """A store that cannot prove who it is gives EIO, soon; the rest of the mount lives."""
     other = trustme.CA()

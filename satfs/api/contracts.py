@@ -1,0 +1,60 @@
+"""The account's contracts: all of them, from one page or several, and the one to name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from satfs.api import record_parsers, wire
+from satfs.api.pagination import PageChain
+from satfs.api.record_list import RecordList, joined
+from satfs.errors import NeedsContract
+from satfs.model import Contract, ContractId
+from satfs.net.responses import Response
+from satfs.redaction import for_people
+
+
+def page_of(response: Response) -> wire.Page:
+    """Return the page of contracts in *response*; raises Garbled when it is none."""
+    link = response.headers.get("link", "")
+    return wire.page_of(response.body, record_parsers.contract, link)
+
+
+async def all_pages(
+    first_url: str, max_entries: int, get_page: Callable[[str], Awaitable[wire.Page]]
+) -> tuple[Contract, ...]:
+    """Return the contracts of the page at *first_url* and of those that follow it, each id once.
+
+    Raises what *get_page* raises, and `Garbled` for a broken pager.
+    """
+    chain = PageChain(first_url, max_entries)
+    pages: list[RecordList[Contract]] = []
+    contracts: tuple[Contract, ...] = ()
+    while chain.next_url is not None:
+        page = await get_page(chain.next_url)
+        pages.append(cast(RecordList[Contract], page.entries))
+        n_before, contracts = len(contracts), tuple(joined(record_parsers.contract, pages))
+        chain.take(page, len(contracts) - n_before)
+    return contracts
+
+
+def only_one(contracts: Sequence[Contract]) -> ContractId:
+    """Return the id of the account's only contract.
+
+    Raises:
+        NeedsContract: it has none, or several of which the user has to name one.
+    """
+    if len(contracts) == 1:
+        return contracts[0].contract_id
+    if not contracts:
+        raise NeedsContract("the account has no contract; the credential was made without one")
+    raise NeedsContract(
+        "the account has several contracts; set SATFS_CONTRACT_ID to one of: " + listed(contracts)
+    )
+
+
+def listed(contracts: Sequence[Contract]) -> str:
+    """Return *contracts* as people read them."""
+    return ", ".join(
+        for_people(f"{contract.contract_id} ({contract.name})") for contract in contracts
+    )
