@@ -174,10 +174,9 @@ def test_pages_without_entries_end_no_listing(make_stand: MakeStand) -> None:
 
 @pytest.mark.parametrize("form", ["json-api", "stac", "counted"])
 def test_pages_in_the_form_of_another_service_are_read(make_stand: MakeStand, form: str) -> None:
-    """Other names for the list, its count and the next page, in UTF-16, and contracts in pages."""
+    """Other names for the list, its count and the next page, in UTF-16."""
     origin = DemoOrigin(many_tasks(25), page_limits=PageLimits(10, 10))
     faults = [
-        origin.faults.add("short-pages", "contracts", entries=1),
         origin.faults.add("page-form", "api", form=form),
         origin.faults.add("encoding", "api", encoding="utf-16"),
     ]
