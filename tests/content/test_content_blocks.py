@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -710,6 +711,36 @@ def test_what_the_index_refuses_for_a_moment_is_entered_later(
             assert cache.index.held_bytes() == MIB
 
     run(main)
+
+
+def test_a_cancelled_commit_leaves_its_blocks_to_the_next_one(tmp_path: Path) -> None:
+    """A mount or a process may end while its last commit waits for another call of the index."""
+
+    async def main() -> None:
+        async with opened(tmp_path, limit_bytes=10**9) as cache:
+            cached = await cache.acquire(name_of(0), "0", SIZE)
+            await fetch(cache, cached, 0, ByteRange(0, SIZE))
+            is_held, is_let_go = threading.Event(), threading.Event()
+
+            def hold_the_index() -> None:
+                is_held.set()
+                is_let_go.wait(10)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cache.on_index, hold_the_index)
+                await trio.to_thread.run_sync(is_held.wait)
+                async with trio.open_nursery() as committing:
+                    committing.start_soon(cache.commit)
+                    await trio.testing.wait_all_tasks_blocked()
+                    committing.cancel_scope.cancel()
+                is_let_go.set()
+            cached.release()
+        async with opened(tmp_path, limit_bytes=10**9) as cache:
+            cached = await cache.acquire(name_of(0), "0", SIZE)
+            assert next(cached.gaps(ByteRange(0, SIZE)), None) is None
+            cached.release()
+
+    trio.run(main)  # with threads, since a call waits for another one
 
 
 def refuse_with(number: int) -> Callable[..., NoReturn]:

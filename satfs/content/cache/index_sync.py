@@ -86,7 +86,14 @@ class IndexSync:
                     index.touch(object_id, used)
             return index.held_bytes()
 
-        held = await self.on_index(write)
+        try:
+            held = await self.on_index(write)
+        except trio.Cancelled:
+            # Before the call began: the next commit enters the same.
+            for cached, _, segments, used in work:
+                cached.dirty.update(segment.number for segment in segments)
+                cached.used = used | cached.used
+            raise
         if held is None:  # a disk that was full for a moment may take them the next time
             for cached, _, segments, _ in work:
                 if cached.n_users:  # others are closed: nothing may stay open without an end
