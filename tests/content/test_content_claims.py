@@ -92,3 +92,20 @@ def test_others_see_the_blocks_of_all_claims(steps: list[tuple[str, int, int]]) 
         finally:
             locks.close()
             others_locks.close()
+
+
+def test_a_cache_counts_as_shared_until_the_last_blocks_of_others_are_loaded(
+    tmp_path: Path,
+) -> None:
+    locks, others_locks = locks_on(tmp_path), locks_on(tmp_path)
+    try:
+        claims = Claims(locks)
+        assert claims.is_shared_now(0.0)
+        others_locks.close()
+        assert claims.is_alone_now(0.1)
+        assert claims.is_shared_now(0.2)
+        claims.others_blocks_loaded()
+        assert not claims.is_shared_now(0.3)
+    finally:
+        locks.close()
+        others_locks.close()

@@ -266,6 +266,30 @@ def test_what_another_process_has_fetched_a_moment_ago_is_not_fetched_again(tmp_
     run(main)
 
 
+def test_what_a_process_fetched_that_has_ended_is_not_fetched_again(tmp_path: Path) -> None:
+    """Its last blocks are in the index, and it is gone before another process looks for them."""
+    store = FakeStore(latency_s=0.01)
+    content, locks = store.add(64 * MIB), NodeLocks()
+
+    async def main() -> None:
+        async with opened(store, tmp_path, NodeLocks(), cache_bytes=10**9) as one:
+            reader = await one.open(SCENE, ZIP, await learn(one))
+            async with opened(store, tmp_path, locks, cache_bytes=10**9) as other:
+                first = await other.open(SCENE, ZIP, await learn(other))
+                # Both are at work, and each knows of the other.
+                await reader.read(ByteRange(40 * MIB, 40 * MIB + 4096))
+                await first.read(ByteRange(0, MIB))
+                first.close()
+            locks.close()
+            n_sent = store.bytes_sent
+            data = bytes(await reader.read(ByteRange(0, MIB)))
+            assert data == bytes(content.read(0, MIB))
+            assert store.bytes_sent == n_sent
+            reader.close()
+
+    run(main)
+
+
 class TestFewConnections:
     """A store that lets few connections through, 100 ms away, of 10 MB/s each."""
 

@@ -341,13 +341,15 @@ class BlockCache:
 
     async def look_around(self) -> None:
         """Load the blocks that other mounts have fetched of the objects that are open here."""
-        if not await self._index_sync.has_changes():
-            return
-        # Not while eviction is between dropping blocks here and in the index.
-        async with self.eviction.lock:
-            for cached in list(self.objects):
-                if cached.n_users:
-                    await self._index_sync.load_changes(cached)
+        is_alone = self.claims.is_alone_now(trio.current_time())
+        if await self._index_sync.has_changes():
+            # Not while eviction is between dropping blocks here and in the index.
+            async with self.eviction.lock:
+                for cached in list(self.objects):
+                    if cached.n_users:
+                        await self._index_sync.load_changes(cached)
+        if is_alone:
+            self.claims.others_blocks_loaded()
 
     async def changes(self, max_age_s: float = 0.0) -> int | None:
         """Return a number that differs when another process has entered blocks since.

@@ -6,6 +6,9 @@ them there. The kernel releases it when the process dies.
 
 A stopped process keeps its claims. A process that has waited for long claims the same blocks on the
 next *level*, where one of the waiting processes gets the claim.
+
+A process that ends enters its last blocks in the index, and is gone. The cache counts as shared
+until this process has looked for them.
 """
 
 from __future__ import annotations
@@ -85,14 +88,31 @@ class Claims:
     def __init__(self, locks: NodeLocks) -> None:
         self._locks = locks
         self._active: set[Claim] = set()
+        #: Other processes may have entered blocks that the open objects do not show yet.
+        self._may_lack_blocks = False
 
     def is_shared(self, now_s: float) -> bool:
-        """Return whether other processes use the cache now; *now_s* is any steady clock's."""
-        return self._locks.is_shared(now_s)
+        """Return whether other processes use the cache, or did, and left blocks not looked for.
+
+        *now_s* is any steady clock's; the answer may be half a second old.
+        """
+        return self._noted(is_shared=self._locks.is_shared(now_s))
 
     def is_shared_now(self, now_s: float) -> bool:
         """Return the same for this moment; takes some microseconds."""
-        return self._locks.is_shared_now(now_s)
+        return self._noted(is_shared=self._locks.is_shared_now(now_s))
+
+    def is_alone_now(self, now_s: float) -> bool:
+        """Return whether no other process uses the cache at this moment."""
+        return not self._locks.is_shared_now(now_s)
+
+    def others_blocks_loaded(self) -> None:
+        """Note that all blocks are known that other processes had entered when it was alone."""
+        self._may_lack_blocks = False
+
+    def _noted(self, *, is_shared: bool) -> bool:
+        self._may_lack_blocks |= is_shared
+        return self._may_lack_blocks
 
     def take(self, cached: CachedObject, span: ByteRange, level: int = 0) -> Claim | None:
         """Return a claim on the blocks of *span*, or None when another process has one of them.
