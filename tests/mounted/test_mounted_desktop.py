@@ -196,9 +196,9 @@ def test_a_thumbnailer_is_given_no_raster(
     origin: DemoOrigin, mount: RealMount, tmp_path: Path
 ) -> None:
     """A program that draws thumbnails gets the preview, and none of the rasters."""
-    program = shutil.which("gdk-pixbuf-thumbnailer")
-    if program is None:
-        pytest.skip("not installed: gdk-pixbuf-thumbnailer")
+    program = "gdk-pixbuf-thumbnailer"
+    if (reason := missing(program)) is not None:
+        pytest.skip(reason)
     scene = scene_directory(mount)
     drawn = tmp_path / "drawn.png"
     with desktop(tmp_path / "home") as desk:
