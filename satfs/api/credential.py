@@ -19,17 +19,14 @@ from copy import copy
 import structlog
 import trio
 
-from satfs.api import error_text, secret_store, tokens
-from satfs.api.json_document import document
+from satfs.api import secret_store, token_request, tokens
 from satfs.api.secret_store import StoredLogin
 from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile, mode_of, source_of
 from satfs.api.tokens import ReceivedToken
-from satfs.errors import Garbled, NeedsLogin
+from satfs.errors import NeedsLogin
 from satfs.net.addresses import origin_of, shown
 from satfs.net.http import Http
 from satfs.net.refused_credentials import CredentialHistory, NextTry, Refusals
-from satfs.net.responses import Response
-from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retry_loop import Retries
 from satfs.refreshable import Refreshable
 from satfs.request_slots import Deadline
@@ -48,8 +45,6 @@ RENEWAL_MARGIN_S = 60.0
 UNTOLD_LIFETIME_S = 600.0
 #: Longest wait for a keyring, in seconds: a locked one may wait for a user who is not there.
 KEYRING_S = 10.0
-#: Longest response of the token endpoint; tokens are a few kilobytes.
-MAX_TOKEN_RESPONSE_BYTES = 256 * 1024
 #: How long a refusal is remembered: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
 #: Waits before further tries when the token endpoint refuses credentials that it accepted before in
@@ -284,39 +279,18 @@ class Credential:
         log.error("credential refused", auth_url=shown(self._settings.auth_url))
 
     async def _exchange(self, body: bytes) -> tuple[str, float]:
-        url = self._settings.auth_url
-        response = await self._http.request(
-            "POST",
-            url,
-            headers={"Content-Type": "application/json"},
-            content=body,
-            max_bytes=MAX_TOKEN_RESPONSE_BYTES,
+        received = await token_request.exchange(
+            self._http,
+            self._settings.auth_url,
+            body,
+            secrets=self.secrets(),
+            advice=self.advice(),
         )
-        if response.status not in (200, 201):
-            raise self._not_a_token(response)
-        stored = document(response.body)
-        record = stored if isinstance(stored, dict) else {}
-        token = record.get("access_token")
-        token = token.strip() if isinstance(token, str) else ""
-        if not tokens.is_header_text(token):
-            raise Garbled(f"{shown(url)} responded without a token")
-        stated_s = tokens.stated_lifetime_s(record.get("expires_in"))
+        token, stated_s = received.token, received.lifetime_s
         lifetime_s = UNTOLD_LIFETIME_S if stated_s is None else stated_s
         self._expires_at_s = tokens.expiry_s(token) if stated_s is None else time.time() + stated_s
         log.debug("token renewed", lifetime_s=lifetime_s)
         return token, usable_for_s(lifetime_s)
-
-    def _not_a_token(self, response: Response) -> Exception:
-        where = shown(self._settings.auth_url)
-        text = error_text.response_text(where, response.status, response.body, self.secrets())
-        message = f"request a token: {text}"
-        if response.status == 403 and error_text.is_page(response.headers, response.body):
-            return error_text.RefusedByPage(message)
-        if response.status in (400, 401, 403):
-            return NeedsLogin(f"{message}; {self.advice()}")
-        if response.status in RETRIED_STATUSES or response.status >= 500:
-            return failure_for(response.status, response.headers, message, now_s=time.time())
-        return Garbled(f"{message}; is SATFS_AUTH_URL the token endpoint?")
 
 
 def account_key(settings: Settings) -> str:

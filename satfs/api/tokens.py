@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,21 +35,35 @@ def parse(text: str, *, now_s: float) -> ReceivedToken | None:
     send (RFC 6749 §5.1). *now_s* is the wall clock's time.
     """
     text = text.strip()
-    lifetime_s: float | None = None
     if text.startswith("{"):
-        record = json_object(text) or {}
-        token = record.get("access_token")
-        if not isinstance(token, str):
-            return None
-        text = token.strip()
-        lifetime_s = stated_lifetime_s(record.get("expires_in"))
-    token = text.removeprefix("Bearer ").strip()
-    if not is_header_text(token) or " " in token:
+        received = of_record(json_object(text) or {})
+    else:
+        token = _bare(text)
+        received = None if token is None else ReceivedToken(token)
+    if received is None or received.lifetime_s is not None:
+        return received
+    expires_at_s = expiry_s(received.token)
+    lifetime_s = None if expires_at_s is None else max(expires_at_s - now_s, 0.0)
+    return ReceivedToken(received.token, lifetime_s)
+
+
+def of_record(record: Mapping[str, Any]) -> ReceivedToken | None:
+    """Return the token in what a token endpoint sends (RFC 6749 §5.1); None without one.
+
+    The names of its fields are also written `accessToken` or `Access-Token`.
+    """
+    fields = {re.sub("[_-]", "", name).lower(): value for name, value in record.items()}
+    text = fields.get("accesstoken")
+    token = _bare(text) if isinstance(text, str) else None
+    if token is None:
         return None
-    if lifetime_s is None:
-        expires_at_s = expiry_s(token)
-        lifetime_s = None if expires_at_s is None else max(expires_at_s - now_s, 0.0)
-    return ReceivedToken(token, lifetime_s)
+    return ReceivedToken(token, stated_lifetime_s(fields.get("expiresin")))
+
+
+def _bare(text: str) -> str | None:
+    """Return the token in *text* without `Bearer` in front; None where no header can carry it."""
+    token = re.sub(r"^Bearer +", "", text.strip(), flags=re.IGNORECASE)
+    return token if is_header_text(token) and " " not in token else None
 
 
 def is_header_text(text: str) -> bool:

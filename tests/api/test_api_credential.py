@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.api.credential import Credential, account_key, usable_for_s
+from satfs.api.token_request import MAX_REDIRECTS
 from satfs.errors import Garbled, NeedsLogin, Unreachable
 from satfs.net.http import Http
+from satfs.net.retry import MAX_GARBLED
 from satfs.net.retry_loop import Retries
 
 
@@ -47,6 +49,10 @@ async def test_many_who_need_a_token_cause_one_request(vendor: Vendor, autojump_
     [
         (86400, 86340),
         ("3600", 3540),
+        (" 3600.5 ", 3540.5),
+        (3600.25, 3540.25),
+        ("NaN", 540),
+        (float("inf"), 540),
         (100, 50),
         (2, 1),
         (None, 540),
@@ -153,6 +159,93 @@ async def test_every_odd_answer_has_its_error(
     assert type(failure.value) is error
     assert CLIENT_SECRET not in str(failure.value)
     assert all(request.path == "/oauth/token" for request in vendor.requests)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [("accessToken", "expiresIn"), ("Access-Token", "Expires_In"), ("ACCESS_TOKEN", "EXPIRES_IN")],
+)
+async def test_the_fields_of_a_token_may_be_written_otherwise(
+    vendor: Vendor, autojump_clock: Any, fields: tuple[str, str]
+) -> None:
+    vendor.token_fields, vendor.token_lifetime_s = fields, 3600
+    async with credential_for(vendor) as credential:
+        await credential.headers()
+        await trio.sleep(3539)
+        await credential.headers()
+        assert vendor.n_tokens == 1
+        await trio.sleep(2)
+        await credential.headers()
+        assert vendor.n_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (307, "https://auth.vendor.test/v2/token"),
+        (308, "/v2/token"),
+        (308, "//auth.vendor.test:443/v2/token"),
+        (301, "https://auth.vendor.test/oauth/token/"),
+        (302, "/oauth/token/?stage=prod"),
+    ],
+)
+async def test_a_redirect_within_the_host_of_the_token_endpoint_is_followed(
+    vendor: Vendor, autojump_clock: Any, status: int, location: str
+) -> None:
+    """With method and body."""
+    vendor.moved_auth = str(httpx.URL("https://auth.vendor.test/").join(location))
+    vendor.moved_auth = vendor.moved_auth.replace(":443", "")
+    vendor.fail_next(httpx.Response(status, headers={"Location": location}))
+    async with credential_for(vendor) as credential:
+        await credential.headers()
+    assert [request.method for request in vendor.requests] == ["POST", "POST"]
+    assert vendor.n_tokens == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.test/oauth/token",
+        "https://auth.vendor.test:8443/oauth/token",
+        "http://auth.vendor.test/oauth/token",
+        "https://auth.vendor.test@evil.test/oauth/token",
+        "//evil.test/oauth/token",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+async def test_no_other_host_gets_the_client_secret(
+    vendor: Vendor, autojump_clock: Any, status: int, location: str
+) -> None:
+    """Nor another port, nor a host without encryption."""
+    vendor.fail_next(httpx.Response(status, headers={"Location": location}), times=9)
+    async with credential_for(vendor) as credential:
+        with pytest.raises(Garbled, match=r"redirects to .*SATFS_AUTH_URL"):
+            await credential.headers()
+    assert {request.url for request in vendor.requests} == {"https://auth.vendor.test/oauth/token"}
+    assert len(vendor.requests) == 1 + MAX_GARBLED
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_a_redirect_that_may_lose_the_body_is_followed_to_the_same_resource_alone(
+    vendor: Vendor, autojump_clock: Any, status: int
+) -> None:
+    vendor.fail_next(httpx.Response(status, headers={"Location": "/login"}), times=9)
+    async with credential_for(vendor) as credential:
+        with pytest.raises(Garbled, match=r"redirects to https://auth\.vendor\.test/login"):
+            await credential.headers()
+    assert {request.path for request in vendor.requests} == {"/oauth/token"}
+
+
+async def test_a_token_endpoint_that_redirects_without_end_is_given_up(
+    vendor: Vendor, autojump_clock: Any
+) -> None:
+    vendor.fail_next(httpx.Response(307, headers={"Location": "/oauth/token"}), times=99)
+    async with credential_for(vendor) as credential:
+        with pytest.raises(Garbled, match="without end"):
+            await credential.headers()
+    assert len(vendor.requests) == (1 + MAX_REDIRECTS) * (1 + MAX_GARBLED)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

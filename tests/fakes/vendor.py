@@ -62,6 +62,10 @@ class Vendor:
     #: Seconds until the response, on trio's clock.
     delay_s: float = 0.0
     token_lifetime_s: Any = 86400
+    #: Where else the token endpoint is.
+    moved_auth: str = ""
+    #: The names of the fields in its response.
+    token_fields: tuple[str, str] = ("access_token", "expires_in")
     knows_scene_path: bool = True
     #: The response to a sign request: json, redirect, or a function of (scene id, attachment).
     signing: str | Callable[[str, str], httpx.Response] = "json"
@@ -136,12 +140,13 @@ class Vendor:
                 return httpx.Response(
                     planned.status_code, headers=planned.headers, content=planned.content
                 )
-        if str(request.url) == AUTH:
+        if str(request.url) in (AUTH, self.moved_auth):
             return self._token(request)
         assert f"{request.url.scheme}://{request.url.host}" == API, f"credentials at {request.url}"
         return self._authorised(arrived) or self._routed(arrived)
 
     def _token(self, request: httpx.Request) -> httpx.Response:
+        assert request.method == "POST"
         body = json.loads(request.content)
         assert request.headers["content-type"] == "application/json"
         assert body["grant_type"] == "client_credentials"
@@ -151,9 +156,10 @@ class Vendor:
         token = f"token-number-{self.n_tokens}"
         self._valid_tokens.add(token)
         self._valid_from_s[token] = trio.current_time() + self.token_begins_s
-        response = {"access_token": token, "token_type": "Bearer"}
+        token_field, lifetime_field = self.token_fields
+        response = {token_field: token, "token_type": "Bearer", "refresh_token": None, "x": [1]}
         if self.token_lifetime_s is not None:
-            response["expires_in"] = self.token_lifetime_s
+            response[lifetime_field] = self.token_lifetime_s
         return _json(200, response)
 
     def accept_token(self, token: str) -> None:

@@ -254,17 +254,22 @@ def test_a_foreign_next_page_gets_no_credential(make_stand: MakeStand) -> None:
         assert trap.n_connections() == 0
 
 
-@pytest.mark.parametrize("endpoint", ["captures", "sign"])
+@pytest.mark.parametrize("endpoint", ["captures", "sign", "token"])
 def test_a_redirect_to_another_host_gets_no_credential(
     make_stand: MakeStand, endpoint: str
 ) -> None:
-    """An API that redirects elsewhere is refused; a link may lead elsewhere, without credential."""
+    """An API that redirects elsewhere is refused, and so is a token endpoint that does.
+
+    A link may lead elsewhere, without credential.
+    """
     stand = make_stand()
     scene = stand.publish(KIB)
     with contextlib.closing(_Trap()) as trap:
         fault = stand.origin.faults.add("redirect", endpoint, location=f"{trap.url}/elsewhere")
         with refused(errno.EIO, errno.EACCES, errno.ETIMEDOUT):
-            if endpoint == "captures":
+            if endpoint == "token":
+                stand.origin.revoke_tokens()
+            if endpoint in ("captures", "token"):
                 stand.list(stand.root / "tasks" / "1")
             else:
                 stand.read_at(scene, 0, 10)
