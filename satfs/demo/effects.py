@@ -66,42 +66,6 @@ def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> BodyP
     return way
 
 
-def oddly_written(response: Response, body: bytes, shape: str) -> bytes:
-    """Return all bytes of a response as the fault "odd-response" writes them."""
-    headers = dict(response.headers)
-    version, before = "1.1", b""
-    match shape:
-        case "interim":
-            before = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
-        case "continue":
-            before = b"HTTP/1.1 100 Continue\r\n\r\n"
-        case "twice":
-            headers["Content-length"] = str(len(body))
-        case "two-lengths":
-            headers["Content-length"] = str(len(body) + 1)
-        case "http-1.0":
-            version = "1.0"
-        case "close":
-            headers["Connection"] = "close"
-        case "folded":
-            headers["X-Folded"] = "one\r\n two"
-        case "capitals":
-            headers = {name.swapcase(): value for name, value in headers.items()}
-        case "long-head":
-            headers["X-Long"] = "x" * 60_000
-        case "several-parts":
-            part = f"--part\r\nContent-Range: {headers.pop('Content-Range', '')}\r\n\r\n"
-            body = part.encode() + body + b"\r\n--part--\r\n"
-            headers["Content-Type"] = "multipart/byteranges; boundary=part"
-    if shape == "trailer":
-        headers["Transfer-Encoding"] = "chunked"
-        body = b"%x\r\n%s\r\n0\r\nX-Trailer: 1\r\n\r\n" % (len(body), body)
-    else:
-        headers["Content-Length"] = str(len(body))
-    lines = [f"HTTP/{version} {response.status} Odd", *(f"{k}: {v}" for k, v in headers.items())]
-    return before + "\r\n".join([*lines, "\r\n"]).encode() + body
-
-
 def delay_s(faults: Sequence[Fault]) -> float:
     """Return the delay of the response's start, in seconds."""
     return float(sum(fault["seconds"] for fault in faults if fault.name == "latency"))

@@ -125,8 +125,9 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "odd-response": FaultKind(
         "The right response, oddly written, and the connection closed after it. As: interim (103 "
         "before it), continue (100 before it), http-1.0, close (announced), unannounced, folded, "
-        "capitals, long-head, twice (Content-Length), two-lengths (that differ), trailer, "
-        "several-parts (multipart/byteranges).",
+        "capitals, long-head, bare-lf, no-reason, twice (Content-Length), listed-length (twice in "
+        "one header), two-lengths (that differ), trailer, several-parts (multipart/byteranges), "
+        "until-close (no length), short-until-close (likewise, 1,000 bytes are missing).",
         {"shape": "unannounced"},
     ),
     # on the way

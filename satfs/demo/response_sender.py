@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from satfs.demo.contents import FileContent
-from satfs.demo.effects import BodyPace, oddly_written
+from satfs.demo.effects import BodyPace
+from satfs.demo.odd_responses import oddly_written
 from satfs.demo.request_log import LoggedRequest
 from satfs.demo.responses import Response, Span
 from satfs.errors import Unsupported

@@ -124,7 +124,22 @@ STORE_FAULTS = [
             "long-head",
             "twice",
             "trailer",
+            "bare-lf",
+            "no-reason",
+            "listed-length",
+            "until-close",
         )
+    ),
+    *(
+        Fault(f"odd response before: {shape}", store("odd-response", shape=shape), is_before=True)
+        for shape in ("http-1.0", "folded", "bare-lf", "no-reason", "listed-length", "until-close")
+    ),
+    Fault("short body until close", store("odd-response", shape="short-until-close", count=3)),
+    Fault("short body until close ever", store("odd-response", shape="short-until-close"), FAILS),
+    Fault(
+        "short body until close before",
+        store("odd-response", shape="short-until-close", count=3),
+        is_before=True,
     ),
     Fault("two lengths once", store("odd-response", shape="two-lengths", count=1)),
     Fault("two lengths ever", store("odd-response", shape="two-lengths"), FAILS),
@@ -306,7 +321,7 @@ API_FAULTS = [
         Fault(f"API, odd response: {shape}", api("odd-response", shape=shape), is_before=True)
         for shape in (
             "interim", "continue", "http-1.0", "unannounced", "folded", "capitals", "twice",
-            "trailer",
+            "trailer", "bare-lf", "no-reason", "listed-length", "until-close",
         )
     ),
     Fault(

@@ -110,6 +110,21 @@ def test_revoked_tokens_and_links_in_mid_read_are_not_seen(stand: Stand) -> None
             stand.origin.drop_connections()
 
 
+def test_bodies_that_are_always_cut_bring_each_byte_once(stand: Stand) -> None:
+    """The next request begins at the cut; a worker's at the block (16 KiB) in which it was."""
+    scene = stand.publish(8 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as descriptor:
+        n_before = stand.origin.bytes_sent("object")
+        fault = stand.origin.faults.add("cut", "object", at_byte=300_000)
+        stand.compare(descriptor, content)
+        assert fault.hits > 20
+        n_sent = stand.origin.bytes_sent("object") - n_before
+        assert n_sent <= content.size_bytes + fault.hits * 16 * KIB
+        if stand.settings["SATFS_WORKERS"] == "0":
+            assert n_sent <= content.size_bytes
+
+
 @pytest.mark.parametrize("stand", [2], indirect=True, ids=["by workers"])
 def test_what_is_listed_and_read_survives_the_api(stand: Stand) -> None:
     """API down, store alive: listings are served, and open files are read on."""
