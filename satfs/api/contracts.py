@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, cast
 
 from satfs.api import record_parsers, wire
+from satfs.api.credential import TOKEN_HEADER
 from satfs.api.pagination import PageChain
 from satfs.api.record_list import RecordList, joined
 from satfs.errors import NeedsContract
 from satfs.model import Contract, ContractId
 from satfs.net.responses import Response
 from satfs.redaction import for_people
+
+CONTRACT_HEADER: Final = "X-Satellogic-Contract-Id"
+
+
+def headers_for(headers: Mapping[str, str], *, with_standard: bool) -> dict[str, str]:
+    """Return *headers* for a request for contracts, which names none.
+
+    *with_standard*: the token is in `Authorization` as well. Editions of the vendor's documentation
+    differ in the header that this one service reads: that one, or the one of all others.
+    """
+    found = {name: value for name, value in headers.items() if name != CONTRACT_HEADER}
+    token = found.get(TOKEN_HEADER, "")
+    if with_standard and token.startswith("Bearer "):
+        found["Authorization"] = token
+    return found
 
 
 def page_of(response: Response) -> wire.Page:

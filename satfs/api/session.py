@@ -49,7 +49,6 @@ from satfs.settings import Settings
 R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
-CONTRACT_HEADER = "X-Satellogic-Contract-Id"
 #: Responses above `net.responses.LARGE_RESPONSE_BYTES` that are held at once, from their first
 #: megabyte until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_RESPONSES = 2
@@ -90,6 +89,7 @@ class ApiSession:
         self._large_slots = trio.Semaphore(MAX_LARGE_RESPONSES)
         self._reading = trio.CapacityLimiter(1)
         self._refusal: tuple[NotAllowed, float] | None = None
+        self._sends_standard_header = False  # as well, in requests for contracts
         self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
         #: Requests sent, and responses by status, for people to look at.
         self.counters: Counter[str] = Counter()
@@ -126,6 +126,10 @@ class ApiSession:
                 result = await self._tried(request, url, headers, read, deadline)
                 if not isinstance(result, _Refused):
                     break
+                if not (request.with_contract or self._sends_standard_header):
+                    # Perhaps the service for contracts reads another header than the others do.
+                    self._sends_standard_header = True
+                    continue
                 if self.on_refusal is not None and refusals.is_first:
                     await self.on_refusal()
                 if not is_contract_good and not refusals.is_first:
@@ -195,12 +199,14 @@ class ApiSession:
         """
         with trio.CancelScope(deadline=deadline.at_s):
             headers = {"Accept": "application/json", **await self.credential.headers()}
-            if request.with_contract and self.credential.needs_contract:
+            if not request.with_contract:
+                return contracts.headers_for(headers, with_standard=self._sends_standard_header)
+            if self.credential.needs_contract:
                 contract = (self._settings.contract_id or await self._contract.get()).strip()
                 if not is_header_text(contract):
                     sentence = for_people(contract)
                     raise NeedsContract(f"the contract's id cannot be sent: {sentence!r}")
-                headers[CONTRACT_HEADER] = contract
+                headers[contracts.CONTRACT_HEADER] = contract
             return headers
         raise DeadlineReached(f"{request.what}: no token or contract in time")
 
@@ -365,12 +371,12 @@ class ApiSession:
         """
         sentence = f"{what}: {self._error_text(response)}"
         refused = self._refused(response, what)
-        sent = headers.get(CONTRACT_HEADER)
+        sent = headers.get(contracts.CONTRACT_HEADER)
         if sent is None:
             return refused
         self._contract.invalidate()
         request = endpoints.contracts()
-        only_token = {name: value for name, value in headers.items() if name != CONTRACT_HEADER}
+        only_token = contracts.headers_for(headers, with_standard=self._sends_standard_header)
 
         async def get_page(url: str) -> wire.Page:
             async with AsyncExitStack() as held:

@@ -66,6 +66,31 @@ async def test_contracts_of_all_pages_count(
         assert ids == ["cont.a", "cont.b", "cont.c"]
 
 
+async def test_the_service_for_contracts_may_read_the_standard_header(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """It gets the token in both headers once it has refused the vendor's own; no other does."""
+    vendor.wants_standard_header = True
+    async with connect() as aleph:
+        await aleph.check()
+        await aleph.contracts()
+    assert vendor.n_tokens == 1
+    sent = [each.headers for each in vendor.requests if each.path == "/contracts"]
+    assert ["authorization" in headers for headers in sent] == [False, True, True]
+    assert all("authorizationtoken" in headers for headers in sent)
+
+
+async def test_a_legacy_key_is_in_the_vendors_header_alone(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
+) -> None:
+    expect_log("request refused")
+    vendor.wants_standard_header = True
+    async with connect(auth_mode="legacy") as aleph:
+        with pytest.raises(NeedsLogin):
+            await aleph.contracts()
+    assert all("authorization" not in each.headers for each in vendor.requests)
+
+
 async def test_the_only_contract_may_be_on_a_later_page(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:

@@ -316,6 +316,24 @@ def test_an_object_without_bytes_may_be_stated_as_a_range(
     assert is_of_nothing(status, {"content-range": stated}) is is_it
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "is_object"),
+    [
+        ("application/json", {}, False),
+        ("application/json", {"last-modified": "Thu, 05 Feb 2026 10:15:00 GMT"}, True),
+        ("application/json", {"etag": '"abc"'}, True),
+        ("text/html; charset=utf-8", {}, False),
+        ("text/html", {"last-modified": "Thu, 05 Feb 2026 10:15:00 GMT"}, False),
+        ("text/html", {"etag": '"abc"'}, True),
+        ("application/zip", {}, True),
+    ],
+)
+def test_an_error_page_is_no_object(kind: str, names: dict[str, str], is_object: bool) -> None:
+    """Errors come with status 200, too; a page that a server keeps as a file has a date."""
+    found = classify_tail(200, {"content-type": kind, "content-length": "52", **names})
+    assert isinstance(found, ResponseClass) is not is_object
+
+
 def test_a_part_is_not_the_whole() -> None:
     """A 200 with `Content-Range` is a range; its length is not the object's."""
     stated = {"content-length": "65536", "content-range": "bytes 4934464-4999999/5000000"}

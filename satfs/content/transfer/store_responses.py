@@ -320,8 +320,10 @@ def classify_tail(
     if status != 200 or length is None or length > MAX_OBJECT_BYTES:
         return ResponseClass(ResponseKind.GARBLED, "Content-Length")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/json") and "etag" not in headers:
+    is_page = kind == "text/html" and "etag" not in headers
+    if is_page or (kind == "application/json" and not _names(headers)):
         # An error page with status 200. A store's objects have ETags; so would a real HTML object.
+        # JSON of a store without ETags has a date, which no error has.
         return ResponseClass(ResponseKind.GARBLED, "Content-Type")
     return version_of(headers, length), 0, length
 
