@@ -89,6 +89,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
         "progress_timeout_s": settings.progress_timeout_s,
         "body_timeout_s": settings.body_timeout_s,
         "tls": tls_context(settings.ca_file, is_strict=settings.tls_strict),
+        "user_agent": settings.user_agent,
         "permits": Permits(),
     }
     rule = LinkRule(settings.api_url, settings.allow_private_store)

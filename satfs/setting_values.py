@@ -108,6 +108,14 @@ def web_address(value: str) -> str:
     return value.rstrip("/") if value.endswith("/") and parts.path == "/" else value
 
 
+def header_text(value: str) -> str:
+    """Return a text that the header of a request can hold, without blanks around it."""
+    value = value.strip()
+    if not (value and value.isascii() and value.isprintable()):
+        raise ValueError("must be printable characters of ASCII")
+    return value
+
+
 def command(value: str) -> str:
     """Return a command line that has a program."""
     try:

@@ -29,6 +29,7 @@ from satfs.setting_values import (
     SecretStr,
     command,
     found_from_anywhere,
+    header_text,
     value_of,
     web_address,
 )
@@ -115,6 +116,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """PEM file of the authorities to trust besides the system's."""
     tls_strict: bool = True
     """Refuse certificates that depart from RFC 5280; False checks as curl and browsers do."""
+    user_agent: Annotated[str, header_text] | None = None
+    """The name that satfs gives to hosts (`User-Agent`); unset: satfs and its version."""
     allow_private_store: bool = False
     """Accept object links that lead to private addresses though the API is a public host."""
 

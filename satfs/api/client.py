@@ -326,5 +326,6 @@ def http_for(
         max_connections=max_connections or settings.api_concurrency,
         ca_file=settings.ca_file,
         tls_strict=settings.tls_strict,
+        user_agent=settings.user_agent,
         check_peer=check_peer,
     )

@@ -86,5 +86,6 @@ async def poster(url: str | None, settings: Settings | None) -> AsyncIterator[Po
         max_connections=1,
         ca_file=settings.ca_file,
         tls_strict=settings.tls_strict,
+        user_agent=settings.user_agent,
     ) as http:
         yield Poster(http, url)

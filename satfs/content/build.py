@@ -89,6 +89,7 @@ async def open_attachments(
                     progress_timeout_s=settings.progress_timeout_s,
                     ca_file=settings.ca_file,
                     tls_strict=settings.tls_strict,
+                    user_agent=http.user_agent,
                     allows_private=allows_private,
                     is_proxied=is_proxied,
                     slow_addresses=http.slow_addresses,

@@ -254,7 +254,10 @@ class ServicePort:
     ) -> Response:
         now_s = self.now_s()
         if not leaked:  # a leak has its own response, also while a fault is on
+            agent = request.headers.get("user-agent", "")
             for fault in faults:
+                if fault.name == "refused-agent" and fault["agent"] not in agent:
+                    continue
                 instead = replacement(fault, endpoint, now_s)
                 if instead is not None:
                     return instead

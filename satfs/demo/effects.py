@@ -184,6 +184,7 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response | None]
     "forbidden": _forbidden,
     "not-found": _not_found,
     "html": _html,
+    "refused-agent": _html,
     "costly-page": _costly_page,
     "redirect": lambda f, e, n: Response(
         int(f["status"]), {"Location": f["location"]} if f["location"] else {}

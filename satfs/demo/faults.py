@@ -50,6 +50,10 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     ),
     "not-found": FaultKind("404 of the endpoint's dialect."),
     "html": FaultKind("A maintenance page as text/html.", {"status": 200}),
+    "refused-agent": FaultKind(
+        "A firewall's page with 403 for programs whose name (User-Agent) contains *agent*.",
+        {"agent": "", "status": 403},
+    ),
     "broken-json": FaultKind("The right response, its second half missing, framing correct."),
     "wrong-types": FaultKind(
         "JSON of another shape. As: null, list, string, number, results-null, results-object, "

@@ -76,7 +76,8 @@ class Http:
     *max_connections* requests run at once; others wait their turn, which no timeout counts.
     *ca_file* is a PEM file of authorities to trust besides the system's. *tls_strict*: certificates
     must conform to RFC 5280 strictly (`net/trust.py`). *tls* is a context that was made of both,
-    for several clients, since loading the system's authorities takes time. *check_peer* raises for
+    for several clients, since loading the system's authorities takes time. *user_agent* is sent in
+    place of the program's name and version. *check_peer* raises for
     an address of a host that must not be connected to (`net/backend.py`). *transport* replaces the
     network (tests). Every response is noted in *reachability*. Each request waits for a permit of
     *permits*, which all clients and workers that open connections to the same hosts share.
@@ -94,6 +95,7 @@ class Http:
         ca_file: Path | None = None,
         tls_strict: bool = True,
         tls: ssl.SSLContext | None = None,
+        user_agent: str | None = None,
         check_peer: CheckPeer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         reachability: Reachability | None = None,
@@ -102,6 +104,8 @@ class Http:
         self._connect_timeout_s = connect_timeout_s
         self._progress_timeout_s = progress_timeout_s
         self._body_timeout_s = progress_timeout_s if body_timeout_s is None else body_timeout_s
+        #: The name of the program that each request has.
+        self.user_agent = user_agent or f"satfs/{satfs.__version__}"
         self._slots = trio.Semaphore(max_connections)
         self._pool: ConnectionPool | None = None
         self.permits = permits or Permits()
@@ -351,7 +355,7 @@ class Http:
             "pool": None,
         }
         sent = {
-            "User-Agent": f"satfs/{satfs.__version__}",
+            "User-Agent": self.user_agent,
             # Firewalls and frameworks refuse requests without one (406, 403).
             "Accept": "*/*",
             # A compressed response to a ranged request is no range of the object (RFC 9110 §14.2).

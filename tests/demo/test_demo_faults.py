@@ -512,6 +512,13 @@ def test_encoding(origin: DemoOrigin, customer: Customer) -> None:
     assert json.loads(reply.body.decode("utf-16")) == right
 
 
+def test_refused_agent(origin: DemoOrigin, url: str) -> None:
+    """A firewall refuses programs of one name."""
+    origin.faults.add("refused-agent", agent="satfs")
+    assert ask(url, headers={"User-Agent": "satfs/1"}).status == 403
+    assert ask(url, headers={"User-Agent": "other"}).status == 200
+
+
 def test_empty_pages(origin: DemoOrigin, customer: Customer) -> None:
     """Each page with entries comes behind some without."""
     origin.faults.add("empty-pages", "tasks", pages=2)

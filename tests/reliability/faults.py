@@ -244,6 +244,7 @@ STORE_FAULTS = [
     Fault("all links expired", calls("expire_links"), is_about_links=True),
     Fault("403 for good", store("forbidden"), DENIED),
     Fault("403 before", store("forbidden"), DENIED, is_before=True),
+    Fault("refused by the program's name", store("refused-agent", agent="satfs"), DENIED),
     Fault("403 with a new code, twice", store("forbidden", code="ANewCode", count=2)),
     Fault("400 InvalidToken twice", store("forbidden", status=400, code="InvalidToken", count=2)),
     Fault("403 to later ranges", store("forbidden", skip=2, count=3), size_bytes=16 * MIB),

@@ -110,6 +110,19 @@ def test_revoked_tokens_and_links_in_mid_read_are_not_seen(stand: Stand) -> None
             stand.origin.drop_connections()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_firewall_that_refuses_the_programs_name_takes_another_one(
+    make_stand: MakeStand, workers: int
+) -> None:
+    """API, token endpoint and store get the name that is set, in the loop and by workers."""
+    origin = DemoOrigin(Catalogue([make_task(1)]))
+    origin.faults.add("refused-agent", agent="satfs")
+    stand = make_stand(origin=origin, workers=workers, user_agent="Imagery Reader/2.0")
+    scene = stand.publish(8 * MIB)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, stand.content(scene))
+
+
 def test_bodies_that_are_always_cut_bring_each_byte_once(stand: Stand) -> None:
     """The next request begins at the cut; a worker's at the block (16 KiB) in which it was."""
     scene = stand.publish(8 * MIB)

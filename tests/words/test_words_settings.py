@@ -133,6 +133,8 @@ def test_sizes_may_carry_a_unit(text: str, size_bytes: int) -> None:
         ("SATFS_CACHE_BYTES", "9" * 400, "number of bytes"),
         ("SATFS_RANGE_BYTES", "1kB", "at least 65536"),
         ("SATFS_TLS_STRICT", "perhaps", "must be true or false"),
+        ("SATFS_USER_AGENT", "two\nlines", "printable characters of ASCII"),
+        ("SATFS_USER_AGENT", "caf\xe9", "printable characters of ASCII"),
         ("SATFS_READ_DEADLINE_S", "soon", "a finite number"),
         ("SATFS_CACHE_FREE_FRACTION", "1", "below 1"),
     ],

@@ -14,7 +14,6 @@ import structlog
 import trio
 from cachetools import TTLCache
 
-import satfs
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.transfer import messages
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
@@ -61,6 +60,7 @@ class WorkerPool:
         progress_timeout_s: float,
         ca_file: Path | None,
         tls_strict: bool,
+        user_agent: str,
         allows_private: bool,
         is_proxied: Callable[[str], bool],
         permits: Permits,
@@ -82,7 +82,7 @@ class WorkerPool:
             "ca_file": str(ca_file) if ca_file is not None else None,
             "tls_strict": tls_strict,
             "allows_private": allows_private,
-            "user_agent": f"satfs/{satfs.__version__}",
+            "user_agent": user_agent,
         }
         self._workers = WorkerProcesses(
             nursery,
