@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 
@@ -39,6 +39,20 @@ class Stopwatch:
             waited_s += sum(waits_s)
         self.took_s.append(max(0.0, took_s - waited_s))
         self.waited_s.append(waited_s)
+
+
+def waits_s(threads: Iterable[int]) -> dict[int, float]:
+    """Return for each of *threads* that lives how long it has waited for a processor so far."""
+    waits: dict[int, float] = {}
+    for thread in threads:
+        with contextlib.suppress(OSError):  # it has ended
+            waits[thread] = int(Path(f"/proc/{thread}/schedstat").read_text().split()[1]) / 1e9
+    return waits
+
+
+def waited_s(before: Mapping[int, float]) -> float:
+    """Return how long threads have waited for a processor since `waits_s` returned *before*."""
+    return sum(now_s - before[thread] for thread, now_s in waits_s(before).items())
 
 
 def _waits_s(pid: int) -> dict[str, float]:

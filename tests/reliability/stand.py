@@ -11,12 +11,14 @@ import errno
 import itertools
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from fakes.processor_waits import waited_s, waits_s
 from mounted.mounting import RealMount
 from reliability.tally import TALLY, Tally
 
@@ -53,8 +55,10 @@ SETTINGS: Final[Mapping[str, str]] = {
     "SATFS_PAGE_LIMIT": "10",
     "SATFS_RANGE_BYTES": "1MiB",
 }
-#: Time that a busy machine may add to a deadline, in seconds: some threads wait for a core.
+#: Time that a busy machine may add to a deadline, in seconds: threads wait for each other.
 SLACK_S: Final = 1.0
+#: Time after its limit in which a call that was late has returned: what a busy machine may take.
+HUNG_S: Final = 30.0
 #: Time after which everything works again when it is mended: the probe of a host that was away
 #: comes every 2 s, and what was remembered about an absence is short (see SETTINGS).
 RECOVERY_S: Final = 10.0
@@ -77,16 +81,22 @@ class Wrong(AssertionError):
 
 
 class Calls:
-    """Calls on a mount, each in a thread, timed and entered in the tally."""
+    """Calls on a mount, each in a thread, timed and entered in the tally.
 
-    def __init__(self, tally: Tally = TALLY, n_threads: int = 256) -> None:
+    The time of a call leaves out how long its thread, and those that *servers* names, have waited
+    for a processor: a busy machine is late, and not the mount.
+    """
+
+    def __init__(self, servers: Callable[[], Iterable[int]], tally: Tally = TALLY) -> None:
         self.tally = tally
-        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="call")
+        self._servers = servers
+        self._threads = ThreadPoolExecutor(256, thread_name_prefix="call")
 
     def start(self, name: str, limit_s: float, function: Callable[..., T], *args: Any) -> Future[T]:
         """Begin a call; its future raises what it raises, or `Late`."""
 
         def timed() -> T:
+            before = waits_s((threading.get_native_id(), *self._servers()))
             started_s = time.monotonic()
             failure: OSError | None = None
             try:
@@ -95,7 +105,7 @@ class Calls:
                 failure = error
                 raise
             finally:
-                took_s = time.monotonic() - started_s
+                took_s = max(0.0, time.monotonic() - started_s - waited_s(before))
                 self.tally.note_call(name, took_s, failure, limit_s)
                 if took_s > limit_s:
                     raise Late(f"{name}: returned after {took_s:.1f} s, limit {limit_s:.1f} s")
@@ -114,8 +124,8 @@ class Calls:
     def end(self, name: str, limit_s: float, call: Future[T]) -> T:
         """Return what a call that was begun returns; raises as `make`."""
         # Not result(timeout): its TimeoutError is what os.read raises for ETIMEDOUT, too.
-        if not wait([call], limit_s + 10).done:
-            raise Hung(f"{name}: not returned within {limit_s + 10:.0f} s")
+        if not wait([call], limit_s + HUNG_S).done:
+            raise Hung(f"{name}: not returned within {limit_s + HUNG_S:.0f} s")
         return call.result()
 
     def close(self) -> None:
@@ -140,7 +150,7 @@ class Stand:
     ) -> None:
         self.directory = directory
         self.origin = origin or DemoOrigin(Catalogue([make_task(1)]))
-        self.calls = Calls(tally)
+        self.calls = Calls(self._serving_threads, tally)
         self.tally = tally
         self.root = directory / "mnt"
         self.cache_dir = directory / "cache"
@@ -198,6 +208,11 @@ class Stand:
     def current(self) -> RealMount:
         """Return the mount that was made last."""
         return self.mounts[-1]
+
+    def _serving_threads(self) -> list[int]:
+        """Return the threads that serve calls: the loops of the mount and of the origin."""
+        origin = [each for each in threading.enumerate() if each.name == "demo-origin"]
+        return [self.current.process.pid, *(each.native_id for each in origin if each.native_id)]
 
     def remount(self, number: int = signal.SIGTERM, **options: object) -> RealMount:
         """End the mount by a signal, take away what it left, and mount again."""
