@@ -54,6 +54,10 @@ class KnownVersions:
                 self.remember(key, known)
         return known
 
+    def is_forgetting(self, key: Key) -> bool:
+        """Return whether the index may still have a version that was forgotten."""
+        return self._forgetting[key] > 0
+
     async def indexed(self, key: Key) -> KnownVersion | None:
         """Return what the index has, which other processes of this node write to as well."""
         index = self._cache.index

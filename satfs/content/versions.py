@@ -69,8 +69,11 @@ class Versions:
         self._confirm_after_s = confirm_after_s
         self._locks = locks
         self._known = KnownVersions(parts.cache, parts.dispatcher, account, absent_s)
-        self._learning: dict[tuple[SceneId, AttachmentName, str], Refreshable[KnownVersion]] = {}
-        self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
+        #: The last part of a key: a version that was entered at any time will do.
+        self._learning: dict[
+            tuple[SceneId, AttachmentName, str, bool], Refreshable[KnownVersion]
+        ] = {}
+        self._n_learners: Counter[tuple[SceneId, AttachmentName, str, bool]] = Counter()
         self._confirming: dict[Key, trio.Lock] = {}
         self._probing = RequestSlots(PROBES_AT_ONCE)
         self._n_ahead = 0
@@ -89,7 +92,6 @@ class Versions:
             Garbled: what it responds makes no sense.
             The last three only when no version is known from before.
         """
-        since_s = self._known.now()
         key = (scene, attachment)
         known = await self._known.recall(key)
         if known is not None and known.revision == revision:
@@ -97,7 +99,7 @@ class Versions:
         if (why := self._known.why_absent(key, revision)) is not None:
             raise NotThere(why)
         try:
-            return (await self._learn(scene, attachment, revision, since_s)).version
+            return (await self._learn(scene, attachment, revision)).version
         except NotThere as gone:
             self._known.note_absent(key, revision, str(gone))
             raise
@@ -137,13 +139,24 @@ class Versions:
             Unreachable: the store does not respond now; a version known from before stays known.
         """
         self._parts.links.forget_refusal((scene, attachment))
-        return (await self._learn(scene, attachment, revision, self._known.now())).version
+        now_s = self._known.now()
+        return (await self._learn(scene, attachment, revision, since_s=now_s)).version
 
     async def _learn(
-        self, scene: SceneId, attachment: AttachmentName, revision: str, since_s: float
+        self,
+        scene: SceneId,
+        attachment: AttachmentName,
+        revision: str,
+        *,
+        since_s: float | None = None,
     ) -> KnownVersion:
-        """Return what a request shows that any process of this node made since *since_s*."""
+        """Return what a request shows that any process of this node made since *since_s*.
+
+        None: at any time. The caller has looked in the index, where another process may have
+        entered its version since.
+        """
         key = (scene, attachment, revision)
+        learning_key = (*key, since_s is None)
 
         async def renew() -> tuple[KnownVersion, float]:
             learning = Learning()
@@ -155,18 +168,21 @@ class Versions:
                 raise
             return learning.result(), 0.0
 
-        learning = self._learning.setdefault(key, Refreshable(renew))
-        self._n_learners[key] += 1
+        learning = self._learning.setdefault(learning_key, Refreshable(renew))
+        self._n_learners[learning_key] += 1
         try:
             return await learning.get()
         finally:
             # The last task clears up: one that gives up must not hide it from the next task.
-            self._n_learners[key] -= 1
-            if not self._n_learners[key]:
-                del self._learning[key], self._n_learners[key]
+            self._n_learners[learning_key] -= 1
+            if not self._n_learners[learning_key]:
+                del self._learning[learning_key], self._n_learners[learning_key]
 
     async def _learn_version(
-        self, wanted: tuple[SceneId, AttachmentName, str], learning: Learning, since_s: float
+        self,
+        wanted: tuple[SceneId, AttachmentName, str],
+        learning: Learning,
+        since_s: float | None,
     ) -> None:
         """Make the request for a version: settled with its headers, while the tail still comes."""
         scene, attachment, revision = wanted
@@ -243,19 +259,25 @@ class Versions:
         wanted: tuple[SceneId, AttachmentName, str],
         learning: Learning,
         turn: contextlib.AsyncExitStack,
-        since_s: float,
+        since_s: float | None,
     ) -> bool:
         """Return whether another process of this node has learnt the version since *since_s*.
+
+        None: at any time.
 
         Then *learning* has it. Otherwise the others wait until *turn* is closed.
         """
         scene, attachment, revision = wanted
-        if self._parts.cache.index is None or not self._locks.is_shared(trio.current_time()):
+        if self._parts.cache.index is None or not self._locks.is_shared_now(trio.current_time()):
             return False
         name = f"version {self._account} {label_of(scene, attachment)}"
         await turn.enter_async_context(self._locks.alone(name))
         known = await self._known.indexed((scene, attachment))
-        if known is None or known.revision != revision or known.confirmed_at_s < since_s:
+        if known is None or known.revision != revision:
+            return False
+        if since_s is None and self._known.is_forgetting((scene, attachment)):
+            return False  # the index may have the version that this process has found outdated
+        if since_s is not None and known.confirmed_at_s < since_s:
             return False
         self._known.remember((scene, attachment), known)
         learning.known = known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,36 @@ def test_what_a_process_fetched_that_has_ended_is_not_fetched_again(tmp_path: Pa
             assert data == bytes(content.read(0, MIB))
             assert store.bytes_sent == n_sent
             reader.close()
+
+    run(main)
+
+
+def test_a_version_that_another_process_is_about_to_enter_is_not_requested_again(
+    tmp_path: Path,
+) -> None:
+    """It was shown before the second process asked, and entered in the index after it looked."""
+    store = FakeStore(latency_s=0.01)
+    store.add(MIB)
+
+    async def main() -> None:
+        async with (
+            opened(store, tmp_path, NodeLocks(), cache_bytes=10**9) as one,
+            opened(store, tmp_path, NodeLocks(), cache_bytes=10**9) as other,
+        ):
+            enter = one._cache.on_index
+
+            async def enter_late(call: Callable[[], object]) -> object:
+                await trio.sleep(0.5)
+                return await enter(call)
+
+            one._cache.on_index = enter_late  # type: ignore[method-assign, assignment]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(learn, one)
+                while not store.n_requests:  # noqa: ASYNC110 - until the store has responded
+                    await trio.sleep(0.01)
+                await trio.sleep(0.7)  # it is about to enter what the store has shown
+                await learn(other)
+            assert store.n_requests == 1
 
     run(main)
 
