@@ -100,8 +100,8 @@ def resolve(url: str, following: str) -> str:
     A service behind a proxy does not always know its own scheme, host and port. So an address at
     another host (or port, or with the other scheme) with the path of the page at *url* stands for
     that path at the host of *url*: only its query is taken over, and that host gets no request.
-    So does an address whose path is the end of ours, or ours of its: one of both hosts has a prefix
-    that the other does not know.
+    So does an address whose path is the end of ours, at any host, or ours of its: one side of the
+    proxy has a prefix that the other does not know.
 
     Raises:
         Garbled: it is no address.
@@ -114,12 +114,13 @@ def resolve(url: str, following: str) -> str:
         path = theirs.path.rstrip("/")
         is_same_path = path == ours.path.rstrip("/")
         our_path = ours.path.rstrip("/")
-        is_other_prefix = (path.startswith("/") and our_path.endswith(path)) or (
-            our_path.startswith("/") and path.endswith(our_path)
-        )
-        if is_web and (is_same_host or is_same_path):
+        is_prefix_lost = path.startswith("/") and our_path.endswith(path) and not is_same_path
+        has_other_prefix = our_path.startswith("/") and path.endswith(our_path)
+        if is_web and is_prefix_lost:
+            resolved = urlunsplit(ours._replace(query=theirs.query))
+        elif is_web and (is_same_host or is_same_path):
             resolved = urlunsplit(theirs._replace(scheme=ours.scheme, netloc=ours.netloc))
-        elif is_web and is_other_prefix:
+        elif is_web and has_other_prefix:
             resolved = urlunsplit(ours._replace(query=theirs.query))
     except ValueError:
         raise Garbled("the listing's next page has no address") from None

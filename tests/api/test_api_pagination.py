@@ -242,6 +242,12 @@ def test_offsets_are_set_where_they_stand() -> None:
     assert resolve(FIRST, "?offset=3") == "https://a.test/tasks/?offset=3"
 
 
+def test_another_path_at_the_same_host_is_requested_as_it_is() -> None:
+    """Where it is not ours without its beginning, the service alone knows what it is."""
+    for path in ("/pages/7", "/v2/tasks", "/asks", "/"):
+        assert resolve(FIRST, f"https://a.test{path}?x=1") == f"https://a.test{path}?x=1"
+
+
 def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
     """`http://` at the same host is requested as before; other schemes are refused."""
     assert resolve(FIRST, "http://A.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
@@ -300,6 +306,8 @@ def test_characters_of_a_next_page_are_escaped() -> None:
     [
         ("https://a.test/aleph/v2/tasks/", "http://inner.test:8080/tasks/?offset=3", True),
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/v2/tasks?offset=3", True),
+        ("https://a.test/aleph/v2/tasks/", "https://a.test/tasks/?offset=3", True),
+        ("https://a.test/aleph/v2/tasks/", "/v2/tasks?offset=3", True),
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/2/tasks/?offset=3", False),
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/asks/?offset=3", False),
         ("https://a.test/aleph/v2/tasks/", "http://inner.test/?offset=3", False),
