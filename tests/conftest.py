@@ -6,6 +6,7 @@ something go wrong says which line it expects. Warnings are errors by pytest's o
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -38,6 +39,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["SSL_CERT_FILE"] = os.path.join(_home.name, ".authority.pem")
         with open(os.environ["SSL_CERT_FILE"], "w", encoding="ascii") as _file:
             _file.write(ssl.DER_cert_to_PEM_cert(_authorities[0]))
+
+# Modules and collected tests live until the end. The garbage collector would walk through all of
+# them again and again, which takes a tenth of the processor time of all tests: it rests until they
+# are there, and leaves them out from then on.
+gc.disable()
 
 #: The variable with the directory in which demos keep drawn imagery. Drawing takes ten seconds of
 #: processor time, so that all tests share it; `scripts/stages.py` sets it for both halves of a run.
@@ -115,6 +121,12 @@ class _Listener(logging.Handler):
         self._book.lines.append(
             LogLine(record.levelno, record.getMessage(), {"logger": record.name})
         )
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector work, on what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 _IS_SKIPPED = pytest.StashKey[bool]()
