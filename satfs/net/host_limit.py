@@ -53,6 +53,10 @@ FAILING_S: Final = 2.0
 OPENING_FACTOR: Final = 2.0
 SILENCE_FACTOR: Final = 3.0
 MIN_SILENCE_S: Final = 0.3
+#: Added to that: how many times as long as a task of this process waited for a processor of late. A
+#: response on a busy machine waits as often, in the holder of the connection and, on the same
+#: machine, in the server: to accept a connection, for two flights of TLS, and for the request.
+N_WAKE_UPS: Final = 10
 #: Responses that are remembered for that: of some seconds, as a rule. One in four may be slower
 #: than what is compared with, so that a few that stalled do not make all others be waited for.
 N_RESPONSES: Final = 16
@@ -89,6 +93,8 @@ class HostLimit:
         self._n_stepped = 0  # allowed without responses
         self._n_recalled = 0
         self._stepped_at_s = float("-inf")
+        #: How long a task of this process waited for a processor of late, in seconds.
+        self.wake_up_s = 0.0
 
     def allowed(self, now_s: float) -> int:
         """Return how many connections may be open now."""
@@ -129,10 +135,11 @@ class HostLimit:
 
     def silence_s(self) -> float:
         """Return after how many seconds without a byte a new connection counts as silent."""
+        busy_s = N_WAKE_UPS * self.wake_up_s
         if self._opening_s is None:
-            return UNKNOWN_SILENCE_S
+            return UNKNOWN_SILENCE_S + busy_s
         by_opening_s = OPENING_FACTOR * self._opening_s
-        return max(MIN_SILENCE_S, by_opening_s, SILENCE_FACTOR * self._response_s())
+        return max(MIN_SILENCE_S, by_opening_s, SILENCE_FACTOR * self._response_s()) + busy_s
 
     def is_late(self, waited_s: float) -> bool:
         """Return whether a new connection without a byte for *waited_s* may not be let through."""

@@ -25,6 +25,9 @@ from satfs.net.silent_connections import end_silent, move_late
 #: How often permits are checked while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
+#: Share of the longest wait for a processor that is believed in the next interval: it is halved in
+#: a third of a second.
+WAKE_UP_KEPT: Final = 0.8
 #: How long a request waits for a connection that is about to be idle, in seconds: opening another
 #: one takes two round trips, and its first bytes come slowly.
 IDLE_SOON_S: Final = 0.15
@@ -86,6 +89,7 @@ class Permits:
         self._holders: list[Holder] = []
         self._order = itertools.count()
         self._has_work = trio.Event()
+        self._wake_up_s = 0.0  # how long `watch` waited for a processor of late
         #: Returns how many connections to a host are known to have responded at once; 0 for none.
         self.n_known_before: Callable[[str], int] = lambda origin: 0
 
@@ -186,8 +190,11 @@ class Permits:
             due_s = trio.current_time() + LOOK_INTERVAL_S
             await trio.sleep_until(due_s)
             # After a time without a processor, the tasks that receive run first.
-            is_late = trio.current_time() - due_s > LOOK_INTERVAL_S
+            late_s = trio.current_time() - due_s
+            is_late = late_s > LOOK_INTERVAL_S
+            self._wake_up_s = max(late_s, WAKE_UP_KEPT * self._wake_up_s)
             for host in self._hosts.values():
+                host.limit.wake_up_s = self._wake_up_s
                 if not is_late:
                     end_silent(host)
                     if not host.waiters:

@@ -12,6 +12,7 @@ from satfs.net.host_limit import (
     MIN_ALLOWED,
     MIN_SILENCE_S,
     N_RESPONSES,
+    N_WAKE_UPS,
     RAISE_AFTER_S,
     RAISE_AFTER_SILENCE_S,
     SLOWER_SHARE,
@@ -269,6 +270,16 @@ def test_a_host_that_responds_slowly_is_not_silent() -> None:
     assert limit.silence_s() > 2
     for took_s in (0.01,) * N_RESPONSES + (20.0,) * int(SLOWER_SHARE * N_RESPONSES):
         limit.note_response(took_s)
+    assert limit.silence_s() == MIN_SILENCE_S
+
+
+def test_silence_is_longer_where_tasks_wait_for_a_processor() -> None:
+    limit = HostLimit()
+    limit.note_opened(0.01)
+    assert limit.silence_s() == MIN_SILENCE_S
+    limit.wake_up_s = 0.03
+    assert limit.silence_s() == MIN_SILENCE_S + N_WAKE_UPS * 0.03
+    limit.wake_up_s = 0.0
     assert limit.silence_s() == MIN_SILENCE_S
 
 

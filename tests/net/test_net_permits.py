@@ -366,6 +366,36 @@ async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(
         assert (permits.limit(HOST) is None) is (until_s is None)
 
 
+@pytest.mark.parametrize(("late_s", "is_silent_at"), [(0.0, (0.25, 0.6)), (0.05, (0.6, 1.4))])
+async def test_a_busy_machine_gives_new_connections_longer(
+    autojump_clock: trio.testing.MockClock, late_s: float, is_silent_at: tuple[float, float]
+) -> None:
+    """Where each task waits for a processor, a server on the way does so too, several times."""
+    holder = FakeHolder()
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_opened(0.01)
+        carrying = await permits.take(HOST, [holder])
+        carrying.begin()
+
+        async def carry() -> None:
+            while True:
+                carrying.carried()
+                await trio.sleep(0.09)
+                # No task runs meanwhile.
+                autojump_clock.jump(late_s)
+
+        nursery.start_soon(carry)
+        await trio.sleep(0.3)
+        other = await permits.take(HOST, [holder])
+        other.begin()
+        began_s = trio.current_time()
+        with trio.fail_after(5), other.scope:
+            await trio.sleep_forever()
+        soonest_s, latest_s = is_silent_at
+        assert soonest_s < trio.current_time() - began_s < latest_s
+        nursery.cancel_scope.cancel()
+
+
 async def test_requests_that_hang_hold_no_others_up(autojump_clock: trio.testing.MockClock) -> None:
     """Names and sizes wait for no other request at a host that has refused nothing."""
     holder = FakeHolder()
