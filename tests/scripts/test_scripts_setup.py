@@ -183,3 +183,29 @@ def test_fuse_is_looked_at_before_anything_is_installed(name: str) -> None:
     script = (SCRIPTS / name).read_text()
 
     assert script.index("\nprepare_fuse\n") < script.index("\nprepare ")
+
+
+def test_a_device_that_the_user_may_not_open_is_told_at_once(machine: BareMachine) -> None:
+    device = machine.root / "fuse"
+    device.touch(0o600)
+
+    done = machine.run(f'fuse_device="{device}"; prepare_fuse')
+
+    assert done.returncode == 1
+    assert f"As root: chmod 666 {device}" in done.stdout
+
+
+def test_a_device_that_only_root_may_open_is_given_the_usual_mode(machine: BareMachine) -> None:
+    """Of a machine without udev, such as a container. The user has sudo."""
+    device = machine.root / "fuse"
+    device.touch(0o000)
+    (machine.root / "bin" / "chmod").symlink_to(str(shutil.which("chmod")))
+    machine.program("sudo", 'exec "$@"')
+    if os.geteuid() == 0:
+        os.chown(device, 65534, -1)
+
+    done = machine.run(f'fuse_device="{device}"; prepare_fuse; echo opened')
+
+    assert done.returncode == 0, done.stdout
+    assert "letting every user open" in done.stdout
+    assert done.stdout.endswith("opened\n")
