@@ -362,7 +362,7 @@ _CELLS: Final = sorted(
         *((name, 0.0, CONTENTS) for name in _USUAL),
         *((name, 0.1, CONTENTS) for name in _USUAL[:2]),  # a far line
         *((name, 0.04, CONTENTS) for name in KINDS),
-        *((name, 0.04, ZIP) for name in (*_USUAL, *_KINDS_IN_ZIP)),
+        *((name, 0.04, ZIP) for name in (*LAYOUTS, *_KINDS_IN_ZIP)),
     ),
     key=lambda cell: list(LAYOUTS | KINDS).index(cell[0]),
 )
