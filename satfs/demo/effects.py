@@ -314,7 +314,7 @@ def _empty_object(response: Response, fault: Fault) -> Response:
             return replace(empty, status=206).with_headers(content_range="bytes 0--1/0")
         case "zero":
             return replace(empty, status=206).with_headers(content_range="bytes 0-0/0")
-        case "unsized":
+        case "unsized" if response.status != 200:  # the whole object has no range to refuse
             return replace(empty, status=416)
         case "chunked":
             return empty.with_headers(transfer_encoding="chunked")

@@ -112,7 +112,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "empty-object": FaultKind(
         "The object has no bytes. As: no-content (204), negative (206 with bytes 0--1/0), zero "
         "(206 with bytes 0-0/0), whole (200), chunked (likewise), unsized (416 without the "
-        "length) (store).",
+        "length for a range) (store).",
         {"shape": "no-content"},
     ),
     "unknown-total": FaultKind("Content-Range has * for the total length (store)."),
