@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 import trio
 from msgspec.structs import replace
 
+from satfs.api.token_sources import mode_of
 from satfs.cli.output import print_sentence
 from satfs.fuse.errnos import gravest_of
 from satfs.net.proxies import proxies_of_environment
-from satfs.settings import Settings
+from satfs.settings import AuthMode, Settings
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -46,12 +47,11 @@ def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Ar
 
 @contextmanager
 def waiting_shown(settings: Settings, *, is_quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """Print on standard error which host is waited for, when the body takes over `NOTICE_S`.
+    """Print on standard error which hosts are waited for, when the body takes over `NOTICE_S`.
 
     Yields a function that ends the wait before the body does.
     """
-    host = urlsplit(settings.api_url).hostname
-    notice = threading.Timer(NOTICE_S, print_sentence, [f"Waiting for {host}…"])
+    notice = threading.Timer(NOTICE_S, print_sentence, [f"Waiting for {_hosts(settings)}…"])
     notice.daemon = True
     if not is_quiet:
         notice.start()
@@ -59,6 +59,17 @@ def waiting_shown(settings: Settings, *, is_quiet: bool = False) -> Iterator[Cal
         yield notice.cancel
     finally:
         notice.cancel()
+
+
+def _hosts(settings: Settings) -> str:
+    """Return the hosts of the API and, where one is used, of the token endpoint, in words.
+
+    Which of the two does not respond is not known while a command waits.
+    """
+    addresses = [settings.api_url]
+    if mode_of(settings) is AuthMode.OAUTH:
+        addresses.append(settings.auth_url)
+    return " or ".join(dict.fromkeys(str(urlsplit(address).hostname) for address in addresses))
 
 
 def hurried(settings: Settings) -> Settings:

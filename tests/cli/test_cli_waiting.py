@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from cli.conftest import Program
@@ -11,6 +13,21 @@ from cli.conftest import Program
 from satfs.cli import waiting
 from satfs.demo.server import DemoOrigin
 from satfs.settings import load_settings
+
+
+class DueAtOnce:
+    """A timer whose time is over when it starts."""
+
+    daemon = False
+
+    def __init__(self, _: float, function: Callable[..., object], arguments: list[object]) -> None:
+        self._due = partial(function, *arguments)
+
+    def start(self) -> None:
+        self._due()
+
+    def cancel(self) -> None:
+        """Nothing is waited for."""
 
 
 @pytest.mark.parametrize("command", ["ls", "whoami", "watch --once"])
@@ -24,6 +41,32 @@ def test_what_is_waited_for_is_told(aleph: Program, origin: DemoOrigin, command:
     assert done.returncode == 4
     assert done.stderr.startswith("Waiting for 127.0.0.1…\nError: ")
     assert "--offline" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "Waiting for api.example or login.example…\n"),
+        ({"SATFS_TOKEN": "abc"}, "Waiting for api.example…\n"),
+        ({"SATFS_AUTH_URL": "https://api.example/token"}, "Waiting for api.example…\n"),
+    ],
+)
+def test_each_host_that_may_be_waited_for_is_told(
+    given: dict[str, str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    addresses = {
+        "SATFS_API_URL": "https://api.example",
+        "SATFS_AUTH_URL": "https://login.example/oauth/token",
+    }
+    monkeypatch.setattr("threading.Timer", DueAtOnce)
+
+    with waiting.waiting_shown(load_settings(addresses | given)):
+        pass
+
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("command", ["ls", "whoami", "watch"])
