@@ -21,6 +21,8 @@ from satfs.control.protocol import socket_path
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import mount_at
 
+#: How a mountpoint is opened: without a right to read it, and no symbolic link.
+OPEN_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 #: Limit of the wait for another user who mounts on the same directory, in seconds: mounting takes
 #: milliseconds.
 ALONE_S: Final = 2.0
@@ -62,8 +64,7 @@ class MountpointHold:
             OSError: it does not exist, or is a symbolic link.
         """
         if self._directory_fd is None:
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
-            self._directory_fd = os.open(self.mountpoint, flags)
+            self._directory_fd = os.open(self.mountpoint, OPEN_FLAGS)
         return self._directory_fd
 
     def require_unchanged(self) -> int:

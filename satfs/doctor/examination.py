@@ -23,6 +23,8 @@ from satfs.doctor.authorities import authorities
 from satfs.doctor.connection_steps import Host, HostFindings, clock_finding, on_the_way, reach
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.doctor.machine import Machine
+from satfs.doctor.mountpoint import MOUNTPOINT
+from satfs.doctor.mountpoint import mountpoint as mountpoint_findings
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.addresses import LinkRule
@@ -72,7 +74,7 @@ def local_checks(
         (mounts.LEFTOVERS, partial(mounts.leftovers, machine)),
     ]
     if mountpoint is not None:
-        found.append((mounts.MOUNTPOINT, partial(mounts.mountpoint, machine, mountpoint)))
+        found.append((MOUNTPOINT, partial(mountpoint_findings, machine, mountpoint)))
     if settings is not None:
         found += [
             (cache.CACHE_DIRECTORY, partial(cache.directory, machine, settings)),

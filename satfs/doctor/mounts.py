@@ -1,4 +1,4 @@
-"""The existing satfs mounts, what killed ones left, and the directory that is to become one.
+"""The existing satfs mounts, and what killed ones left.
 
 A mount is probed by a process of its own: a stuck one would keep this process, which could not even
 be killed.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,14 +21,13 @@ from satfs.doctor.findings import Area, Check, Finding
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
-from satfs.mountpoints import DEAD_ERRNOS, FS_TYPE, Mounted, may_mount_on
+from satfs.mountpoints import DEAD_ERRNOS, FS_TYPE, Mounted
 
 #: Mounts probed at once: each stuck one takes the whole time limit of a program.
 _AT_ONCE: Final = 8
 
 READ_AHEAD = Check(Area.MOUNTS, "read-ahead")
 MOUNT_HELPER = Check(Area.MOUNTS, "mount-helper")
-MOUNTPOINT = Check(Area.MOUNTS, "mountpoint", BadMountpoint)
 MOUNTS = Check(Area.MOUNTS, "mounts", BadMountpoint)
 LEFTOVERS = Check(Area.MOUNTS, "leftovers")
 
@@ -126,79 +124,6 @@ def mount_helper(machine: Machine) -> Iterator[Finding]:
         "Let it know, once:",
         "sudo satfs service install-helper",
     )
-
-
-def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
-    """Look whether *path*, which is absolute, could be mounted on; nothing if satfs has done so."""
-    if any(each.mountpoint == path for each in satfs_mounts(machine)):
-        return
-    name = shlex.quote(os.fspath(path))
-    response = machine.errno_of(path)
-    elsewhere = "Choose another directory, or repair this one:"
-    if response is None:
-        yield MOUNTPOINT.failure(
-            f"{path} does not answer.",
-            "The filesystem of this directory hangs.",
-            "See which one that is:",
-            f"findmnt --target {name}",
-        )
-    elif response == errno.ENOENT:
-        yield MOUNTPOINT.failure(
-            f"There is no directory {path}.",
-            "Only a directory can be mounted on.",
-            "Make it:",
-            f"mkdir -p {name}",
-        )
-    elif response in DEAD_ERRNOS:
-        yield MOUNTPOINT.failure(
-            f"{path} is the dead mount of another program.",
-            "Nothing can be mounted there before it is unmounted.",
-            "Unmount it:",
-            f"fusermount3 -u {name}",
-        )
-    elif response:
-        yield MOUNTPOINT.failure(
-            f"{path} cannot be looked at: {os.strerror(response)}.",
-            "A directory that cannot be read cannot be mounted on.",
-            elsewhere,
-            f"ls -ld {name}",
-        )
-    else:
-        yield from _place(machine, path, name)
-
-
-def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
-    status = path.stat()
-    if not stat.S_ISDIR(status.st_mode):
-        yield MOUNTPOINT.failure(
-            f"{path} is not a directory.",
-            "Only a directory can be mounted on.",
-            "Choose another place.",
-        )
-        return
-    if not may_mount_on(status, machine.uid, is_writable=os.access(path, os.W_OK)):
-        yield MOUNTPOINT.failure(
-            f"{path} is not yours to mount on.",
-            "FUSE lets people mount on directories that they may write to, and that are their own "
-            "where the sticky bit is set.",
-            "Choose another directory, or become its owner:",
-            f'sudo chown "$USER" {name}',
-        )
-        return
-    try:
-        with os.scandir(path) as entries:
-            is_empty = next(entries, None) is None
-    except OSError:
-        is_empty = True
-    if not is_empty:
-        yield MOUNTPOINT.warning(
-            f"{path} is not empty.",
-            "The mount would hide its content; `satfs mount` refuses it.",
-            "Choose another directory, or mount over it:",
-            f"satfs mount --nonempty {name}",
-        )
-        return
-    yield MOUNTPOINT.fine(f"{path} can be mounted on.")
 
 
 def leftovers(machine: Machine) -> Iterator[Finding]:

@@ -188,7 +188,8 @@ def test_a_file_is_no_place_for_a_demo(demo: Program, place: Path) -> None:
 
     done = demo("demo", place / "file")
 
-    assert (done.returncode, done.stderr) == (5, f"Error: {place / 'file'} is not a directory\n")
+    sentence = f"Error: {place / 'file'} is not a directory. Choose another place.\n"
+    assert (done.returncode, done.stderr) == (5, sentence)
 
 
 def test_its_hints_can_be_pasted_in_any_directory(demo: Program, place: Path) -> None:

@@ -300,8 +300,8 @@ def test_a_missing_directory_is_named_with_the_command_that_makes_it(aleph: Prog
     done = aleph("mount", "no where/at all")
 
     assert done.returncode == 5
-    sentence, _, command = done.stderr.partition("; make it first: ")
-    assert sentence == "Error: there is no directory no where/at all"
+    sentence, _, command = done.stderr.partition(" Make it: ")
+    assert sentence == "Error: There is no directory no where/at all."
     subprocess.run(["bash", "-c", command], check=True)
     assert (aleph.directory / "no where/at all").is_dir()
 
@@ -311,7 +311,8 @@ def test_a_file_is_no_mountpoint(aleph: Program, tmp_path: Path) -> None:
 
     done = aleph("mount", "file")
 
-    assert (done.returncode, done.stderr) == (5, "Error: file is not a directory\n")
+    sentence = "Error: file is not a directory. Choose another place.\n"
+    assert (done.returncode, done.stderr) == (5, sentence)
 
 
 def test_a_directory_that_holds_something_is_mounted_over_only_when_told(

@@ -342,7 +342,7 @@ def test_a_fake_mount_looks_and_does_not_leap(aleph: Program, place: Path) -> No
 
     assert (done.returncode, is_mounted(place)) == (0, False)
     assert nowhere.returncode == 32
-    assert "there is no directory" in nowhere.stderr
+    assert "There is no directory" in nowhere.stderr
 
 
 @pytest.mark.mounts

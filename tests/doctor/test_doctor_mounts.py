@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from doctor.conftest import MadeUp, only
@@ -18,8 +19,10 @@ from satfs.demo import scratch
 from satfs.doctor import mounts
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Machine, ProgramResult, run_bounded
+from satfs.doctor.mountpoint import mountpoint, require_mountpoint
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
+from satfs.mountpoint_hold import MountpointHold
 
 ALEPH = Path("/mnt/aleph")
 
@@ -127,17 +130,17 @@ def test_an_empty_directory_can_be_mounted_on(made: MadeUp, tmp_path: Path) -> N
     mine(made)
     (tmp_path / "mnt").mkdir()
 
-    assert only(mounts.mountpoint(made.machine, tmp_path / "mnt")).severity is Severity.OK
+    assert only(mountpoint(made.machine, tmp_path / "mnt")).severity is Severity.OK
 
 
 def test_what_is_mounted_already_was_looked_at(made: MadeUp) -> None:
     made.mount(line())
 
-    assert list(mounts.mountpoint(made.machine, ALEPH)) == []
+    assert list(mountpoint(made.machine, ALEPH)) == []
 
 
 def test_a_directory_that_is_not_there_is_made(made: MadeUp, tmp_path: Path) -> None:
-    finding = only(mounts.mountpoint(made.machine, tmp_path / "a b/c"))
+    finding = only(mountpoint(made.machine, tmp_path / "a b/c"))
 
     assert finding.severity is Severity.FAILURE
     assert finding.commands == (f"mkdir -p '{tmp_path}/a b/c'",)
@@ -147,13 +150,13 @@ def test_a_full_directory_is_a_warning(made: MadeUp, tmp_path: Path) -> None:
     mine(made)
     (tmp_path / "file").touch()
 
-    assert only(mounts.mountpoint(made.machine, tmp_path)).severity is Severity.WARNING
+    assert only(mountpoint(made.machine, tmp_path)).severity is Severity.WARNING
 
 
 def test_a_file_is_no_directory(made: MadeUp, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    finding = only(mounts.mountpoint(made.machine, tmp_path / "file"))
+    finding = only(mountpoint(made.machine, tmp_path / "file"))
 
     assert finding.statement == f"{tmp_path / 'file'} is not a directory."
 
@@ -163,14 +166,58 @@ def test_others_directories_are_not_ours_to_mount_on(made: MadeUp, tmp_path: Pat
     (tmp_path / "mnt").chmod(0o1777)
     made.uid = os.getuid() + 1
 
-    assert "not yours" in only(mounts.mountpoint(made.machine, tmp_path / "mnt")).statement
+    assert "not yours" in only(mountpoint(made.machine, tmp_path / "mnt")).statement
+
+
+def test_a_mount_raises_what_the_doctor_reports(made: MadeUp, tmp_path: Path) -> None:
+    """The same sentence, with the remedy and the command."""
+    mine(made)
+    (tmp_path / "file").touch()
+    (tmp_path / "full/entry").mkdir(parents=True)
+    for path in (tmp_path / "nowhere", tmp_path / "file", tmp_path / "full"):
+        finding = only(mountpoint(made.machine, path))
+
+        with pytest.raises(BadMountpoint) as refused:
+            require(path)
+
+        assert str(refused.value) == str(finding.error)
+        assert str(path) in finding.statement
+    require(tmp_path / "full", is_nonempty_fine=True)
+    require(tmp_path / "full/entry")
+
+
+def require(path: Path, *, is_nonempty_fine: bool = False) -> None:
+    """Look at *path* as `satfs mount` does: by the descriptor that it holds."""
+    with MountpointHold(path) as hold:
+        name = str(path)
+        require_mountpoint(
+            hold.open_directory, name, shlex.quote(name), is_nonempty_fine=is_nonempty_fine
+        )
+
+
+def test_a_directory_that_cannot_be_read_is_mounted_on_unlooked_at(
+    made: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor says so before the mount refuses it; root can read every directory."""
+    mine(made)
+
+    def refuse(_: str) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    finding = only(mountpoint(made.machine, tmp_path))
+
+    assert finding.severity is Severity.FAILURE
+    assert "Permission denied" in finding.statement
+    assert "--nonempty" in finding.explanation
+    require(tmp_path, is_nonempty_fine=True)
 
 
 @pytest.mark.parametrize("response", [None, errno.ENOTCONN, errno.EACCES])
 def test_what_does_not_answer_is_not_mounted_on(made: MadeUp, response: int | None) -> None:
     made.errnos[ALEPH] = response
 
-    finding = only(mounts.mountpoint(made.machine, ALEPH))
+    finding = only(mountpoint(made.machine, ALEPH))
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, BadMountpoint)
 

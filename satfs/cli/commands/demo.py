@@ -20,12 +20,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from satfs.cli.commands.mount import mount_options
+from satfs.cli.commands.mount import mount_options, prepare_mountpoint
 from satfs.cli.flags import OutputOptions, directory_argument, log_flags, verbosity_flags
 from satfs.cli.hints import program_name, shell_path
 from satfs.cli.mount_options import GivenOptions, parse_options
 from satfs.cli.mount_process import launch
-from satfs.cli.mountpoint_check import prepare_mountpoint
 from satfs.cli.output import console, print_sentence, show
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory

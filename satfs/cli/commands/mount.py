@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,12 +21,14 @@ from satfs.cli.flags import (
 from satfs.cli.hints import hint, program_name, shell_path
 from satfs.cli.mount_options import GivenOptions, parse_options
 from satfs.cli.mount_process import launch
-from satfs.cli.mountpoint_check import prepare_mountpoint
-from satfs.cli.output import print_remark, print_sentence
-from satfs.errors import BadSettings
+from satfs.cli.output import print_remark, print_sentence, show, user_name
+from satfs.doctor import fuse
+from satfs.doctor.machine import Machine
+from satfs.doctor.mountpoint import require_mountpoint
+from satfs.errors import BadMountpoint, BadSettings
 from satfs.mount import MountOptions
 from satfs.mountpoint_hold import MountpointHold
-from satfs.mountpoints import absolute
+from satfs.mountpoints import absolute, detach, is_dead_mount, mount_at
 from satfs.settings import resolve_settings
 
 
@@ -141,6 +144,51 @@ def mount_as(
             leaves_late=leaves_late,
             on_ready=on_ready,
         )
+
+
+def prepare_mountpoint(hold: MountpointHold, path: Path, given: GivenOptions) -> Path:
+    """Return *path* as the kernel names it, fit to be mounted on as *given*, and held by *hold*.
+
+    A satfs mount whose process has died is removed first. Looks at the directory, and so may wait
+    for what is mounted there.
+
+    Raises:
+        BadMountpoint: it cannot be mounted on; the message has the reason and the remedy.
+        FuseMissing: the user cannot mount here.
+    """
+    mountpoint, name = hold.mountpoint, show(str(path))
+    while mount_at(mountpoint) is not None:
+        if not is_dead_mount(mountpoint):
+            raise BadMountpoint(
+                f"satfs is mounted at {name} already; "
+                f"unmount it first: {hint(f'satfs umount {shell_path(path)}')}"
+            )
+        detach(mountpoint, is_lazy=True)
+        print_remark(f"A satfs mount that had died was removed from {name}.")
+    require_mountpoint(hold.open_directory, name, shell_path(path), is_nonempty_fine=given.nonempty)
+    owner = foreign_owner_above(mountpoint, os.geteuid())
+    if owner is not None:
+        print_remark(
+            f"{name} lies in a directory of {owner}, who can move or replace it; "
+            f"as root, mount with mount(8) and -o setuid={owner} instead."
+        )
+    fuse.require(
+        Machine(), for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount
+    )
+    return mountpoint
+
+
+def foreign_owner_above(mountpoint: Path, user: int) -> str | None:
+    """Return whose a directory above *mountpoint* is, if neither root's nor *user*'s.
+
+    Only for root, who could be led elsewhere by another user; None for all others.
+    """
+    if user != 0:
+        return None
+    for directory in mountpoint.parents:
+        if (owner := directory.lstat().st_uid) != 0:
+            return user_name(owner)
+    return None
 
 
 def print_mounted(mountpoint: str, output_options: OutputOptions, *, foreground: bool) -> None:
