@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from fakes.vendor import CONTRACT, STORE, Vendor, some_scene, some_tasks
+from fakes.vendor import CONTRACT, STORE, Vendor, VendorRequest, some_scene, some_tasks
 
 from satfs.api.endpoints import MAX_LINK_BYTES
 from satfs.errors import (
@@ -217,13 +217,12 @@ async def test_a_page_is_the_reason_when_the_try_after_it_is_cut_off(
 ) -> None:
     """The deadline comes while a response is waited for; the one before it was the page."""
     vendor.fail_next(PAGE, path="/tasking")
-    async with connect(progress_timeout_s=100) as aleph, trio.open_nursery() as nursery:
 
-        async def fall_silent() -> None:
-            await trio.sleep(0.001)
-            vendor.is_silent = True
+    def fall_silent(request: VendorRequest) -> None:
+        vendor.is_silent = request.path.startswith("/tasking")
 
-        nursery.start_soon(fall_silent)
+    vendor.meanwhile = fall_silent
+    async with connect(progress_timeout_s=100) as aleph:
         with pytest.raises(NotAllowed, match="403: an HTML page 'Request blocked'"):
             await aleph.tasks()
 
