@@ -16,7 +16,8 @@ from typing import Final
 
 from satfs.archive.decoders import has_decoder
 from satfs.archive.end_record import CentralDirectory
-from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
+from satfs.archive.member_offsets import least_stop
+from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members
 from satfs.archive.missing_zip64 import (
     WRAP,
     Settling,

@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from satfs.archive.checksum import Checksum
-from satfs.archive.members import LOCAL_HEADER_BYTES, Member
+from satfs.archive.member_offsets import LOCAL_HEADER_BYTES
+from satfs.archive.members import Member
 from satfs.content.fetch.raster_files import MAGIC_BYTES, RasterFile, is_tiff
 from satfs.content.fetch.raster_reads import RasterReads
 from satfs.errors import Damaged

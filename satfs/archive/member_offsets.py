@@ -8,14 +8,21 @@ the first ones the neighbours of each are fetched with it, in one range.
 
 from __future__ import annotations
 
+import heapq
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Final, NewType
 
 from satfs.model import KIB, ByteRange
 
 #: A row of `Members`: a directory or file in an archive.
 Row = NewType("Row", int)
+
+#: A local header without name and extra field, in bytes (APPNOTE 4.3.7).
+LOCAL_HEADER_BYTES: Final = 30
+#: Offsets sorted in one go, about 20 ms: a sort lets no other thread run.
+_SORTED_AT_ONCE: Final = 1 << 15
 
 #: Limit of a small member, its header included, in bytes: what a document beside the rasters has.
 SMALL_BYTES: Final = 64 * KIB
@@ -107,3 +114,20 @@ class SmallMembers:
         if len(self._opened) <= N_ALONE:
             self._opened.add(start)
         return around if len(self._opened) > N_ALONE else None
+
+
+def in_order(starts: Sequence[int]) -> Iterator[int]:
+    """Yield the indexes of *starts* in the order of their values, equal ones as they stand."""
+    runs = [
+        sorted(range(first, min(first + _SORTED_AT_ONCE, len(starts))), key=starts.__getitem__)
+        for first in range(0, len(starts), _SORTED_AT_ONCE)
+    ]
+    return heapq.merge(*runs, key=starts.__getitem__)
+
+
+def least_stop(header_offset: int, compressed_bytes: int) -> int:
+    """Return where a member ends if its local header has neither name nor extra field.
+
+    It states the lengths of both itself (APPNOTE 4.3.7); they may differ from the directory's.
+    """
+    return header_offset + LOCAL_HEADER_BYTES + compressed_bytes

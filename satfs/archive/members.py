@@ -10,7 +10,6 @@ same directory is read.
 
 from __future__ import annotations
 
-import heapq
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from satfs.archive.member_offsets import MemberOffsets, Row
+from satfs.archive.member_offsets import MemberOffsets, Row, in_order, least_stop
 from satfs.archive.paths import NameProblem
 
 ROOT: Final = Row(0)
@@ -29,9 +28,6 @@ MAX_NAMES: Final = 1_000_000
 #: Refusals kept one by one, and how much of each name; of the rest only the number is known.
 MAX_REFUSALS: Final = 1000
 _SHOWN_CHARACTERS: Final = 512
-
-#: A local header without name and extra field, in bytes (APPNOTE 4.3.7).
-LOCAL_HEADER_BYTES: Final = 30
 
 #: No time: far outside of what a zip can state.
 _NO_TIME: Final = -(1 << 63)
@@ -47,8 +43,6 @@ _RECORD: Final = struct.Struct("<QQIHHB")
 
 #: Directories remembered while files are added.
 _RECENT: Final = 1024
-#: Records sorted in one go, about 20 ms: a sort lets no other thread run.
-_SORTED_AT_ONCE: Final = 1 << 15
 
 
 class Member(Struct, frozen=True):
@@ -300,7 +294,7 @@ class Members:
         """
         self._recent.clear()
         stop = 0
-        for record in self._records_by_offset():
+        for record in in_order(self._header_offset):
             row = Row(self._row[record])
             if self._kind[row] != _FILE or self._first[row] != record:
                 continue  # gave way to a later member, or to a directory
@@ -321,15 +315,6 @@ class Members:
         self.n_unopened += 1
         if len(self.unopened) < MAX_REFUSALS:
             self.unopened.append(UnopenedMember(self._text(row)[:_SHOWN_CHARACTERS], method))
-
-    def _records_by_offset(self) -> Iterator[int]:
-        n_records = len(self._row)
-        offset = self._header_offset.__getitem__
-        runs = [
-            sorted(range(start, min(start + _SORTED_AT_ONCE, n_records)), key=offset)
-            for start in range(0, n_records, _SORTED_AT_ONCE)
-        ]
-        return heapq.merge(*runs, key=offset)
 
     def _add(self, slot: int, parent: Row, name: bytes, kind: int) -> Row | None:
         row = Row(len(self._parent))
@@ -369,11 +354,3 @@ class Members:
 
     def _text(self, row: Row) -> str:
         return self.path(row).decode()
-
-
-def least_stop(header_offset: int, compressed_bytes: int) -> int:
-    """Return where a member ends if its local header has neither name nor extra field.
-
-    It states the lengths of both itself (APPNOTE 4.3.7); they may differ from the directory's.
-    """
-    return header_offset + LOCAL_HEADER_BYTES + compressed_bytes

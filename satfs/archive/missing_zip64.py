@@ -19,7 +19,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from satfs.archive.members import LOCAL_HEADER_BYTES
+from satfs.archive.member_offsets import LOCAL_HEADER_BYTES
 from satfs.model import ByteRange
 
 #: By what a number of 32 bits may be too small: a multiple of this.

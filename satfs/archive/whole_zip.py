@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from satfs.archive.central_directory import STORED
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, locate
 from satfs.archive.member_data import MemberData
-from satfs.archive.members import LOCAL_HEADER_BYTES
+from satfs.archive.member_offsets import LOCAL_HEADER_BYTES
 from satfs.errors import SatfsError
 from satfs.model import ByteRange, LimitsReadAhead, RemoteReader
 
