@@ -11,6 +11,7 @@ import trio
 from satfs.content.attachments import Attachments
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import default_bytes
+from satfs.content.fetch.connection_choice import ConnectionChoice
 from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.egress_limit import FILE_NAME, EgressLimit, keep_settled, settle
@@ -99,19 +100,18 @@ async def open_attachments(
                 cache.objects.file_closed = pool.file_closed
                 bulk = pool
             controller = ConnectionController(settings.max_connections)
+            connections = ConnectionChoice(http.permits, http.holder, bulk, controller)
             attempts = RangeRetry(
                 cache,
                 controller,
                 in_loop,
-                bulk,
+                connections,
                 reachability=http.reachability,
-                permits=http.permits,
-                loop_holder=http.holder,
                 give_up_s=settings.read_deadline_s * GIVE_UP_SHARE,
                 pauses=pauses,
             )
             dispatcher = Dispatcher(
-                nursery, cache, controller, attempts, bulk, range_bytes=settings.range_bytes
+                nursery, cache, controller, attempts, connections, range_bytes=settings.range_bytes
             )
             probe = Probe(
                 http,

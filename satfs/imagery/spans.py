@@ -1,4 +1,7 @@
-"""Parsers that are given spans of a file in any order, and state which spans they need next."""
+"""Spans of a file in any order: joined, remembered, and given to parsers that state what they need.
+
+A parser here is sent spans as they come, and states which spans it needs next.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,31 @@ def merge_spans(spans: Iterable[ByteRange], gap_bytes: int = 0) -> list[ByteRang
         else:
             merged.append(span)
     return merged
+
+
+class RecentSpans:
+    """The last spans of a file that were added, at most *max_spans*, joined where they touch."""
+
+    def __init__(self, max_spans: int) -> None:
+        self._max_spans = max_spans
+        self._spans: list[ByteRange] = []
+
+    def add(self, span: ByteRange) -> bool:
+        """Add a span; return whether it continues one: begins in it, or at its end."""
+        joined = [each for each in self._spans if not _are_apart(each, span)]
+        others = [each for each in self._spans if _are_apart(each, span)]
+        start = min((span.start, *(each.start for each in joined)))
+        stop = max((span.stop, *(each.stop for each in joined)))
+        self._spans = [*others[1 - self._max_spans :], ByteRange(start, stop)]
+        return any(each.start < span.start <= each.stop for each in joined)
+
+    def cover(self, start: int, stop: int) -> bool:
+        """Return whether one of them has all bytes from *start* to *stop*."""
+        return any(each.start <= start and stop <= each.stop for each in self._spans)
+
+
+def _are_apart(first: ByteRange, second: ByteRange) -> bool:
+    return first.stop < second.start or second.stop < first.start
 
 
 class HeldSpans:

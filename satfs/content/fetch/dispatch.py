@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from satfs.content.cache.blocks import BlockCache
+from satfs.content.fetch.connection_choice import ConnectionChoice
 from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.range_request import (
     MIN_RANGE_BYTES,
@@ -24,7 +25,7 @@ from satfs.content.fetch.range_request import (
     range_length,
 )
 from satfs.content.fetch.range_retry import RangeRetry
-from satfs.content.transfer.interface import BulkMover, WorkerDied
+from satfs.content.transfer.interface import WorkerDied
 from satfs.errors import Misuse, SatfsError
 
 log = structlog.get_logger(__name__)
@@ -64,7 +65,7 @@ class Dispatcher:
         cache: BlockCache,
         controller: ConnectionController,
         attempts: RangeRetry,
-        bulk: BulkMover | None,
+        connections: ConnectionChoice,
         *,
         range_bytes: int,
     ) -> None:
@@ -72,7 +73,8 @@ class Dispatcher:
         self._cache = cache
         self.controller = controller
         self._attempts = attempts
-        self._bulk = bulk
+        self._connections = connections
+        self._bulk = connections.bulk
         self._range_bytes = range_bytes
         #: In the order of their arrival, as are the urgent ones among them.
         self._queue: dict[RangeRequest, None] = {}
@@ -145,9 +147,8 @@ class Dispatcher:
 
     def expect_connection(self, origin: str, is_free: trio.Event) -> None:
         """Note that a connection of the loop to *origin* is free when *is_free* is set."""
-        permits = self._attempts.permits
-        permits.expect_idle(origin, self._attempts.loop_holder)
-        self._nursery.start_soon(permits.expected_idle, origin, is_free)
+        self._connections.permits.expect_idle(origin, self._connections.loop_holder)
+        self._nursery.start_soon(self._connections.permits.expected_idle, origin, is_free)
 
     def submit(self, range_requests: list[RangeRequest]) -> None:
         """Queue requests, and start those for which there is a connection."""

@@ -17,11 +17,11 @@ from satfs.content.cache.blockmap import align
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.objects import CachedObject
 from satfs.content.fetch.check_ahead import CheckAhead
+from satfs.content.fetch.connection_choice import BULK_BYTES
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.egress_limit import EgressLimit
 from satfs.content.fetch.object_requests import ObjectRequests, overlaps
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest
-from satfs.content.fetch.range_retry import BULK_BYTES
 from satfs.content.fetch.raster_files import RasterFiles
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.content.fetch.span_index import SpanIndex

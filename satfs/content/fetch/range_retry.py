@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Final
 
@@ -19,12 +18,12 @@ from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import Spilled
 from satfs.content.fetch.claiming import Claiming
+from satfs.content.fetch.connection_choice import ConnectionChoice
 from satfs.content.fetch.connection_controller import ConnectionController
 from satfs.content.fetch.failures import AttemptCounts, error_for, refused
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
-from satfs.content.fetch.soon_idle import SoonIdle
-from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
+from satfs.content.transfer.interface import Attempt, Mover, UnusableResponse, WorkerDied
 from satfs.content.transfer.store_responses import (
     CONDITION_REFUSED,
     MAX_SKIPPED_AGAIN_BYTES,
@@ -42,18 +41,14 @@ from satfs.errors import (
 )
 from satfs.model import Link
 from satfs.net.addresses import origin_of
-from satfs.net.host_connections import Crowded, Holder, Permit, TakenBack
-from satfs.net.permits import AWAITED, READ_AHEAD, Permits
+from satfs.net.host_connections import Crowded, Permit, TakenBack
 from satfs.net.reachability import Admission, Reachability
-from satfs.net.recalls import Rank
 from satfs.net.retry import MAX_GARBLED
 from satfs.net.retry_loop import NoPauses, Pauses, admitted, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
 log = structlog.get_logger(__name__)
 
-#: From this length on, a sequential range is moved by a worker process, if there are any.
-BULK_BYTES: Final = 1024 * 1024
 #: Number of worker processes that may die during one range, without a byte, before the loop moves
 #: it.
 MAX_DEATHS: Final = 2
@@ -61,9 +56,6 @@ MAX_DEATHS: Final = 2
 #: the first of them in seconds, the later ones' multiples of it.
 MAX_GONE: Final = 2
 GONE_WAIT_S: Final = 0.2
-#: Number of silent connections from which one range is moved away before it waits for a slow
-#: response.
-MAX_MOVES: Final = 2
 
 
 class RangeRetry:
@@ -74,30 +66,20 @@ class RangeRetry:
         cache: BlockCache,
         controller: ConnectionController,
         in_loop: Mover,
-        bulk: BulkMover | None,
+        connections: ConnectionChoice,
         *,
         reachability: Reachability,
-        permits: Permits,
-        loop_holder: Holder,
         give_up_s: float,
         pauses: Pauses | None = None,
     ) -> None:
         self._cache = cache
         self._controller = controller
         self._in_loop = in_loop
-        self._bulk = bulk
         self._reachability = reachability
-        self.permits = permits
-        self.loop_holder = loop_holder
+        self._connections = connections
         self._give_up_s = give_up_s
-        #: The range requests that wait for a connection, and the calls that let each choose a
-        #: holder again.
-        self._waiting: dict[RangeRequest, Callable[[], None]] = {}
-        if bulk is not None:
-            bulk.on_ready = self._choose_holders_again
         self.counters: Counter[str] = Counter()
         self.claiming = Claiming(cache)
-        self._soon_idle = SoonIdle(loop_holder, controller)
         self._pauses = pauses or NoPauses()
         self._draw = random.random
 
@@ -198,18 +180,16 @@ class RangeRetry:
         self, range_request: RangeRequest, link: Link, counts: AttemptCounts, admission: Admission
     ) -> None:
         attempt, origin = range_request.attempt, origin_of(link.url)
-        began_s = trio.current_time()
-        await self._soon_idle.wait(range_request, origin)
-        counts.waited(trio.current_time() - began_s)
-        permit = await self._permitted(range_request, link, counts, is_probe=admission.is_probe)
-        is_bulk = self._bulk is not None and permit.holder is self._bulk
-        mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
+        connections = self._connections
+        permit = await connections.take(range_request, link, counts, is_probe=admission.is_probe)
+        bulk = connections.bulk
+        mover = bulk if bulk is not None and permit.holder is bulk else self._in_loop
         started_at = range_request.held_until
         claim: Claim | None = None
         try:
             if not range_request.is_wanted():
                 return  # given up, or made part of another range, after its permit
-            n_expected, is_limit = self.permits.n_expected(origin)
+            n_expected, is_limit = connections.permits.n_expected(origin)
             if is_limit or n_expected < self._controller.target:
                 range_request.requester.fit(range_request, n_expected, may_cut=is_limit)
             attempt.claim = claim = await self.claiming.claim(range_request)
@@ -260,57 +240,6 @@ class RangeRetry:
                     took_s=round(took_s, 4),
                 )
 
-    async def _permitted(
-        self, range_request: RangeRequest, link: Link, counts: AttemptCounts, *, is_probe: bool
-    ) -> Permit:
-        """Wait until *range_request* may use a connection, and return the permission to."""
-        origin = origin_of(link.url)
-        holders: list[Holder] = []
-
-        def choose_holders() -> None:
-            holders[:] = self._holders(range_request, link, is_probe=is_probe)
-
-        def rank() -> Rank:
-            return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
-
-        began_s = trio.current_time()
-        choose_holders()
-        self._waiting[range_request] = choose_holders
-        try:
-            range_request.attempt.permit = permit = await self.permits.take(
-                origin,
-                holders,
-                rank,
-                is_patient=counts.n_crowded >= MAX_MOVES,
-                is_moved=counts.n_crowded > 0 or counts.was_taken_back,
-            )
-        finally:
-            del self._waiting[range_request]
-        counts.waited(trio.current_time() - began_s)
-        self._controller.note_limit(trio.current_time(), self.permits.limit(origin))
-        return permit
-
-    def _holders(self, range_request: RangeRequest, link: Link, *, is_probe: bool) -> list[Holder]:
-        """Return the holders whose connections *range_request* may use now, the best first."""
-        bulk = self._bulk
-        holders: list[Holder] = [self.loop_holder]
-        is_long = len(range_request.missing) >= BULK_BYTES
-        if (
-            bulk is not None
-            and range_request.is_bulk
-            and not is_probe
-            # No process is started for a short range.
-            and (is_long or bulk.is_ready)
-            and bulk.is_at_hand(link, range_request)
-        ):
-            holders.insert(0 if is_long else 1, bulk)
-        return holders
-
-    def _choose_holders_again(self) -> None:
-        """Let the requests that wait for a connection use those of a worker, too."""
-        for choose_holders in self._waiting.values():
-            choose_holders()
-
     async def _move(
         self,
         mover: Mover,
@@ -323,7 +252,9 @@ class RangeRetry:
         """Let *mover* make one request, and note its outcome."""
         attempt, requested_at_s = range_request.attempt, trio.current_time()
         is_in_loop = mover is self._in_loop
-        moving = self._soon_idle.moving(range_request, permit.origin) if is_in_loop else None
+        moving = (
+            self._connections.soon_idle.moving(range_request, permit.origin) if is_in_loop else None
+        )
         try:
             with trio.CancelScope(deadline=deadline_at) as attempt.silence:
                 with permit.scope, moving or nullcontext():

@@ -26,7 +26,7 @@ from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.content.fetch.refused_readahead import SHORT_BYTES, Refusals
 from satfs.imagery.layout import Block
 from satfs.imagery.pattern import AccessPattern
-from satfs.imagery.spans import merge_spans
+from satfs.imagery.spans import RecentSpans, merge_spans
 from satfs.model import KIB, MIB, ByteRange
 
 #: A handle whose first request is at the beginning and this long is read from end to end. For a
@@ -60,7 +60,7 @@ class RasterReads:
         self.pattern = AccessPattern()
         self._run_start, self._front = 0, -1
         #: The last pieces that were read.
-        self._pieces: list[ByteRange] = []
+        self._pieces = RecentSpans(_MAX_PIECES)
         #: Where earlier runs of requests ended.
         self._fronts: deque[int] = deque(maxlen=_MAX_FRONTS)
         #: The last long request of this run, which the kernel may have made ahead of a program.
@@ -170,7 +170,7 @@ class RasterReads:
         *holds* returns whether bytes of the object are in the cache.
         """
         inside = self._blocks.inside(span)
-        is_next = self._lengthen_pieces(inside)
+        is_next = self._pieces.add(inside)
         if inside == self._page_run.given:
             # Only its first page was requested, and it shows nothing more.
             self._front = max(self._front, inside.stop)
@@ -362,17 +362,8 @@ class RasterReads:
         if where is None or self.pattern.has_read(block):
             return False
         stop = min(where.stop, position)
-        is_read = any(p.start <= where.start and stop <= p.stop for p in self._pieces)
+        is_read = self._pieces.cover(where.start, stop)
         return is_read or self.pattern.is_expected(block)
-
-    def _lengthen_pieces(self, span: ByteRange) -> bool:
-        """Enter a read; return whether it continues a piece."""
-        joined = [p for p in self._pieces if p.start <= span.stop and span.start <= p.stop]
-        others = [piece for piece in self._pieces if piece not in joined]
-        start = min((span.start, *(piece.start for piece in joined)))
-        stop = max((span.stop, *(piece.stop for piece in joined)))
-        self._pieces = [*others[1 - _MAX_PIECES :], ByteRange(start, stop)]
-        return any(piece.start < span.start <= piece.stop for piece in joined)
 
     def _is_read_ahead(self, span: ByteRange) -> bool:
         """Return whether the kernel reads ahead in predicted blocks, behind pages that it has.
