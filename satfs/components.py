@@ -67,7 +67,8 @@ class Components(Struct, frozen=True):
 
     def n_idle(self, origin: str) -> int:
         """Return how many connections to *origin* have no request now, those being opened too."""
-        return sum(sum(http.holder.n_idle(origin)) for http in self.connections)
+        holders = {http.holder for http in self.connections}
+        return sum(sum(holder.n_idle(origin)) for holder in holders)
 
     def woke_up(self) -> None:
         """Start afresh after the machine has slept: its connections are dead, the line is new."""
@@ -79,8 +80,9 @@ class Components(Struct, frozen=True):
 async def open_components(settings: Settings) -> AsyncIterator[Components]:
     """Build what the tree needs.
 
-    The two `Http` share the count of connections and what is trusted, and nothing else, so that no
-    credential can stray.
+    The two `Http` share the connections and what is trusted, and nothing else: no credential can
+    stray. A host that has the API and the objects, and serves one connection at a time, would let a
+    request of one wait for as long as the other keeps an idle connection.
     """
     account = account_key(settings)
     store = ListingStore(settings.cache_dir / account)
@@ -102,6 +104,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             **reach,
             max_connections=settings.max_connections + _SPARE_CONNECTIONS,
             check_peer=rule.check_peer,
+            shares_pool_of=api_http,
         ) as store_http,
     ):
         aleph = Aleph(api_http, settings, retries=Retries(api_http.reachability, pauses=pauses))

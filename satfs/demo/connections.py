@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from satfs.demo.api import Api
+from satfs.demo.both_services import BothServices
 from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
@@ -58,9 +59,9 @@ class Line:
 
 @dataclass
 class ServicePort:
-    """One service on one loopback port, which can stop listening and start again."""
+    """One service, or both, on one loopback port, which can stop listening and start again."""
 
-    service: Api | Store
+    service: Api | Store | BothServices
     faults: FaultTable
     journal: RequestLog
     now_s: Callable[[], float]

@@ -103,6 +103,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address of both ports")
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--store-port", type=int, default=0)
+    parser.add_argument("--one-port", action="store_true", help="the store is at the API's port")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="before each response")
     parser.add_argument("--store-latency-ms", type=float, help="if the store's is another")
     parser.add_argument("--connection-mb-s", type=float, help="MB/s of one store connection")
@@ -155,6 +156,7 @@ def _origin(options: argparse.Namespace) -> DemoOrigin:
         host=options.host,
         api_port=options.api_port,
         store_port=options.store_port,
+        one_port=options.one_port,
     )
 
 

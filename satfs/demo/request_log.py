@@ -47,7 +47,7 @@ class RequestLog:
         self._lock = threading.Lock()
         self.requests: list[LoggedRequest] = []
         self.leaks: list[Leak] = []
-        self.n_connections = {"api": 0, "store": 0}
+        self.n_connections = {"api": 0, "store": 0, "both": 0}
 
     def open(self, request: LoggedRequest) -> LoggedRequest:
         """Enter a request that has just arrived."""

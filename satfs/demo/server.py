@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from satfs.demo.api import Api, PageLimits
+from satfs.demo.both_services import BothServices
 from satfs.demo.catalogue import Attachment, Catalogue, object_path
 from satfs.demo.connections import Line, ServicePort
 from satfs.demo.faults import Fault, FaultTable, named
@@ -46,6 +47,8 @@ class DemoOrigin:
             seconds for links.
         tls: the server side of TLS for both ports; *ca_file* then goes into the environment.
         api_port, store_port: 0 chooses free ones.
+        one_port: the store is at the API's port, and has its line; a limit on connections is one
+            for both (endpoint `*`).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class DemoOrigin:
         api_port: int = 0,
         store_port: int = 0,
         keepalive_s: float = 75.0,
+        one_port: bool = False,
     ) -> None:
         self.catalogue = sample_catalogue() if catalogue is None else catalogue
         self.account = account or DemoAccount()
@@ -91,10 +95,17 @@ class DemoOrigin:
         self.store_line = Line(
             latency_s if store_latency_s is None else store_latency_s, bytes_per_s
         )
-        self._ports = {
-            "api": ServicePort(self.api, line=self.api_line, port=api_port, **common),
-            "store": ServicePort(self.store, line=self.store_line, port=store_port, **common),
-        }
+        if one_port:
+            self.api_line = self.store_line
+            both = ServicePort(
+                BothServices(self.api, self.store), line=self.store_line, port=api_port, **common
+            )
+            self._ports = {"api": both, "store": both}
+        else:
+            self._ports = {
+                "api": ServicePort(self.api, line=self.api_line, port=api_port, **common),
+                "store": ServicePort(self.store, line=self.store_line, port=store_port, **common),
+            }
         self._scheme = "https" if tls else "http"
         self._host = f"[{host}]" if ":" in host else host
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -168,7 +168,7 @@ class Introspection:
     def _pool_counters(self) -> Mapping[str, int]:
         sums: Counter[str] = Counter()
         for http in self._parts.connections:
-            if (figures := http.statistics()) is not None:
+            if http.has_own_pool and (figures := http.statistics()) is not None:
                 sums.update(asdict(figures))
         return sums
 

@@ -36,6 +36,8 @@ from satfs.net.connecting import CheckPeer
 from satfs.net.headers import plain_headers
 from satfs.net.host_connections import Crowded, Holder, Permit
 from satfs.net.http_errors import causes_of, translating
+from satfs.net.idle_list import NothingIdle
+from satfs.net.kept_origins import KeptOrigins
 from satfs.net.login_refusals import LoginForgotten
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
@@ -82,6 +84,9 @@ class Http:
     network (tests). Every response is noted in *reachability*. Each request waits for a permit of
     *permits*, which all clients and workers that open connections to the same hosts share.
 
+    *shares_pool_of* is a client with the same *tls* and *permits*, which lives longer: both use its
+    connections, so that they need one between them where a host serves no more.
+
     Credentials are the caller's task: only the given headers are sent.
     """
 
@@ -100,6 +105,7 @@ class Http:
         transport: httpx.AsyncBaseTransport | None = None,
         reachability: Reachability | None = None,
         permits: Permits | None = None,
+        shares_pool_of: Http | None = None,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._progress_timeout_s = progress_timeout_s
@@ -108,20 +114,28 @@ class Http:
         self.user_agent = user_agent or f"satfs/{satfs.__version__}"
         self._slots = trio.Semaphore(max_connections)
         self._pool: ConnectionPool | None = None
+        self._check_peer = check_peer
+        self._kept = KeptOrigins()
         self.permits = permits or Permits()
-        if transport is None:
+        #: Whether the pool is this client's own.
+        self.has_own_pool = shares_pool_of is None
+        if shares_pool_of is not None:
+            transport, self._pool = shares_pool_of._transport, shares_pool_of._pool
+            if self._pool is not None:
+                self._pool.keep_more_idle(max_connections)
+        elif transport is None:
             transport = self._pool = ConnectionPool(
                 ssl_context=tls or tls_context(ca_file, is_strict=tls_strict),
                 max_idle=max_connections,
                 proxies=proxies_of_environment(),
-                check_peer=check_peer,
                 on_closed=self.permits.note_closed,
                 on_refused_ahead=self.permits.note_refused_ahead,
             )
         self._transport: httpx.AsyncBaseTransport = transport
         #: The holder that permits for this client's connections name.
-        self.holder: Holder = self._pool or _NoIdle()
-        self.permits.add_holder(self.holder)
+        self.holder: Holder = self._pool or NothingIdle()
+        if self.has_own_pool:
+            self.permits.add_holder(self.holder)
         self.reachability = reachability or Reachability()
 
     async def __aenter__(self) -> Http:
@@ -133,6 +147,8 @@ class Http:
         exc: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        if not self.has_own_pool:
+            return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
             await self._transport.aclose()
 
@@ -160,22 +176,23 @@ class Http:
 
     def origins_in_use(self, within_s: float) -> Sequence[str]:
         """Return the origins that have kept a connection open within the last *within_s*."""
-        return () if self._pool is None else self._pool.keeping(within_s)
+        return self._kept.within(within_s)
 
     def on_keeping(self, report: Callable[[str], None]) -> None:
         """Call *report* with each origin that keeps connections open, at its first response.
 
         It is not called again while the origin is in use.
         """
-        if self._pool is not None:
-            self._pool.on_keeping = report
+        self._kept.on_new = report
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
         """Open connections to *origin*, up to *n_connections*; return False where one failed.
 
-        Opens none where the host is known to let few through, or does not respond.
+        Opens none where the host keeps none open, is known to let few through, or does not respond.
         """
         if self._pool is None or self.permits.limit(origin) is not None:
+            return True
+        if origin not in self._kept:
             return True
         if origin in self.reachability.offline_origins():
             return True
@@ -184,7 +201,7 @@ class Http:
 
         async def connect(pool: ConnectionPool) -> None:
             try:
-                await pool.connect_ahead(origin, self._connect_timeout_s)
+                await pool.connect_ahead(origin, self._connect_timeout_s, self._check_peer)
             except (SatfsError, httpx.TransportError) as failure:
                 failures.append(failure)
 
@@ -331,6 +348,8 @@ class Http:
         permit.begin()
         request.extensions["on_connection"] = permit.note_connection
         request.extensions["on_body"] = permit.responded
+        request.extensions["on_kept"] = self._kept.note
+        request.extensions["check_peer"] = self._check_peer
         try:
             response = await self._send(request, where)
         except (DeadlineReached, LoginForgotten):
@@ -377,16 +396,3 @@ class Http:
         with trio.CancelScope(deadline=trio.current_time() + limit_s), translating(where):
             return await self._transport.handle_async_request(request)
         raise DeadlineReached(f"{where} did not respond within {limit_s:g} s")
-
-
-class _NoIdle:
-    """The connections of an injected transport, which are not known."""
-
-    def n_idle(self, origin: str) -> tuple[int, int]:
-        return 0, 0
-
-    def n_unused_since(self, origin: str, at_s: float) -> int:
-        return 0
-
-    def close_some_idle(self, origin: str, n_connections: int) -> None:
-        pass

@@ -31,7 +31,7 @@ class IdleList:
     """
 
     def __init__(self, max_idle: int, is_refused: Callable[[PooledConnection], bool]) -> None:
-        self._max_idle = max_idle
+        self.max_idle = max_idle
         self._is_refused = is_refused
         self._connections: list[PooledConnection] = []
         self._expire_at_s = float("-inf")
@@ -55,7 +55,7 @@ class IdleList:
         connection.idle_until = connection.idle_since + IDLE_EXPIRY_S
         connection.idle_until_wall = self.wall_clock() + IDLE_EXPIRY_S
         self._connections.insert(0 if is_first else len(self._connections), connection)
-        while len(self._connections) > self._max_idle:
+        while len(self._connections) > self.max_idle:
             self._connections.pop(0).dialer.abort()
 
     def taken(self, name: str) -> Iterator[tuple[PooledConnection, bool]]:
@@ -94,3 +94,18 @@ class IdleList:
                 if each.has_expired(now_s, self.wall_clock()) and not self._is_refused(each)
             ]
         )
+
+
+class NothingIdle:
+    """The connections of an injected transport, which are not known (`permits.Holder`)."""
+
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        """Return none."""
+        return 0, 0
+
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        """Return none."""
+        return 0
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        """Do nothing."""

@@ -24,7 +24,6 @@ from functools import partial
 import httpcore
 import httpx
 import trio
-from cachetools import LRUCache
 from msgspec import Struct
 
 from satfs.net.connecting import CheckPeer
@@ -41,8 +40,6 @@ from satfs.net.streams import NotResumed, limited
 #: A connection that was opened ahead of need and ended sooner than this, before its first request,
 #: was refused: servers wait many seconds for a request. Seconds.
 REFUSED_WITHIN_S = 2.0
-#: Origins of which is remembered that they keep connections open.
-MAX_KEEPING = 16
 #: Statuses that may be about the connection, where it had others before: what is behind a balancer
 #: is gone, or has served enough. The next try goes over another one.
 _SPENT_STATUSES = frozenset({500, 502, 503, 504})
@@ -80,19 +77,14 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         ssl_context: ssl.SSLContext,
         max_idle: int,
         proxies: Proxies | None = None,
-        check_peer: CheckPeer | None = None,
         on_closed: Callable[[str], None] = lambda origin: None,
         on_refused_ahead: Callable[[str], None] = lambda origin: None,
     ) -> None:
         self._on_refused_ahead = on_refused_ahead
         self._on_closed = on_closed
-        self._maker = ConnectionMaker(ssl_context, proxies, check_peer)
+        self._maker = ConnectionMaker(ssl_context, proxies)
         self._idle = IdleList(max_idle, self._is_refused_ahead)
         self._in_use: set[PooledConnection] = set()
-        #: Called with an origin that keeps connections open, as its first response shows.
-        self.on_keeping: Callable[[str], None] = lambda origin: None
-        #: Origins that keep a connection open for another request, and when that was seen at last.
-        self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
         self._opening_ahead = OpeningAhead()
         self._reuse = ReuseWatch()
         self._counts = _Counts()
@@ -121,7 +113,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
         The request's extension `on_connection`, if there is one, is called for each connection that
         it gets, as `Permit.note_connection` is. `on_body` is called as soon as a body comes, which
-        may be before its head can be decrypted.
+        may be before its head can be decrypted. `on_kept` is called with the origin where it keeps
+        the connection open. `check_peer` judges the addresses of a new connection
+        (`net/backend.py`); one that is open may have been opened without.
 
         Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
         and for a proxy that refuses its login, and `BadSettings` for what is not a proxy. A
@@ -133,7 +127,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         note = request.extensions.get("on_connection", _ignore)
         on_body = request.extensions.get("on_body", _ignore_body)
         is_repeatable = request.method in ("GET", "HEAD")
-        connection = await self._taken(wanted.url.origin, may_be_refused=is_repeatable)
+        connection = await self._taken(wanted, may_be_refused=is_repeatable)
         connection.dialer.on_body(on_body)
         note(
             is_new=not connection.has_responded,
@@ -167,7 +161,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self, wanted: httpcore.Request, note: Callable[..., None], on_body: Callable[[], None]
     ) -> httpx.Response:
         """Send a request once more, on a new connection."""
-        connection = self._open(wanted.url.origin)
+        connection = self._open(wanted.url.origin, wanted.extensions.get("check_peer"))
         connection.dialer.on_body(on_body)
         note(is_new=True, waited_s=connection.dialer.waited_s)
         return await self._request(connection, wanted)
@@ -218,25 +212,24 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._idle.expire()
         return len(self._idle.of(origin)) + sum(each.name == origin for each in self._in_use)
 
-    def keeping(self, within_s: float) -> list[str]:
-        """Return the origins that have kept a connection open within the last *within_s*."""
-        since_s = trio.current_time() - within_s
-        return [name for name, (_, at_s) in self._keeping.items() if at_s >= since_s]
+    def keep_more_idle(self, n_connections: int) -> None:
+        """Keep that many more idle connections: another client uses the pool as well."""
+        self._idle.max_idle += n_connections
 
-    async def connect_ahead(self, origin: str, timeout_s: float) -> None:
-        """Open a connection to *origin* for a request to come.
+    async def connect_ahead(
+        self, origin: str, timeout_s: float, check_peer: CheckPeer | None = None
+    ) -> None:
+        """Open a connection to *origin*, which keeps connections open, for a request to come.
 
-        Does nothing where *origin* has not kept a connection so far, or is behind a proxy: a host
-        that serves only one connection at a time would wait for a request on this one.
+        Does nothing where it is behind a proxy: a proxy that serves only one connection at a time
+        would wait for a request on this one.
 
         Raises httpx's transport errors, and what else `handle_async_request` raises.
         """
-        if origin not in self._keeping:
-            return
-        target, _ = self._keeping[origin]
+        target = httpcore.URL(origin).origin
         if self._maker.proxy_to(target) is not None:
             return
-        connection = self._open(target)
+        connection = self._open(target, check_peer)
         try:
             with translating(), self._opening_ahead.opening(origin):
                 await connection.connect_ahead(self._maker.ssl_context, timeout_s)
@@ -296,9 +289,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         # this way.
         is_refusal = response.status == 503 and connection.n_requests == 1
         connection.has_responded = not is_refusal
-        if not is_refusal and is_kept_open(response) and connection.name not in self._keeping:
-            self._note_keeping(connection)
-            self.on_keeping(connection.name)
+        connection.on_kept = request.extensions.get("on_kept", _ignore_kept)
+        if not is_refusal and is_kept_open(response):
+            connection.on_kept(connection.name)
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
@@ -314,38 +307,38 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             },
         )
 
-    def _take(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
-        """Return an idle connection to *origin* that is still good, else a new one.
+    def _take(self, request: httpcore.Request, *, may_be_refused: bool) -> PooledConnection:
+        """Return an idle connection for *request* that is still good, else a new one.
 
         Raises:
             httpx.ConnectError: with *may_be_refused*, the one that would be used was refused.
         """
         self._idle.expire()
-        for connection, is_good in self._idle.taken(name_of(origin)):
+        for connection, is_good in self._idle.taken(name_of(request.url.origin)):
             if is_good:
                 self._in_use.add(connection)
                 self._counts.reused += 1
                 return connection
             if may_be_refused and self._is_refused_ahead(connection):
                 raise httpx.ConnectError("closed before its first request")
-        return self._open(origin)
+        return self._open(request.url.origin, request.extensions.get("check_peer"))
 
-    async def _taken(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
-        """Return a connection for a request: an idle one, else one that is being opened, or new.
+    async def _taken(self, request: httpcore.Request, *, may_be_refused: bool) -> PooledConnection:
+        """Return a connection for *request*: an idle one, else one that is being opened, or new.
 
         Raises: as `_take`.
         """
-        name = name_of(origin)
+        name = name_of(request.url.origin)
         is_refused = await self._opening_ahead.wait(
             name, is_satisfied=lambda: bool(self._idle.of(name))
         )
         if is_refused and may_be_refused:
             raise httpx.ConnectError("refused before its first request")
-        return self._take(origin, may_be_refused=may_be_refused)
+        return self._take(request, may_be_refused=may_be_refused)
 
-    def _open(self, origin: httpcore.Origin) -> PooledConnection:
+    def _open(self, origin: httpcore.Origin, check_peer: CheckPeer | None) -> PooledConnection:
         """Return a new connection that is in use. Raises as `ConnectionMaker.make`."""
-        connection = self._maker.make(origin)
+        connection = self._maker.make(origin, check_peer)
         self._in_use.add(connection)
         self._counts.opened += 1
         return connection
@@ -360,12 +353,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._in_use.discard(connection)
             connection.dialer.abort()
             return
-        self._note_keeping(connection)
+        connection.on_kept(connection.name)
         self._in_use.discard(connection)
         self._idle.add(connection)
-
-    def _note_keeping(self, connection: PooledConnection) -> None:
-        self._keeping[connection.name] = (connection.origin, trio.current_time())
 
     def _abandon(self, connection: PooledConnection) -> None:
         """Close *connection* now and forget it."""
@@ -393,3 +383,7 @@ def _ignore(*, is_new: bool, waited_s: Callable[[], float], is_ahead: bool = Fal
 
 def _ignore_body() -> None:
     """Do nothing about a body."""
+
+
+def _ignore_kept(origin: str) -> None:
+    """Do nothing about an origin."""

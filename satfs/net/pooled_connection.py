@@ -6,6 +6,7 @@ The protocol is httpcore's, the sockets are a `Dialer`'s, and `net/pool.py` deci
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpcore
@@ -34,6 +35,7 @@ class PooledConnection(Struct, eq=False):
         login: to the proxy that it goes through; None without one.
         is_spent: its last response was an error that may be the connection's.
         is_ahead: it was opened before there was a request for it.
+        on_kept: called with the origin's name where it is kept open after the last request on it.
         idle_since: when its last response ended, on trio's clock.
         idle_until: when it has been idle for too long, on trio's clock.
         idle_until_wall: the same on the wall clock, which goes on while the machine sleeps.
@@ -49,6 +51,7 @@ class PooledConnection(Struct, eq=False):
     has_responded: bool = False
     is_spent: bool = False
     is_ahead: bool = False
+    on_kept: Callable[[str], None] = lambda origin: None
     idle_since: float = 0.0
     idle_until: float = 0.0
     idle_until_wall: float = 0.0
@@ -106,11 +109,9 @@ class ConnectionMaker:
         self,
         ssl_context: ssl.SSLContext,
         proxies: Proxies | None = None,
-        check_peer: CheckPeer | None = None,
     ) -> None:
         self.ssl_context = ssl_context
         self._proxies = proxies or Proxies()
-        self._check_peer = check_peer
         self._slow = SlowAddresses()
         self._sessions = TlsSessions()
         self._logins: dict[Proxy, ProxyLogin] = {}
@@ -129,8 +130,12 @@ class ConnectionMaker:
             origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
         )
 
-    def make(self, origin: httpcore.Origin) -> PooledConnection:
+    def make(
+        self, origin: httpcore.Origin, check_peer: CheckPeer | None = None
+    ) -> PooledConnection:
         """Return a connection to *origin*; it connects when the first request is sent.
+
+        *check_peer* is as for `Dialer`, and not called where there is a proxy.
 
         Raises:
             BadSettings: as `proxy_to`.
@@ -138,7 +143,7 @@ class ConnectionMaker:
         proxy = self.proxy_to(origin)
         login = self._logins.setdefault(proxy, ProxyLogin(proxy)) if proxy is not None else None
         # A proxy is the operator's choice, and resolves the name itself.
-        dialer = Dialer(None if proxy else self._check_peer, self._slow, self._sessions)
+        dialer = Dialer(None if proxy else check_peer, self._slow, self._sessions)
         http = _factory(proxy, dialer, self.ssl_context).create_connection(origin)
         return PooledConnection(http, dialer, origin, name_of(origin), login)
 

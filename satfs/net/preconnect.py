@@ -78,14 +78,21 @@ class ReadyConnections:
                     self._has_looked = trio.Event()
                     now_s = trio.current_time()
                     self._not_before_s = {o: s for o, s in self._not_before_s.items() if s > now_s}
-                    for client in self._clients:
-                        for origin in client.origins_in_use(USED_WITHIN_S):
-                            if origin not in self._not_before_s:
-                                nursery.start_soon(self._keep_ready, client, origin)
+                    for origin, client in self._in_use().items():
+                        if origin not in self._not_before_s:
+                            nursery.start_soon(self._keep_ready, client, origin)
                     await trio.sleep(LOOK_EVERY_S)
             finally:
                 for client in self._clients:
                     client.on_keeping(lambda origin: None)
+
+    def _in_use(self) -> dict[str, HttpClient]:
+        """Return the origins in use, each with one client: several may share their connections."""
+        return {
+            origin: client
+            for client in self._clients
+            for origin in client.origins_in_use(USED_WITHIN_S)
+        }
 
     def _note_new(self, nursery: trio.Nursery, client: HttpClient, origin: str) -> None:
         """Open connections to a host that has responded for the first time, for a look-up."""

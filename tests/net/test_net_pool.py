@@ -17,7 +17,7 @@ import trio
 import trustme
 from fakes.origin import Origin, ramp, serving
 
-from satfs.errors import BadSettings, DeadlineReached, Unreachable
+from satfs.errors import BadSettings, DeadlineReached, NotAllowed, Unreachable
 from satfs.net.addresses import origin_of
 from satfs.net.http import Http
 from satfs.net.pool import PoolStatistics
@@ -612,3 +612,45 @@ async def test_an_address_is_asked_for_as_it_is_written(target: str) -> None:
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (http, url, requests):
         await get(http, url + target)
     assert requests[0].startswith(f"GET {target} HTTP/1.1\r\n".encode())
+
+
+async def test_two_clients_need_one_connection_between_them(serve: Serve) -> None:
+    """A host that serves one connection at a time would let the second client wait for an end."""
+    async with serve() as (first, origin):
+        second = Http(
+            connect_timeout_s=5,
+            progress_timeout_s=5,
+            max_connections=2,
+            permits=first.permits,
+            shares_pool_of=first,
+        )
+        async with second:
+            await get(first, origin.url("/ramp/10"))
+            await get(second, origin.url("/ramp/10"))
+            assert first.holder is second.holder
+            assert sum(first.holder.n_idle(origin_of(origin.url("/")))) == 1
+        await get(first, origin.url("/ramp/10"))
+        assert origin.used == [1, 1, 1], "one connection, also after the second client's end"
+
+
+async def test_each_client_judges_the_peers_of_its_own_connections(serve: Serve) -> None:
+    """The addresses of objects are checked where a connection to them is opened, and no others."""
+
+    def refuse(host: str, address: str) -> None:
+        raise NotAllowed(f"{host} is at {address}")
+
+    async with serve() as (first, origin):
+        second = Http(
+            connect_timeout_s=5,
+            progress_timeout_s=5,
+            max_connections=2,
+            permits=first.permits,
+            check_peer=refuse,
+            shares_pool_of=first,
+        )
+        async with second:
+            with pytest.raises(NotAllowed):
+                await get(second, origin.url("/ramp/10"))
+            assert origin.n_connections == 0
+            await get(first, origin.url("/ramp/10"))
+            assert second.origins_in_use(10) == []

@@ -19,6 +19,9 @@ from satfs.demo.server import DemoOrigin
 #: A request of a look-up and one of its listing, each of which may meet a lost connection, and the
 #: time of a busy machine: far less than the silence of a slow host, 30 s here.
 LOST_LIMIT_S = 15.0
+#: A call over the only connection: it waits for silence once or twice, of a second at most, and for
+#: no deadline of `LONG`.
+ONE_LIMIT_S = 4.0
 LONG = {"read_deadline_s": 20, "metadata_deadline_s": 10, "progress_timeout_s": 5}
 
 
@@ -48,6 +51,26 @@ def test_a_file_is_read_over_the_connections_there_are(
     assert limit.hits <= 3 * n_let_through
     assert not stand.current.events("host counts as offline")
     assert os.stat(stand.path(scene)).st_size == content.size_bytes
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "503", "queue"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_api_and_the_objects_share_the_only_connection(
+    make_stand: MakeStand, workers: int, how: str
+) -> None:
+    """One host serves both, and one connection at a time: no request waits for an idle one."""
+    origin = DemoOrigin(Catalogue([make_task(1)]), one_port=True)
+    origin.faults.add("connection-limit", connections=1, how=how)
+    stand = make_stand(origin=origin, workers=workers, listing_ttl_s=0, **LONG)
+    scenes = [stand.publish(size) for size in (12 * MIB, MIB, 3 * MIB)]
+    assert stand.list(stand.root / "tasks" / "1", ONE_LIMIT_S)
+    for scene in scenes:
+        content = stand.content(scene)
+        assert stand.stat(stand.path(scene), ONE_LIMIT_S).st_size == content.size_bytes
+        with stand.opened(scene) as file:
+            stand.compare(file, content, limit_s=ONE_LIMIT_S)
+        assert stand.list(stand.root / "tasks" / "1", ONE_LIMIT_S)
+    assert not stand.current.events("host counts as offline")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
