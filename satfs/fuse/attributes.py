@@ -10,11 +10,11 @@ from pyfuse3 import EntryAttributes, StatvfsData
 
 from satfs.tree.nodes import Attributes, Kind, Node
 
-#: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
-#: round trip for each piece of this size. The kernel's default read-ahead is as long.
+#: Preferred size of a read, in bytes. Programs that obey it (Python's buffered files do) wait for
+#: one round trip per piece of this size. It is the kernel's default read-ahead.
 _BLOCK_BYTES: Final = 128 * 1024
-#: The size that `df` shows. The size of an account is not known; zeros make programs refuse to
-#: copy, or warn of a full disk. So: 1 PiB, all of it free.
+#: The size that `df` shows: 1 PiB, all of it free. The size of an account is not known, and with
+#: zeros some programs refuse to copy, or warn of a full disk.
 _STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
 _STATFS_FILES: Final = 2**32
 

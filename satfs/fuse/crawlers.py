@@ -1,9 +1,9 @@
 """Which programs may not cause a fetch: crawlers; and thumbnailers, except of small pictures.
 
 An indexer opens every file, at any time, without a request by a user; here each file is gigabytes
-of paid egress. So programs known to crawl may read only what is in the cache; programs that draw
-thumbnails may also read small pictures, but no raster. Backup programs, virus scanners and the like
-are not on the list: a user who runs them on a mount may want this.
+of paid egress. So known crawlers may read only bytes that are in the cache. Programs that draw
+thumbnails may also fetch small pictures, but no raster. Backup programs and virus scanners are not
+on the list: a user who runs them on a mount may want them to read all files.
 
 Programs are known by the name of the process, and a thread within it where a file manager draws
 thumbnails itself. Names are compared as the kernel keeps them, 15 bytes long (TASK_COMM_LEN).
@@ -73,8 +73,8 @@ _COMM_BYTES: Final = 15
 DEFAULT: Final = "default"
 NONE: Final = "none"
 
-#: An episode is over when a program was not refused for this long, in seconds: an indexer's round
-#: through a mount has pauses, and the next one is a day later.
+#: An episode, which is logged once, ends when a program was not refused for this time, in seconds:
+#: an indexer pauses while it walks through a mount, and walks again a day later.
 QUIET_S: Final = 600.0
 #: Episodes remembered: more than there are indexers and thumbnailers.
 _MAX_EPISODES: Final = 256

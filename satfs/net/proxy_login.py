@@ -1,7 +1,8 @@
-"""A proxy that refuses user and password (407): one request is sent, then none for a while.
+"""Requests through a proxy that may refuse user and password (407).
 
-`net/login_refusals.py` decides when. The first request through a proxy goes alone, and so does the
-first one after a refusal: the others wait until it is known whether the proxy accepts the login.
+A refused login is not sent again for a while; `net/login_refusals.py` decides for how long. Until a
+proxy has accepted the login, and after each refusal, one request is sent alone. The other requests
+wait for its result.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class ProxyLogin:
 
         Raises:
             ProxyRefused: 407, now or a while ago.
-            LoginForgotten: the same, the first times after it was accepted.
+            LoginForgotten: 407 from a proxy that had accepted the login, the first few times.
             httpcore's errors.
         """
         while self._verdict is not None:
@@ -75,8 +76,8 @@ class ProxyLogin:
             if event != _STATUS_EVENT:
                 return
             is_first, status = not status, details["return_value"][1]
-            # In a tunnel the first status is that of the proxy, which sends other ones for a host
-            # that is away.
+            # In a tunnel the first status is the proxy's own. An error other than 407 is about the
+            # host that the proxy cannot reach, and says nothing about the login.
             if is_first and (200 <= status < 300 if is_tunnel else status != 407):
                 self._refusals.accepted()
                 if verdict is not None:

@@ -1,11 +1,10 @@
 """Hosts that respond to the first request on a connection, and to no other.
 
-Some servers keep a connection open after a response and read nothing from it any more, and some
-balancers keep those of a backend that is gone. A request on such a connection meets silence, and so
-does the next one on another connection that was used before. So a request that is safe to repeat
-leaves a reused connection after a moment of silence, for a new one; and a host where new ones
-responded at once, time after time, gets one request per connection for a while. *Pure*: nothing
-here waits.
+Some servers leave a connection open after a response, but read nothing from it any more. Some load
+balancers leave connections open whose backend has gone. A request on such a connection gets no
+response, nor does its repetition on another reused connection. So a request that is safe to repeat
+moves from a silent reused connection to a new one. A host whose new connections responded at once,
+several times in a row, gets one request per connection for a while. *Pure*: nothing here waits.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Final
 import trio
 from cachetools import TTLCache
 
-#: Silence before the head of a response after which a request leaves a reused connection, and time
-#: within which a new one must respond to show that it was the connection. In seconds. S3 responds
-#: within 0.2 s, and AWS recommends another connection after 2 s.
+#: A request leaves a reused connection that has sent no head of a response for this time. A new
+#: connection must respond within the same time to show that the old connection was at fault. In
+#: seconds. S3 responds within 0.2 s, and AWS recommends another connection after 2 s.
 SILENCE_S: Final = 2.0
 #: The same, as a share of the time in which a response must come, where that is short.
 SHARE_OF_TIMEOUT: Final = 0.9
@@ -43,9 +42,9 @@ class ReuseWatch:
         )
 
     def patience_s(self, origin: str, timeout_s: float | None = None) -> float | None:
-        """Return for how long a reused connection may be silent; None: as long as a new one.
+        """Return how many seconds a reused connection may be silent; None: as long as a new one.
 
-        *timeout_s* is how long a new one may be, if that is limited.
+        *timeout_s* is the limit for a new connection, if it has one.
         """
         if origin in self._slow:
             return None
@@ -63,9 +62,9 @@ class ReuseWatch:
     def note_moved(self, origin: str, begun_s: float, moved_s: float) -> bool:
         """Note a response on a new connection, to a request that met silence on another one.
 
-        It was begun at *begun_s*, and moved at *moved_s*. Requests that met the same silence at the
-        same time count once: then the host may have paused. Return whether connections to *origin*
-        are not to be used again from now on.
+        The request was first sent at *begun_s*, and moved at *moved_s*. Requests that were silent
+        at the same time count once, since the host may have paused. Returns whether connections to
+        *origin* are not to be used again from now on.
         """
         now_s = self._clock()
         if now_s - moved_s >= SILENCE_S:

@@ -56,8 +56,8 @@ class TcpStream(httpcore.AsyncNetworkStream):
         self._port = port
         self._sessions = sessions
         self._receive_bytes = FIRST_RECEIVE_BYTES
-        # Moment on trio's clock until which the connection must be usable, TLS included. Void once
-        # something was read: then a proxy has taken its part of the time.
+        # The time on trio's clock by which the connection must be usable, TLS included. It does not
+        # count after a first read, which is a proxy's response: the proxy has used part of it.
         self._connect_by = connect_by
         # Bytes that the head of a response may still take; None in its body.
         self._head_left: int | None = None
@@ -158,7 +158,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
         if info == "socket":
             return sock
         if info == "is_readable":
-            # A closed socket is "readable": it has nothing to wait for.
+            # A closed socket counts as readable: a read does not wait.
             return sock.fileno() < 0 or sock.is_readable()
         if info == "client_addr":
             return sock.getsockname()

@@ -3,17 +3,16 @@
 The event loop and the worker processes get their TLS context from `tls_context`, so that a host
 that one of them trusts is trusted by the other as well.
 
-Trusted are the system's authorities and those in `ca_file`. Where OpenSSL finds none of the
-system's, which happens with a Python that brings its own OpenSSL, the bundles of the distributions
-are looked for; without these either (a slim container), those that certifi ships are taken. certifi
-is not taken besides the system's: an authority that the administrator has removed must not be
-trusted all the same.
+satfs trusts the authorities of the system and those in `ca_file`. A Python that brings its own
+OpenSSL may not find those of the system: then satfs reads the bundles of the distributions. Where
+there are none either, as in a slim container, it takes those of certifi. It never adds certifi's to
+the system's: an authority that the administrator has removed must stay untrusted.
 
-Chains are checked as Python 3.13 does it, on every Python: `VERIFY_X509_STRICT` refuses
-certificates that depart from RFC 5280, `VERIFY_X509_PARTIAL_CHAIN` lets an intermediate authority
-in `ca_file` be enough (Python 3.13, "What's New", `ssl`). So another Python changes nothing for the
-user. Proxies that inspect TLS often make certificates that a strict check refuses and curl and
-browsers accept; `tls_strict = false` accepts them, too.
+Every Python checks chains as Python 3.13 does: `VERIFY_X509_STRICT` refuses certificates that
+depart from RFC 5280, and `VERIFY_X509_PARTIAL_CHAIN` accepts an intermediate authority in `ca_file`
+as the end of a chain (Python 3.13, "What's New", `ssl`). Proxies that inspect TLS often make
+certificates that curl and browsers accept and a strict check refuses; `tls_strict = false` accepts
+them, too.
 """
 
 from __future__ import annotations
@@ -38,8 +37,9 @@ _BUNDLES: Final = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-#: A certificate in a directory of OpenSSL's: the hash of its subject, and a number
-#: (openssl-rehash(1)). OpenSSL reads it when it is needed, and counts none before.
+#: The file name of a certificate in OpenSSL's directory: the hash of its subject, and a number
+#: (openssl-rehash(1)). OpenSSL reads such a file only when a chain needs it: before, its store
+#: counts no authority.
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 #: Errors of strict checks alone (OpenSSL, x509_vfy.h: X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to
 #: X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3).
@@ -99,7 +99,7 @@ def _load_roots(context: ssl.SSLContext) -> Roots:
     for directory in directories.split(os.pathsep):
         if _is_hashed(directory):
             return Roots(directory, is_system=True)
-    # A user who names a place in the environment wants no other place of the system.
+    # A user who names authorities in the environment does not want those of the system.
     is_named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     for bundle in () if is_named else _BUNDLES:
         try:

@@ -24,12 +24,12 @@ from satfs.errors import OverEgressLimit
 
 log = structlog.get_logger(__name__)
 
-#: From this share of the limit on there is a warning: early enough to finish what matters.
+#: The share of the limit at which a warning is logged: early enough to finish important reads.
 WARN_SHARE: Final = 0.8
-#: The interval at which the count is written, in seconds. Bytes that a killed mount has not written
-#: are not counted, and another mount's bytes are known this late.
+#: The interval at which the count is written, in seconds. A killed mount loses the bytes that it
+#: counted since the last write, and other mounts learn of bytes this late.
 SETTLE_INTERVAL_S: Final = 5.0
-#: A name of our own in the account's directory.
+#: The file of the count, in the account's cache directory.
 FILE_NAME: Final = "egress.json"
 
 _EPOCH: Final = date(1970, 1, 1)
@@ -71,7 +71,7 @@ class EgressLimit:
         return DayUsage(_date(self._day), self._bytes, self._limit_bytes)
 
     def left_bytes(self) -> int | None:
-        """Return how much may be fetched today; None without a limit."""
+        """Return how many bytes may still be fetched today; None without a limit."""
         if self._limit_bytes is None:
             return None
         self._turn()

@@ -1,8 +1,8 @@
-"""How many connections hosts let through, remembered beyond this process.
+"""The number of connections that each host accepts, stored for later processes.
 
 An unknown host gets its connections in steps (`net/host_limit.py`), which take most of the time of
-a short program. The number is kept in the cache's index for a day, for all processes that use the
-directory: not with the host's name, which is part of its links, but with a digest of it.
+a short program. So the cache's index stores the number for a day, for all processes that use the
+directory. It stores a digest of the host's name, not the name, which is part of links.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HostLimitStore:
         self._kept: dict[str, int] = {}
 
     async def load(self) -> None:
-        """Give *permits* the stored numbers to begin with; waits for the disk."""
+        """Have *permits* begin with the stored numbers; waits for the disk."""
         index = self._cache.index
         text = None if index is None else await self._cache.on_index(partial(index.note, _KEY))
         self._known = parsed(text or b"", self._wall_clock())

@@ -128,8 +128,8 @@ class RangeRetry:
             self.counters["restarts"] += 1
         except WorkerDied as death:
             self.counters["restarts"] += 1
-            # Perhaps this very range kills it: the loop can move it, too. If the disk is the cause,
-            # the loop finds out, and handles it.
+            # This range may be what kills workers, so the loop moves it after a few deaths. If the
+            # disk is the cause, the loop gets the same error and handles it.
             counts.n_deaths += 1
             range_request.is_bulk = counts.n_deaths < MAX_DEATHS and not death.is_of_file
         except TakenBack:
@@ -143,7 +143,7 @@ class RangeRetry:
         except UnusableResponse as refusal:
             return self._after_refusal(range_request, refusal, link, counts)
         except Unreachable as failure:
-            # Signing has had its own tries; a store that is known to be away gets none.
+            # A request for a link was retried already, and an offline store gets no further try.
             if link is None or failure.is_permanent or isinstance(failure, Throttled):
                 return failure
             counts.failed(failure, self._draw())
@@ -159,8 +159,8 @@ class RangeRetry:
                     )
                 return decisive
         except NotThere as gone:
-            # Nothing is signed for it any more. A read of an open file knows no names, so that
-            # "no such file" would mean nothing to the program that reads.
+            # The API signs no link for it any more. For a read of an open file the errno of a
+            # missing name would make no sense to the program.
             changed = Changed(f"{range_request.source.label} was removed while it was open")
             changed.__cause__ = gone
             return changed
@@ -188,7 +188,7 @@ class RangeRetry:
         claim: Claim | None = None
         try:
             if not range_request.is_wanted():
-                return  # given up, or made part of another range, after its permit
+                return  # cancelled, or made part of another range, while it waited for the permit
             n_expected, is_limit = connections.permits.n_expected(origin)
             if is_limit or n_expected < self._controller.target:
                 range_request.requester.fit(range_request, n_expected, may_cut=is_limit)

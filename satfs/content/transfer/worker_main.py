@@ -93,7 +93,7 @@ class Worker:
         self._connections: WorkerConnections[_Job] = WorkerConnections(
             self._selector, self._send, self._fail
         )
-        self._unfinished: set[JobConnection[_Job]] = set()  # have more to give than one turn
+        self._unfinished: set[JobConnection[_Job]] = set()  # have more bytes than one turn takes
         self._progress_timeout_s = 15.0
         self._alive_s = 0.0  # when `ALIVE` was last sent
         self._user_agent = "satfs"
@@ -141,7 +141,7 @@ class Worker:
         """Take one order; return False when the mount is gone."""
         try:
             packet, fds, _, _ = socket.recv_fds(self._channel, messages.MAX_BYTES, 1)
-        except ConnectionResetError:  # it went with reports unread
+        except ConnectionResetError:  # the mount ended before it had read all reports
             return False
         if not packet:
             return False
@@ -273,12 +273,12 @@ class Worker:
             self._send_report(messages.pack_look(look))
 
     def _lose(self, connection: JobConnection[_Job], problem: OSError) -> None:
-        """Note that a connection broke: one that was kept for too long is replaced once."""
+        """Note that a connection broke; send the request again if the connection was reused."""
         job = connection.job
         if job is None:
             return
         is_lost, is_timeout = is_unacknowledged(problem), isinstance(problem, TimeoutError)
-        if is_lost:  # and so may be all that have been idle as long
+        if is_lost:  # the route may be gone, and with it all connections that were idle as long
             self._connections.close_all_idle(job.origin)
         if connection.has_responded and not job.exchange.has_begun and (is_lost or not is_timeout):
             self._part(connection)
@@ -298,7 +298,7 @@ class Worker:
         self._end(job, job.exchange.outcome or OutcomeReport(job.move.move, broken=reason))
 
     def _end(self, job: _Job, outcome: OutcomeReport) -> None:
-        """Return how *job* ended, and keep its connection if it may be used again."""
+        """Report the end of *job*, and keep its connection if it may be used again."""
         del self._jobs[job.move.move]
         connection = job.connection
         if connection is None:
