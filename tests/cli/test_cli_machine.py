@@ -13,10 +13,11 @@ from cli.conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
 
+from satfs.cli.commands import umount
 from satfs.cli.commands.umount import busy_processes
 from satfs.cli.main import satfs as commands
-from satfs.errors import FuseMissing
-from satfs.mountpoints import may_mount_on
+from satfs.errors import BadMountpoint, FuseMissing
+from satfs.mountpoints import Mounted, may_mount_on
 
 
 def test_a_missing_library_is_told_when_it_is_needed(
@@ -118,3 +119,28 @@ def test_of_real_processes_the_one_that_holds_is_found(tmp_path: Path) -> None:
         sitting.wait()
 
     assert found == [f"sleep ({sitting.pid}) is in it"]
+
+
+@pytest.mark.parametrize("n_refusals", [1, 3, 4])
+def test_a_mount_that_is_busy_for_a_moment_is_unmounted(
+    n_refusals: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The program that held it, such as df, has ended before anybody can name it."""
+    monkeypatch.setattr(umount, "_PAUSES_S", (0.0, 0.0, 0.0))
+    refusals = [BadMountpoint("busy")] * n_refusals
+
+    def detach(path: Path, *, is_lazy: bool) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    monkeypatch.setattr(umount, "detach", detach)
+    dead = Mounted(tmp_path, "fuse.satfs", "satfs", (0, 60), frozenset())
+    monkeypatch.setattr(umount, "mount_at", lambda _: dead)
+
+    if n_refusals > 3:
+        with pytest.raises(BadMountpoint, match="busy"):
+            umount.unmount(tmp_path, is_lazy=False)
+    else:
+        umount.unmount(tmp_path, is_lazy=False)
+
+    assert not refusals

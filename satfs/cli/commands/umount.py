@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,9 @@ from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
 _HOLDERS_SHOWN = 5
 #: Links of a process in /proc, and what one into a mount means.
 _LINKS: Final = {"cwd": "is in it", "root": "has it as its root", "exe": "is run from it"}
+#: Seconds to wait before each further try when no process is seen that keeps the mount busy: one
+#: that looks at all mounts, such as df(1) or a thumbnailer, holds it for a moment.
+_PAUSES_S: Final = (0.1, 0.2, 0.4)
 #: Longest wait for the mount's process, in seconds: it returns from the calls that wait, and waits
 #: up to five seconds for the disk to take the fetched blocks.
 _ENDING_S = 10.0
@@ -79,18 +83,27 @@ def unmount(path: Path, *, is_lazy: bool) -> None:
 
 
 def _detach(path: Path, process: ServingProcess, *, is_lazy: bool) -> None:
-    try:
-        detach(path, is_lazy=is_lazy)
-    except BadMountpoint as refusal:
-        holders = busy_processes(absolute(path), server=process.pid)
-        if not holders:
-            raise
-        more = len(holders) - _HOLDERS_SHOWN
-        shown = ", ".join(holders[:_HOLDERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        raise BadMountpoint(
-            f"{show(str(path))} is busy: {shown}. Close these files, or detach it: "
-            f"{hint('satfs umount -z')} {shell_path(path)}"
-        ) from refusal
+    pauses_s = iter(_PAUSES_S)
+    while True:
+        try:
+            detach(path, is_lazy=is_lazy)
+        except BadMountpoint as refusal:
+            if holders := busy_processes(absolute(path), server=process.pid):
+                raise _is_busy(path, holders) from refusal
+            if (pause_s := next(pauses_s, None)) is None:
+                raise
+            time.sleep(pause_s)
+        else:
+            return
+
+
+def _is_busy(path: Path, holders: list[str]) -> BadMountpoint:
+    more = len(holders) - _HOLDERS_SHOWN
+    shown = ", ".join(holders[:_HOLDERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return BadMountpoint(
+        f"{show(str(path))} is busy: {shown}. Close these files, or detach it: "
+        f"{hint('satfs umount -z')} {shell_path(path)}"
+    )
 
 
 def busy_processes(mountpoint: Path, *, server: int = 0, proc: Path = Path("/proc")) -> list[str]:
