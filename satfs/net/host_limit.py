@@ -19,6 +19,7 @@ is tried; each time that more than before have responded, twice as many are adde
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -45,6 +46,14 @@ RAISE_AFTER_SILENCE_S: Final = 5.0
 CLOSING_S: Final = 0.5
 #: Seconds to wait before another try, where that may be the reason of a refusal.
 CLOSING_WAIT_S: Final = 0.1
+#: How long idle connections are kept after the last request, in seconds, where the host lets few
+#: through: another process or program may wait for one of them.
+IDLE_KEPT_S: Final = 1.0
+#: The same where the host is not known to serve two at once: less than the deadlines of who waits,
+#: and longer than most pauses, since a new one takes three round trips.
+IDLE_KEPT_UNKNOWN_S: Final = 5.0
+#: Time in which the end of a connection that the host has closed is surely noticed, in seconds.
+SURELY_IDLE_S: Final = 0.3
 #: A host that broke connections off within this time is failing, which is no limit. Seconds.
 FAILING_S: Final = 2.0
 #: A new connection is silent when its first byte takes this many times as long as that of others,
@@ -92,6 +101,7 @@ class HostLimit:
         self._responses_s: deque[float] = deque(maxlen=N_RESPONSES)
         self._n_stepped = 0  # allowed without responses
         self._n_recalled = 0
+        self._keeps_several = False
         self._stepped_at_s = float("-inf")
         #: How long a task of this process waited for a processor of late, in seconds.
         self.wake_up_s = 0.0
@@ -119,6 +129,20 @@ class HostLimit:
     def n_responding(self) -> int:
         """Return how many connections responded at once: the most, and at most a limit."""
         return self._n_responding if self.limit is None else min(self.limit, self._n_responding)
+
+    def idle_kept_s(self) -> float:
+        """Return how long idle connections are kept after the last request, in seconds."""
+        if self.limit is not None:
+            return IDLE_KEPT_S
+        return math.inf if self._keeps_several else IDLE_KEPT_UNKNOWN_S
+
+    def note_at_rest(self, for_s: float, n_idle: int) -> None:
+        """Note that *n_idle* connections have been open and idle for so many seconds.
+
+        This alone shows that the host serves several at once: the responses on two connections may
+        overlap here although the host sent one after the other.
+        """
+        self._keeps_several |= n_idle > 1 and for_s >= SURELY_IDLE_S
 
     def recall(self, n_responding: int) -> None:
         """Allow as many connections as have responded at once before, and no more than those."""

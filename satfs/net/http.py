@@ -208,6 +208,7 @@ class Http:
         async with trio.open_nursery() as nursery:
             for _ in range(min(n_missing, self.permits.room(origin))):
                 nursery.start_soon(connect, self._pool)
+        self.permits.note_ready(origin)
         for failure in failures:
             log.debug("no connection ahead of need", origin=origin, reason=type(failure).__name__)
         return not failures

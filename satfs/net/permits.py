@@ -20,7 +20,7 @@ import trio
 from satfs.net.host_connections import Holder, HostConnections, Permit
 from satfs.net.host_limit import MIN_ALLOWED, HostLimit
 from satfs.net.recalls import Rank, to_recall
-from satfs.net.silent_connections import end_silent, move_late
+from satfs.net.silent_connections import close_queued, end_silent, move_late
 
 #: How often permits are checked while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
@@ -72,6 +72,26 @@ class _Host(HostConnections):
         self.waiters: list[_Waiter] = []
         self.has_ranges = False  # ranges were requested: it is a store
         self.expected_of: Holder | None = None  # a connection of it will soon be idle
+        self.used_at_s = trio.current_time()  # when it last had a request, or was about to
+
+    def is_at_rest(self) -> bool:
+        """Return whether it has no request; otherwise it is in use now."""
+        if self.permits or self.waiters:
+            self.used_at_s = trio.current_time()
+            return False
+        return True
+
+    def close_unneeded(self) -> None:
+        """Close all connections of a host at rest that another process may wait for."""
+        if not self.is_at_rest():
+            return
+        rested_s = trio.current_time() - self.used_at_s
+        self.limit.note_at_rest(rested_s, self.n_idle_proven())
+        if rested_s < self.limit.idle_kept_s():
+            return
+        for holder in self._holders:
+            if n_idle := sum(holder.n_idle(self.origin)):
+                holder.close_some_idle(self.origin, n_idle)
 
 
 class Permits:
@@ -184,7 +204,7 @@ class Permits:
             self._serve(host)
 
     async def watch(self) -> None:
-        """Find silent connections, and serve waiting tasks when a limit is raised; never ends."""
+        """Find silent and idle connections, and serve tasks when a limit is raised; never ends."""
         while True:
             await self._has_work.wait()
             due_s = trio.current_time() + LOOK_INTERVAL_S
@@ -195,12 +215,14 @@ class Permits:
             self._wake_up_s = max(late_s, WAKE_UP_KEPT * self._wake_up_s)
             for host in self._hosts.values():
                 host.limit.wake_up_s = self._wake_up_s
+                host.close_unneeded()
                 if not is_late:
+                    close_queued(host)
                     end_silent(host)
                     if not host.waiters:
                         move_late(host)
                 self._serve(host)
-            if not any(host.permits or host.waiters for host in self._hosts.values()):
+            if all(host.is_at_rest() and not host.n_open() for host in self._hosts.values()):
                 self._has_work = trio.Event()
 
     # -- what becomes of connections -------------------------------------------------------------
@@ -229,6 +251,12 @@ class Permits:
         host.expected_of = None
         self._serve(host)
 
+    def note_ready(self, origin: str) -> None:
+        """Note that connections were opened for requests that will soon come."""
+        host = self._host(origin)
+        host.used_at_s = trio.current_time()
+        self._serve(host)
+
     def note_changed(self, origin: str) -> None:
         """Note that the connections of a host have changed."""
         self._serve(self._host(origin))
@@ -244,7 +272,7 @@ class Permits:
 
     def _serve(self, host: _Host) -> None:
         """Give permits to waiting tasks, in the order of their ranks, as far as it goes."""
-        if host.permits or host.waiters:
+        if not host.is_at_rest() or host.n_open():
             self._has_work.set()
         host.close_excess()
         is_behind = False

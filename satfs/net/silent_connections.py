@@ -17,6 +17,19 @@ from satfs.net.host_connections import LOOKING_S, HostConnections, Permit
 MIN_QUEUED: Final = 2
 
 
+def close_queued(host: HostConnections) -> None:
+    """Close connections without a request for one with a request that waits behind them.
+
+    A host that serves one connection at a time, in the order in which they came, waits for a
+    request on the first of them. To be told from a slow host only by what others do.
+    """
+    if host.n_responding():
+        return
+    now_s = trio.current_time()
+    if any(each.is_opening and host.is_silent(each, now_s) for each in host.permits):
+        host.close_unused()
+
+
 def end_silent(host: HostConnections) -> None:
     """Cancel the requests on connections that are silent while others receive bytes, or could.
 

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from satfs.net.host_connections import LOOKING_S, MAX_LOOK_AGE_S, Crowded, Holder
-from satfs.net.host_limit import RAISE_AFTER_S
-from satfs.net.permits import IDLE_SOON_S, METADATA, READ_AHEAD, Permits
+from satfs.net.host_limit import IDLE_KEPT_S, IDLE_KEPT_UNKNOWN_S, RAISE_AFTER_S
+from satfs.net.permits import IDLE_SOON_S, LOOK_INTERVAL_S, METADATA, READ_AHEAD, Permits
 
 HOST = "https://store:443"
 
@@ -34,7 +34,9 @@ class FakeHolder:
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         self.closed.append(n_connections)
-        self.n_proven -= n_connections
+        n_of_unused = min(self.n_unused, n_connections)
+        self.n_unused -= n_of_unused
+        self.n_proven -= n_connections - n_of_unused
 
 
 @dataclass
@@ -154,6 +156,71 @@ async def test_an_idle_connection_is_closed_for_a_request_elsewhere(
         assert permit.holder is here
         assert there.closed == [1]
         permit.end()
+
+
+@pytest.mark.parametrize(
+    ("n_responding", "is_limited", "kept_s"),
+    [(1, True, IDLE_KEPT_S), (1, False, IDLE_KEPT_UNKNOWN_S), (2, False, None)],
+    ids=["few", "unknown", "several"],
+)
+async def test_idle_connections_are_not_kept_from_another_process(
+    autojump_clock: trio.testing.MockClock,
+    n_responding: int,
+    is_limited: bool,
+    kept_s: float | None,
+) -> None:
+    """Where the host may serve no other connection meanwhile; elsewhere the pool closes them.
+
+    All at once, since the host may wait for a request on any of them.
+    """
+    holder = FakeHolder(n_proven=n_responding, n_unused=2)
+    async with watching(holder) as permits:
+        if is_limited:
+            permits.known(HOST).note_refused(0.0, n_others=1, n_responding=1)
+            holder.n_unused = 0
+        permit = await permits.take(HOST, [holder])
+        permit.carried()
+        await trio.sleep(20)
+        assert not holder.closed, "it is in use"
+        permit.end()
+        await trio.sleep((kept_s or 3600) - 2 * LOOK_INTERVAL_S)
+        assert not holder.closed
+        await trio.sleep(3 * LOOK_INTERVAL_S)
+        assert sum(holder.n_idle(HOST)) == (0 if kept_s else n_responding + 2)
+
+
+async def test_connections_that_are_ready_are_kept_from_when_they_were_opened(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A program looks up names, and a file is opened a moment later."""
+    holder = FakeHolder(n_proven=1)
+    async with watching(holder) as permits:
+        permit = await permits.take(HOST, [holder])
+        permit.carried()
+        permit.end()
+        await trio.sleep(IDLE_KEPT_UNKNOWN_S - 1)
+        holder.n_unused = 2
+        permits.note_ready(HOST)
+        await trio.sleep(IDLE_KEPT_UNKNOWN_S - 1)
+        assert not holder.closed
+        await trio.sleep(2)
+        assert holder.closed == [3]
+
+
+async def test_a_request_behind_connections_without_one_is_let_through(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A host of one connection at a time waits for a request on those that came first."""
+    holder, other = FakeHolder(), FakeHolder(n_unused=2)
+    async with watching(holder, other) as permits:
+        permit = await permits.take(HOST, [holder])
+        permit.begin()
+        await trio.sleep(2)
+        assert not other.n_unused
+        assert not permit.scope.cancel_called, "its request waits there, and is served now"
+        permit.carried()
+        permit.end()
+        assert permits.limit(HOST) is None
 
 
 async def test_a_connection_opened_ahead_is_kept_while_others_carry(

@@ -6,7 +6,9 @@ import itertools
 import os
 import ssl
 import time
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -71,6 +73,26 @@ def test_the_api_and_the_objects_share_the_only_connection(
             stand.compare(file, content, limit_s=ONE_LIMIT_S)
         assert stand.list(stand.root / "tasks" / "1", ONE_LIMIT_S)
     assert not stand.current.events("host counts as offline")
+
+
+def test_another_program_gets_the_only_connection_of_a_mount_at_rest(
+    make_stand: MakeStand,
+) -> None:
+    """The host lets it wait until the mount closes its idle connections."""
+    origin = DemoOrigin(Catalogue([make_task(1)]), one_port=True)
+    limit = origin.faults.add("connection-limit", connections=1, how="queue")
+    stand = make_stand(origin=origin, **LONG)
+    stand.publish(MIB)
+    assert stand.list(stand.root / "tasks" / "1", ONE_LIMIT_S)
+    assert origin.n_open_connections()
+    address = urlsplit(origin.api_url)
+    other = HTTPConnection(address.hostname or "", address.port, timeout=15)
+    n_before = limit.hits
+    other.request("GET", "/contracts")
+    assert other.getresponse().status == 401
+    other.close()
+    assert limit.hits > n_before, "it had to wait"
+    assert stand.list(stand.root / "tasks" / "1", ONE_LIMIT_S)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
