@@ -23,7 +23,7 @@ from satfs.cli.output import print_json, print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, Target
 from satfs.cli.watch_sources import Listing, Source
 from satfs.cli.webhook import Poster
-from satfs.control.conditions import AnyCondition, holds_all
+from satfs.control.conditions import parse_condition, verdict
 from satfs.control.publications import Event, SeenPublications
 from satfs.control.records import LISTINGS_AT_ONCE
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
@@ -122,8 +122,8 @@ class Watch:
     #: Scenes are reported as STAC items, and nothing else is reported.
     as_items: bool = False
     webhook: Poster | None = None
-    #: Conditions that a scene's record must fulfil for the scene to be reported.
-    conditions: Sequence[AnyCondition] = ()
+    #: Conditions that a scene must fulfil to be reported, as text: by its record, or its delivery.
+    where: Sequence[str] = ()
     _seen: SeenPublications = field(default_factory=SeenPublications)
     _n_failed: int = 0
     _is_away: bool = False
@@ -229,19 +229,20 @@ class Watch:
         fields: Json = event.as_json()
         if (path := self.source.path(path_names)) is not None:
             fields["path"] = path
-        if self._is_wanted(event):
+        try:
+            is_wanted = await self._is_wanted(path_names, event)
             content = fields
-            if self.as_items:
-                try:
-                    content = await self.source.item(path_names, event)
-                except SatfsError as failure:
-                    if isinstance(failure, Unreachable):
-                        raise
-                    print_remark(f"{event.scene_id}: {failure}; the next check tries it again.")
-                    self._n_failed += 1
-                    return
-                if content is None:  # announced; its delivery is not there yet
-                    return
+            if is_wanted and self.as_items:
+                content = await self.source.item(path_names, event)
+        except SatfsError as failure:
+            if isinstance(failure, Unreachable):
+                raise
+            print_remark(f"{event.scene_id}: {failure}; the next check tries it again.")
+            self._n_failed += 1
+            return
+        if is_wanted is None or content is None:  # announced; its delivery is not there yet
+            return
+        if is_wanted:
             if not await self._hand_over(event, fields, content):
                 self._n_failed += 1
                 return
@@ -249,10 +250,15 @@ class Watch:
         self._seen.note(event, time.time())
         await trio.to_thread.run_sync(self.memory.save, self._seen)
 
-    def _is_wanted(self, event: Event) -> bool:
+    async def _is_wanted(self, path_names: Sequence[str], event: Event) -> bool | None:
+        """Return whether *event* is reported; None while only a delivery to come can tell."""
         if event.scene_id is None:
-            return not self.as_items and not self.conditions
-        return holds_all(self.conditions, {"scene": event.record})
+            return not self.as_items and not self.where
+        conditions = [parse_condition(text) for text in self.where]
+        decision = verdict(conditions, {"scene": event.record})
+        if decision is None:
+            decision = await self.source.fulfils(path_names, event, self.where)
+        return decision
 
     async def _hand_over(self, event: Event, fields: Mapping[str, Json], content: Json) -> bool:
         """Return whether command and webhook, as far as there are, have taken *content*."""

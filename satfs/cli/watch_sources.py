@@ -31,9 +31,11 @@ class OfMount:
 
     mounted: Mounted
 
-    async def query(self, command: str, path_names: Sequence[str]) -> Listing:
+    async def query(
+        self, command: str, path_names: Sequence[str], where: Sequence[str] = ()
+    ) -> Listing:
         """Return the result of *command* (`list` or `describe`)."""
-        given = {"paths": [list(path_names)]}
+        given = {"paths": [list(path_names)], "where": list(where)}
         return await trio.to_thread.run_sync(
             result_of, self.mounted, command, given, abandon_on_cancel=True
         )
@@ -57,6 +59,21 @@ class OfMount:
         scene = record_parsers.scene(dict(event.record))
         is_announced = scene is not None and any(a.name == DELIVERY_ZIP for a in scene.attachments)
         return None if is_announced and "delivery" not in item["assets"] else item
+
+    async def fulfils(
+        self, path_names: Sequence[str], event: Event, where: Sequence[str]
+    ) -> bool | None:
+        """Return whether a scene fulfils *where*, which its record leaves open, by its delivery.
+
+        None while the delivery is not there.
+
+        Raises:
+            SatfsError: it cannot be read now.
+        """
+        if await self.item(path_names, event) is None:
+            return None
+        listing = await self.query("list", path_names, where)
+        return None if listing["undecided"] else bool(listing["entries"])
 
     def forget(self) -> None:
         """Believe no earlier response. What a mount believes is its own business."""
@@ -83,6 +100,12 @@ class OfApi:
         if scene is None:
             raise Garbled(f"the record of scene {event.scene_id} has no id")
         return item_of(facts_of_record(scene), SceneFiles(contents=None, record=None), ItemPlace())
+
+    async def fulfils(
+        self, path_names: Sequence[str], event: Event, where: Sequence[str]
+    ) -> bool | None:
+        """See `OfMount`: without a mount, the record decides alone, and has not the fact."""
+        return False
 
     def forget(self) -> None:
         """See `OfMount`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import aclosing
 from functools import partial
-from typing import Final
 
 from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.maintenance import records_of
@@ -20,16 +19,24 @@ from satfs.control.records import selected
 from satfs.control.refreshing import refresh
 from satfs.control.server import Command, Given, Result, SendNotice
 from satfs.control.verifying import verify
-from satfs.control.walk import Selection, conditions_of, find, paths_of, record_path, scenes, starts
+from satfs.control.walk import (
+    SCENES_AT_ONCE,
+    Selection,
+    conditions_of,
+    find,
+    paths_of,
+    record_path,
+    scenes,
+    starts,
+)
 from satfs.errors import BadSettings, NotThere, SatfsError
+from satfs.facts.scene import SceneFacts
 from satfs.log_level import set_level
-from satfs.model import Json
+from satfs.model import Json, Scene
 from satfs.request_slots import concurrent_map
 from satfs.stac.items import relocated
+from satfs.tree.names import name_of
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
-
-#: Scenes at once. Each needs one round of reads; this many hide a far store's round trips.
-_SCENES_AT_ONCE: Final = 12
 
 
 def commands_on(mount: MountComponents) -> dict[str, Command]:
@@ -54,8 +61,21 @@ async def _list(mount: MountComponents, given: Given, _send: SendNotice) -> Resu
     path_names = await record_path(mount.root, given_names)
     where = given.get("where")
     if isinstance(where, list) and where:
-        return await selected(mount.listings, path_names, [str(each) for each in where])
+        conditions = [str(each) for each in where]
+        return await selected(mount.listings, path_names, conditions, partial(_facts, mount))
     return await records.listed(mount.listings, path_names, partial(_cached_versions, mount))
+
+
+async def _facts(mount: MountComponents, scene: Scene) -> SceneFacts:
+    """Return what is known of *scene*, its zip included.
+
+    Raises:
+        SatfsError: the zip cannot be read now.
+    """
+    node = await find(mount.root, ("scenes", name_of(scene.scene_id).decode()))
+    if not isinstance(node, SceneDirectory):
+        raise NotThere(f"there is no scene {scene.scene_id!r}")
+    return await mount.items.facts(node)
 
 
 async def _describe(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
@@ -154,7 +174,7 @@ async def _stac_items(mount: MountComponents, given: Given, send: SendNotice) ->
         moved = relocated(item, scene.path, mountpoint)
         await send({"event": "item", "number": number, "item": moved})
 
-    await concurrent_map(send_item, list(enumerate(wanted)), _SCENES_AT_ONCE)
+    await concurrent_map(send_item, list(enumerate(wanted)), SCENES_AT_ONCE)
     for each in failures:
         await send({"event": "failed", **each})
     return {"scenes": len(wanted), "failed": failures}
@@ -164,7 +184,7 @@ async def _wanted_scenes(
     mount: MountComponents, given: Given
 ) -> tuple[list[SceneDirectory], list[dict[str, Json]]]:
     """Return the scenes, each once, and what could not be looked at."""
-    wanted = Selection(mount.listings, conditions_of(given))
+    wanted = Selection(mount.listings, mount.items.facts, conditions_of(given))
     found: dict[str, SceneDirectory] = {}
     failures: list[dict[str, Json]] = []
     for node, known in await starts(mount.root, given, wanted):

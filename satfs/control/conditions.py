@@ -7,7 +7,8 @@ then in its capture's, then in its task's, unless it begins with `scene.`, `capt
 dots go down into nested objects. A missing field fulfils no condition, not even `!=`.
 
 Fields that imagery people know (`bbox`, `cloud`, `product`, …: `satfs.facts.selection`) are looked
-for in the facts of the scene instead, under any name that its record has for them.
+for in the facts of the scene instead, under any name that its record has for them. Where the record
+does not state such a fact, its delivery may: `verdict` is then None, and `holds_with` decides.
 
 *Pure*. Numbers compare as numbers, dates as moments (a date without a time is a day of UTC),
 anything else as text.
@@ -27,6 +28,7 @@ from msgspec import Struct
 from satfs.api import record_parsers
 from satfs.errors import BadSettings
 from satfs.facts.record import facts_of_record
+from satfs.facts.scene import SceneFacts
 from satfs.facts.selection import COMPARISONS, DAY, SceneCondition, scene_condition
 from satfs.model import Json
 
@@ -61,9 +63,16 @@ class FactCondition(Struct, frozen=True):
 
     def holds(self, records: Mapping[str, Json]) -> bool:
         """Return whether the scene's record fulfils it."""
+        return self.verdict(records) is True
+
+    def verdict(self, records: Mapping[str, Json]) -> bool | None:
+        """Return whether the scene's record fulfils it; None where it does not state the fact."""
         record = records.get(self.level)
         scene = record_parsers.scene(dict(record)) if isinstance(record, Mapping) else None
-        return scene is not None and self.condition.holds(facts_of_record(scene))
+        if scene is None:
+            return False
+        facts = facts_of_record(scene)
+        return self.condition.holds(facts) if self.condition.is_stated(facts) else None
 
 
 AnyCondition: TypeAlias = Condition | FactCondition
@@ -94,18 +103,43 @@ def may_hold(conditions: Iterable[AnyCondition], records: Mapping[str, Json]) ->
     """Return whether no condition is broken already by *records*, of which some may be missing.
 
     A condition on a record that is not there yet, or on the nearest one that has the field, is
-    judged when all are there.
+    judged when all are there; one on a fact that the record does not state, by the delivery.
     """
     return all(
-        each.holds(records)
+        _verdict(each, records) is not False
         for each in conditions
         if each.level is not None and each.level in records
     )
 
 
-def holds_all(conditions: Iterable[AnyCondition], records: Mapping[str, Json]) -> bool:
-    """Return whether *records* fulfil every condition."""
-    return all(each.holds(records) for each in conditions)
+def verdict(conditions: Iterable[AnyCondition], records: Mapping[str, Json]) -> bool | None:
+    """Return whether *records* fulfil every condition.
+
+    None: they break none, and do not state a fact that one is about.
+    """
+    found = [_verdict(each, records) for each in conditions]
+    return None if None in found and False not in found else all(found)
+
+
+def holds_with(
+    conditions: Iterable[AnyCondition], records: Mapping[str, Json], facts: SceneFacts
+) -> bool:
+    """Return whether every condition is fulfilled by *records*, or else by *facts*.
+
+    *facts*, those of the scene with its delivery, decide where the record does not state the fact.
+    """
+    return all(
+        each.condition.holds(facts)
+        if isinstance(each, FactCondition) and each.verdict(records) is None
+        else each.holds(records)
+        for each in conditions
+    )
+
+
+def _verdict(condition: AnyCondition, records: Mapping[str, Json]) -> bool | None:
+    if isinstance(condition, FactCondition):
+        return condition.verdict(records)
+    return condition.holds(records)
 
 
 def _look_up(record: Json, field: tuple[str, ...]) -> tuple[bool, Json]:

@@ -93,7 +93,8 @@ async def collect(mount: MountComponents, given: Given, progress: CommandProgres
     """Return the files that *given* (`paths`, `where`, `bands`) selects, each once, in order."""
     (members,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
     kinds = _kinds(given.get("bands"))
-    wanted = Selection(mount.listings, conditions_of(given), kinds, members)
+    conditions = conditions_of(given)
+    wanted = Selection(mount.listings, mount.items.facts, conditions, kinds, members)
     found: dict[tuple[str, ...], Target] = {}
     n_bytes = 0
     for node, known in await starts(mount.root, given, wanted):

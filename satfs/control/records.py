@@ -30,8 +30,9 @@ from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
 from satfs.api.record_list import RecordList
 from satfs.content.cache import maintenance
 from satfs.content.cache.index import CachedVersion
-from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
-from satfs.errors import BadCache, NeedsContract, NeedsLogin, NotAllowed, NotThere
+from satfs.control.conditions import AnyCondition, holds_with, may_hold, parse_condition, verdict
+from satfs.errors import BadCache, NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError
+from satfs.facts.scene import SceneFacts
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.request_slots import concurrent_map
 from satfs.settings import Settings
@@ -42,11 +43,14 @@ from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 
 #: Returns what the cache on disk holds.
 CachedVersionsOf = Callable[[], Awaitable[Iterable[CachedVersion]]]
+#: Returns what is known of a scene, its zip included; raises SatfsError when that cannot be read.
+FactsOfScene = Callable[[Scene], Awaitable[SceneFacts]]
 
 #: Longest wait for the disk in the end, in seconds.
 _CLOSING_S: Final = 2.0
-#: Listings at once.
+#: Listings at once, and deliveries looked into at once.
 LISTINGS_AT_ONCE: Final = 8
+_SCENES_AT_ONCE: Final = 12
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 R = TypeVar("R", Task, Capture, Scene)
@@ -317,25 +321,44 @@ def _bytes(name: str) -> bytes:
 
 
 async def selected(
-    catalogue: Listings, path_names: Sequence[str], where: Sequence[str]
+    catalogue: Listings,
+    path_names: Sequence[str],
+    where: Sequence[str],
+    facts_of: FactsOfScene | None = None,
 ) -> dict[str, Json]:
     """Return the scenes below the target of *path_names* that fulfil *where*, as a listing.
+
+    *facts_of* decides about scenes whose records do not state a fact that a condition is about.
+    Those that it cannot decide about now, or all of them without it, are left out; `undecided` is
+    how many that are.
 
     Raises:
         BadSettings: a condition cannot be read.
         SatfsError: a listing is not available.
     """
     conditions = [parse_condition(text) for text in where]
-    scenes = await _records_below(catalogue, await resolve(catalogue, path_names), conditions)
-    return listing_of(catalogue, "scenes", scenes)
+    below = await _records_below(catalogue, await resolve(catalogue, path_names), conditions)
+
+    async def is_wanted(candidate: tuple[Mapping[str, Json], Scene]) -> bool | None:
+        known, scene = candidate
+        decision = verdict(conditions, known)
+        if decision is None and facts_of is not None:
+            with suppress(SatfsError):
+                decision = holds_with(conditions, known, await facts_of(scene))
+        return decision
+
+    decisions = await concurrent_map(is_wanted, below, _SCENES_AT_ONCE)
+    scenes = [scene for (_, scene), decision in zip(below, decisions, strict=True) if decision]
+    return {**listing_of(catalogue, "scenes", scenes), "undecided": decisions.count(None)}
 
 
 async def _records_below(
     catalogue: Listings, thing: Found, conditions: Sequence[AnyCondition]
-) -> list[Scene]:
+) -> list[tuple[Mapping[str, Json], Scene]]:
+    """Return the scenes whose records break no condition, each with the records down to it."""
     if isinstance(thing.record, Scene):
         known = {**thing.above, "scene": thing.record.record}
-        return [thing.record] if holds_all(conditions, known) else []
+        return [] if verdict(conditions, known) is False else [(known, thing.record)]
     captures: list[tuple[Mapping[str, Json], Capture]] = []
     if isinstance(thing.record, Capture):
         captures = [(thing.above, thing.record)]
@@ -352,14 +375,17 @@ async def _records_below(
         listings = await concurrent_map(captures_of, wanted, LISTINGS_AT_ONCE)
         captures = [each for listing in listings for each in listing]
 
-    async def scenes_of(place: tuple[Mapping[str, Json], Capture]) -> list[Scene]:
+    async def scenes_of(
+        place: tuple[Mapping[str, Json], Capture],
+    ) -> list[tuple[Mapping[str, Json], Scene]]:
         above, capture = place
         known = {**above, "capture": capture.record}
         if may_hold(conditions, known):
             with suppress(NotThere):
                 scenes = await catalogue.scenes(capture.capture_id)
-                return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
+                below = [({**known, "scene": scene.record}, scene) for scene in scenes]
+                return [each for each in below if verdict(conditions, each[0]) is not False]
         return []
 
     found = await concurrent_map(scenes_of, captures, LISTINGS_AT_ONCE)
-    return [scene for scenes in found for scene in scenes]
+    return [each for scenes in found for each in scenes]

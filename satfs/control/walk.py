@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
+from satfs.control.conditions import (
+    AnyCondition,
+    FactCondition,
+    holds_with,
+    may_hold,
+    parse_condition,
+    verdict,
+)
 from satfs.errors import BadSettings, NotThere, SatfsError
-from satfs.facts.scene import MemberKind
+from satfs.facts.scene import MemberKind, SceneFacts
 from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId, names_in
+from satfs.request_slots import concurrent_map
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.delivery_facts import raster_paths
@@ -27,6 +35,14 @@ from satfs.tree.tasks import TaskDirectory
 
 if TYPE_CHECKING:
     from satfs.api.listings import Listings
+
+
+#: Returns what is known of a scene, its zip included; raises SatfsError when that cannot be read.
+FactsOf: TypeAlias = Callable[[SceneDirectory], Awaitable[SceneFacts]]
+
+#: Deliveries looked into at once. Each needs one round of reads; this many hide a far store's round
+#: trips.
+SCENES_AT_ONCE: Final = 12
 
 
 class Target(Struct, frozen=True):
@@ -45,9 +61,11 @@ class Selection(Struct, frozen=True):
     """The aim of a walk: *conditions* on scenes, and in each of them rasters of some *kinds*.
 
     Without kinds it is every file of a scene. *members* gives the directory of a scene's members.
+    *facts_of* decides about scenes whose records do not state a fact that a condition is about.
     """
 
     catalogue: Listings
+    facts_of: FactsOf
     conditions: Sequence[AnyCondition] = ()
     kinds: frozenset[MemberKind] = frozenset()
     members: Extra | None = None
@@ -60,6 +78,17 @@ class Selection(Struct, frozen=True):
         if not may_hold(self.conditions, known):
             return None
         return replace(self, records=known)
+
+    async def takes(self, scene: SceneDirectory) -> bool:
+        """Return whether *scene*, whose records are known, fulfils all conditions.
+
+        Raises:
+            SatfsError: only the scene's zip can tell, and it cannot be read now.
+        """
+        decision = verdict(self.conditions, self.records)
+        if decision is None:
+            return holds_with(self.conditions, self.records, await self.facts_of(scene))
+        return decision
 
 
 def paths_of(given: object) -> list[tuple[str, ...]]:
@@ -141,7 +170,8 @@ async def starts(
 ) -> list[tuple[Node, Selection]]:
     """Return the nodes at the paths that a request gives, each with *wanted* below it.
 
-    A node is left out when a record above it breaks a condition.
+    A node is left out when a record above it breaks a condition. Deliveries that decide about
+    scenes there have been looked into, many at once.
 
     Raises:
         BadSettings: no path was given.
@@ -149,7 +179,30 @@ async def starts(
     """
     nodes = [await find(root, path_names) for path_names in paths_of(given.get("paths"))]
     found = [(node, await _known_above(node, wanted)) for node in nodes]
-    return [(node, known) for node, known in found if known is not None]
+    known_starts = [(node, known) for node, known in found if known is not None]
+    await _look_ahead(known_starts, wanted)
+    return known_starts
+
+
+async def _look_ahead(found: Sequence[tuple[Node, Selection]], wanted: Selection) -> None:
+    """Have the deliveries that decide about scenes looked into; the walk takes one by one."""
+    if not any(isinstance(each, FactCondition) for each in wanted.conditions):
+        return
+    undecided: dict[str, SceneDirectory] = {}
+
+    async def note(scene: SceneDirectory) -> SceneFacts:
+        undecided.setdefault(scene.scene_id, scene)
+        return SceneFacts(scene.scene_id)
+
+    async def look(scene: SceneDirectory) -> None:
+        with suppress(SatfsError):  # the walk comes by, and says so
+            await wanted.facts_of(scene)
+
+    for node, known in found:
+        async with aclosing(scenes(node, replace(known, facts_of=note))) as below:
+            async for _ in below:
+                pass
+    await concurrent_map(look, list(undecided.values()), SCENES_AT_ONCE)
 
 
 async def _known_above(node: Node, wanted: Selection) -> Selection | None:
@@ -175,13 +228,11 @@ async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]
     error; the walk goes on. Into `contents/` it goes only when *node* is there: it shows the bytes
     of the zip once more.
     """
-    if isinstance(node, File):
-        if not isinstance(node, ContentFile | ListedFile) and holds_all(
-            wanted.conditions, wanted.records
-        ):
-            yield Target(_path(node), node)
-        return
     try:
+        if isinstance(node, File):
+            if not isinstance(node, ContentFile | ListedFile) and await _takes_file(node, wanted):
+                yield Target(_path(node), node)
+            return
         if (entered := await _entered(node, wanted)) is None:
             return  # before the store gets a request for the scene
         node, here = entered
@@ -232,7 +283,8 @@ async def scenes(
 async def _entered(node: Node, wanted: Selection) -> tuple[Directory, Selection] | None:
     """Return the directory that *node* is or leads to, and *wanted* with the records down to it.
 
-    None when it is a file, or a record breaks a condition.
+    None when it is a file, or a condition is broken. Below a scene that fulfils all of them none is
+    left.
     """
     if isinstance(node, Symlink):
         node, here = await _behind(node, wanted)
@@ -240,11 +292,17 @@ async def _entered(node: Node, wanted: Selection) -> tuple[Directory, Selection]
         here = await _with_record(node, wanted)
     else:
         return None
-    if here is None or (
-        isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
-    ):
-        return None
-    return node, here
+    if here is not None and isinstance(node, SceneDirectory):
+        here = replace(here, conditions=()) if await here.takes(node) else None
+    return None if here is None else (node, here)
+
+
+async def _takes_file(file: File, wanted: Selection) -> bool:
+    """Return whether *file* is to be fetched: the scene that it is of fulfils all conditions."""
+    scene = scene_of(file)
+    if scene is None:
+        return verdict(wanted.conditions, wanted.records) is True
+    return await wanted.takes(scene)
 
 
 async def _behind(link: Symlink, wanted: Selection) -> tuple[Directory, Selection | None]:

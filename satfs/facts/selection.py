@@ -4,7 +4,8 @@
     from=2026-01-15    to=2026-02-01T12:00:00Z    product=L1D_SR
 
 Conditions are judged by facts, of the record alone or of the delivery, too. A fact that is not
-known fulfils no condition: a scene without a footprint is in no area.
+known fulfils no condition: a scene without a footprint is in no area. `is_stated` tells apart what
+facts deny from what they do not state.
 
 `plain_condition` turns conditions that only the user's own program can resolve, since they name a
 file or the present moment (`intersects=FILE.geojson`, `since 7 days`), into the ones above.
@@ -63,12 +64,28 @@ DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _FILE: Final = re.compile(r"\s*intersects\s*=\s*(?!\s*\{)(.+?)\s*", re.DOTALL)
 
 
+#: What each word is about.
+_FACTS: Final[Mapping[str, Callable[[SceneFacts], object | None]]] = {
+    "bbox": lambda facts: facts.geometry,
+    "intersects": lambda facts: facts.geometry,
+    "cloud": lambda facts: facts.cloud_percent,
+    "off-nadir": lambda facts: facts.view.off_nadir_deg,
+    "from": lambda facts: facts.moment,
+    "to": lambda facts: facts.moment,
+    "product": lambda facts: facts.product,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SceneCondition:
     """One condition; made by `scene_condition`."""
 
     name: str
     holds: Callable[[SceneFacts], bool] = field(repr=False)
+
+    def is_stated(self, facts: SceneFacts) -> bool:
+        """Return whether *facts* have that which the condition is about."""
+        return _FACTS[self.name](facts) is not None
 
 
 def scene_condition(name: str, sign: str, value: str) -> SceneCondition | None:

@@ -228,6 +228,31 @@ def test_scenes_are_selected_by_place_and_time(aleph: Mounted, tmp_path: Path) -
     assert "west,south,east,north" in done.stderr
 
 
+def test_what_records_do_not_state_deliveries_decide(aleph: Mounted) -> None:
+    """Clouds and angles are in the zips alone: on a mount, those are looked into, once each."""
+    tasks = aleph.place / "tasks"
+    items = aleph.lines("stac", "export", "--ndjson", tasks)
+    clouds = {i["id"]: i["properties"]["eo:cloud_cover"] for i in items
+              if "eo:cloud_cover" in i["properties"]}  # fmt: skip
+    assert 10 < len(clouds) < len(items)
+    middle = sorted(clouds.values())[len(clouds) // 2]
+    for where, wanted in (
+        (f"cloud<={middle}", {id for id, percent in clouds.items() if percent <= middle}),
+        (f"cloud>{middle}", {id for id, percent in clouds.items() if percent > middle}),
+    ):
+        aleph.origin.journal.clear()
+        listing = aleph.query("ls", "--json", "--where", where, tasks)
+        assert ({entry["id"] for entry in listing["entries"]}, listing["undecided"]) == (wanted, 0)
+        exported = aleph.lines("stac", "export", "--ndjson", "--where", where, tasks)
+        assert {item["id"] for item in exported} == wanted
+        requests = aleph.origin.journal.of("object")
+        assert not sum(each.bytes_sent for each in requests if each.status in (200, 206))
+    shown = aleph.program("ls", "--where", "cloud<=100", "tasks")
+    n_scenes = len(aleph.origin.catalogue.published_scenes())
+    assert f"{n_scenes} scenes left out" in shown.stderr.replace("\n", " ")
+    assert "on a mount" in shown.stderr.replace("\n", " ")
+
+
 def test_only_the_rasters_that_are_wanted_are_fetched(aleph: Mounted, catalogue: Catalogue) -> None:
     """`--bands visual` fetches the bytes of those members, and little besides the zip's tail."""
     made = product(1)
@@ -279,6 +304,27 @@ def test_a_new_scene_is_told_as_its_item(empty: Mounted, tmp_path: Path) -> None
     assert [item["id"] for item in items] == ids[1:]
     assert all(Path(a["href"]).is_file() for item in items for a in item["assets"].values())
     assert empty.lines("watch", "--once", "--stac", empty.place) == []
+
+
+def test_a_watch_selects_by_what_deliveries_state(empty: Mounted, tmp_path: Path) -> None:
+    """Clouds that the record does not state: reported or not once the delivery is there."""
+    watches = {
+        where: ("watch", "--once", "--json", "--where", where, "--state", tmp_path / str(n))
+        for n, where in enumerate(("cloud<=100", "cloud>100"))
+    }
+    assert all(empty.lines(*watch, empty.place) == [] for watch in watches.values())
+    scene = scene_of(tmp_path / "new", product(61))
+    (zip_file,) = [each for each in scene.attachments if each.name == "delivery_zip"]
+    content, zip_file.content = zip_file.content, None
+    empty.origin.catalogue.add_capture(TASK, make_capture("cap-new", [scene]))
+    assert all(empty.lines(*watch, empty.place) == [] for watch in watches.values())
+    zip_file.content = content
+    assert empty.program("refresh", empty.place / "scenes" / scene.scene_id).returncode == 0
+
+    found = {where: empty.lines(*watch, empty.place) for where, watch in watches.items()}
+
+    assert [event["scene_id"] for event in found["cloud<=100"]] == [scene.scene_id]
+    assert found["cloud>100"] == []
 
 
 def test_no_item_is_lost_when_a_watch_is_killed(empty: Mounted, tmp_path: Path) -> None:

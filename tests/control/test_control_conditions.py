@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.control.conditions import Condition, holds_all, may_hold, parse_condition
+from satfs.control.conditions import Condition, holds_with, may_hold, parse_condition, verdict
 from satfs.errors import BadSettings
+from satfs.facts.scene import SceneFacts, ViewFacts
+from satfs.model import SceneId
 
 RECORDS = {
     "scene": {
@@ -117,4 +119,40 @@ def test_a_task_that_breaks_a_condition_is_not_looked_into() -> None:
     conditions = [parse_condition("task.status=completed"), parse_condition("productname=L1C")]
     assert not may_hold(conditions, {"task": {"status": "received"}})
     assert may_hold(conditions, {"task": {"status": "completed"}})
-    assert not holds_all(conditions, {"task": {"status": "completed"}})
+    assert not verdict(conditions, {"task": {"status": "completed"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "stated", "unstated"),
+    [
+        ("cloud<20", {"metadata": {"cloud_cover": 30}}, {"metadata": {}}),
+        ("off-nadir<20", {"off_nadir": 30}, {}),
+        ("bbox=0,0,1,1", {"footprint": {"type": "Point", "coordinates": [5, 5]}}, {}),
+        ("from=2026-02-01", {"timestamp": "2026-01-01T00:00:00Z"}, {"timestamp": None}),
+        ("product=L1D", {"productname": "L1C"}, {"productname": None}),
+    ],
+)
+def test_a_fact_that_a_record_leaves_open_is_the_deliverys(
+    text: str, stated: dict[str, Any], unstated: dict[str, Any]
+) -> None:
+    """What the record states decides alone; what it does not state is neither true nor false."""
+    conditions = [parse_condition(text), parse_condition("supplier=s")]
+    ours = {"scene_id": "a", "supplier": "s"}
+    delivered = SceneFacts(
+        SceneId("a"),
+        product="L1D",
+        geometry={"type": "Point", "coordinates": [0.5, 0.5]},
+        moment=datetime(2026, 2, 2, tzinfo=UTC),
+        cloud_percent=4.2,
+        view=ViewFacts(off_nadir_deg=12.0),
+    )
+    is_open, is_denied = {"scene": {**ours, **unstated}}, {"scene": {**ours, **stated}}
+    assert verdict(conditions, is_open) is None
+    assert may_hold(conditions, is_open)
+    assert holds_with(conditions, is_open, delivered)
+    assert not holds_with(conditions, is_open, SceneFacts(SceneId("a")))
+    assert verdict(conditions, is_denied) is False
+    assert not may_hold(conditions, is_denied)
+    assert not holds_with(conditions, is_denied, delivered)
+    other = {"scene": {**ours, **unstated, "supplier": "t"}}
+    assert verdict(conditions, other) is False, "one that is broken decides, whatever is open"

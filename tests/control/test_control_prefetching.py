@@ -25,13 +25,15 @@ from satfs.control import prefetching
 from satfs.control.mount_components import MountComponents
 from satfs.control.prefetching import prefetch
 from satfs.control.raster_prefetch import places_of
-from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable
+from satfs.errors import BadCache, BadSettings, NotAllowed, SatfsError, Unreachable
+from satfs.facts.scene import SceneFacts
 from satfs.imagery.block_choice import BlockChoice, block_spans, chosen_blocks
 from satfs.imagery.geotiff import Facts
 from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
 from satfs.model import AttachmentName, ByteRange, MadeReader, SceneId, Version
 from satfs.tree.root import Root
+from satfs.tree.scenes import SceneDirectory
 
 SIZE = 3 * prefetching.PIECE_BYTES + 7
 ZIP = "delivery_zip"
@@ -66,11 +68,32 @@ class FakePins:
         return self.room_bytes
 
 
+class FakeDeliveries:
+    """Zips that state clouds: how many percent by scene, or why one cannot be read."""
+
+    def __init__(self) -> None:
+        self.clouds: dict[str, float | SatfsError] = {}
+        self.n_looks = 0
+        self._now, self.most_at_once = 0, 0
+
+    async def facts(self, scene: SceneDirectory) -> SceneFacts:
+        self.n_looks += 1
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        await trio.sleep(0.1)
+        self._now -= 1
+        found = self.clouds.get(scene.scene_id)
+        if isinstance(found, SatfsError):
+            raise found
+        return SceneFacts(scene.scene_id, cloud_percent=found)
+
+
 class House:
     """A task of two scenes, each with a zip of `SIZE` bytes."""
 
     def __init__(self) -> None:
         self.catalogue, self.objects, self.pins = FakeCatalogue(), FakeObjects(), FakePins()
+        self.deliveries = FakeDeliveries()
         self.catalogue.put(make_task("1"), make_capture("cap"), make_capture("not", "planned"))
         files = [("delivery_zip", "all.zip")]
         scenes = [make_scene(id, "cap", files) for id in ("a", "b")]
@@ -88,7 +111,7 @@ class House:
             pins=cast(Any, self.pins),
             kernel=cast(Any, None),
             introspection=cast(Any, None),
-            items=cast(Any, None),
+            items=cast(Any, self.deliveries),
         )
 
     def stored(self, scene: SceneId, attachment: AttachmentName, version: Version) -> StoredObject:
@@ -212,6 +235,27 @@ async def test_a_task_that_breaks_a_condition_is_not_looked_into() -> None:
     assert house.catalogue.calls["captures"] == 0
     inside = await house.prefetch("tasks", "1", "cap", "a", where=["task.status=received"])
     assert inside["files"] == 0, "what the path lies in counts as well"
+
+
+async def test_what_a_record_does_not_state_is_looked_for_in_the_delivery(
+    autojump_clock: object,
+) -> None:
+    """Of scenes that nothing else rules out, many at once; one that cannot be read is named."""
+    house = House()
+    house.deliveries.clouds = {"a": 4.2, "b": 90.0}
+    result = await house.prefetch("tasks", "1", where=["cloud<20"])
+    assert [path for path, _ in house.ended()] == ["tasks/1/cap/a/all.zip"]
+    assert (result["files"], result["failed"]) == (1, [])
+    assert house.deliveries.most_at_once == 2
+    inside = await house.prefetch("tasks", "1", "cap", "b", "all.zip", where=["cloud>20"])
+    assert inside["files"] == 1
+    looks = house.deliveries.n_looks
+    none = await house.prefetch("tasks", "1", where=["cloud<20", "product=L1C"])
+    assert (none["files"], house.deliveries.n_looks) == (0, looks)
+    house.deliveries.clouds["b"] = Unreachable("away")
+    result = await house.prefetch("tasks", "1", where=["cloud<20"])
+    (failure,) = result["failed"]
+    assert (failure["path"], failure["error"]) == ("tasks/1/cap/b", "Unreachable")
 
 
 @pytest.mark.parametrize("given", [{"jobs": 0}, {"jobs": "x"}, {"where": ["x"]}])

@@ -12,8 +12,8 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, complete_paths, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_quietly
 from satfs.cli.output import new_table, print_json, print_remark, print_table, show
-from satfs.cli.targets import anywhere, missing_explained, query, where_flag
-from satfs.humanize import format_age, format_bytes
+from satfs.cli.targets import OnMount, anywhere, missing_explained, query, where_flag
+from satfs.humanize import format_age, format_bytes, format_count
 from satfs.model import Json
 
 Entry = Mapping[str, Json]
@@ -63,6 +63,16 @@ def ls(
                 if where
                 else f"The vendor lists no {listing['kind']} here."
             )
+    if n_undecided := listing.get("undecided"):
+        print_remark(
+            f"{format_count(n_undecided, 'scene')} left out: the records do not state what the"
+            " condition is about"
+            + (
+                ", and the deliveries cannot be read now."
+                if isinstance(target, OnMount)
+                else "; on a mount, the deliveries are looked into."
+            )
+        )
     if listing.get("is_stale"):
         requested = listing.get("asked_at_s")
         since = (

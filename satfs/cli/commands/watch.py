@@ -102,7 +102,7 @@ def watch(
     PATH-OR-ID is a task, a capture, or all tasks. Reported events are kept on disk, and the next
     run does not report them again; the first run only records the present state. With --exec, an
     event counts as reported when the command has ended with 0; otherwise it is reported again after
-    the next check. With --where only scenes whose records fulfil the condition are reported.
+    the next check. With --where only scenes that fulfil the condition are reported.
 
     Each event is reported at least once: after a run that was killed, the last one is reported
     again.
@@ -127,7 +127,7 @@ def watch(
             output_options.verbosity < 0,
             as_items=as_items,
             webhook=post,
-            conditions=conditions,
+            where=where,
         )
 
     memory = Memory(state or state_file(target))
