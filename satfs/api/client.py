@@ -166,6 +166,7 @@ class Aleph:
         request = endpoints.tasks(self._settings.page_limit)
         page = await self._page(request, record_parsers.task, self._deadline())
         is_last = page.next is None and (page.has_next_field or page.n_sent >= (page.count or 0))
+        is_last &= not pagination.may_go_on(request.url(self._settings.api_url), page)
         return joined(record_parsers.task, (cast(RecordList[Task], page.entries),)), is_last
 
     # -- the shapes of a request -------------------------------------------------------------------

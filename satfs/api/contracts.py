@@ -9,7 +9,7 @@ from satfs.api import record_parsers, wire
 from satfs.api.credential import TOKEN_HEADER
 from satfs.api.pagination import PageChain
 from satfs.api.record_list import RecordList, joined
-from satfs.errors import NeedsContract
+from satfs.errors import NeedsContract, SatfsError
 from satfs.model import Contract, ContractId
 from satfs.net.responses import Response
 from satfs.redaction import for_people
@@ -47,7 +47,12 @@ async def all_pages(
     pages: list[RecordList[Contract]] = []
     contracts: tuple[Contract, ...] = ()
     while chain.next_url is not None:
-        page = await get_page(chain.next_url)
+        try:
+            page = await get_page(chain.next_url)
+        except SatfsError as absence:
+            if chain.skips(absence):
+                continue
+            raise
         pages.append(cast(RecordList[Contract], page.entries))
         n_before, contracts = len(contracts), tuple(joined(record_parsers.contract, pages))
         chain.take(page, len(contracts) - n_before)

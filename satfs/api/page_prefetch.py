@@ -42,7 +42,12 @@ async def follow(chain: PageChain, get_page: GetPage, keep: Keep, *, n_ahead: in
         ahead = _Ahead(nursery, get_page, n_ahead)
         try:
             while chain.next_url is not None:
-                page = await ahead.get(chain.next_url)
+                try:
+                    page = await ahead.get(chain.next_url)
+                except SatfsError as absence:
+                    if chain.skips(absence):
+                        continue
+                    raise
                 chain.take(page, keep(page))
         except SatfsError as raised:
             # Raised below, where no nursery wraps it into a group.

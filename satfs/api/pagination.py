@@ -6,6 +6,10 @@ with another `offset`, and the first page has a `count`, the addresses of the la
 *predicted*, and requested while the chain is still being followed. A right prediction saves the
 wait; a wrong one costs a request, and never an entry: with servers that cut `limit`, listings that
 change during the reads, and cursors, the pages themselves define the chain.
+
+A bare list names no next page and has no count. If it has as many entries as a page may have, a
+next page is *tried*: by `offset`, then by `page`, since services differ. A service that knows none
+of them sends the same entries again, or refuses: then the list was whole.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from satfs.api.wire import Page
-from satfs.errors import Garbled
+from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError
 from satfs.net.addresses import escaped, origin_of
 
 #: An address for comparison: the order of parameters and a final slash don't matter.
@@ -28,6 +32,12 @@ MAX_STALE_PAGES = 3
 #: Pages in a row without an entry, each of which names another one. A service that applies its
 #: filter after it has cut the pages sends such ones where nothing fits (DynamoDB's Query does).
 MAX_EMPTY_PAGES = 15
+#: Services that do not know our `limit` have pages of round lengths: 10, 20, 25, 50, 100.
+LEAST_OWN_LENGTH = 10
+ROUND_LENGTHS = 5
+#: Numbers of the second page: of services that count from 0, and from 1. To the latter the first of
+#: them is the first page again.
+SECOND_PAGES = (1, 2)
 
 
 @dataclass(slots=True)
@@ -45,6 +55,10 @@ class PageChain:
     _n_stale: int = field(init=False, default=0)
     _n_empty: int = field(init=False, default=0)
     _is_led: bool = field(init=False, default=False)  # a page has named the next one
+    #: Addresses that may be the second page, if no page names one: by parameter and its value.
+    _trials: list[tuple[str, int]] = field(init=False, default_factory=list)
+    _trial: tuple[str, int] | None = field(init=False, default=None)  # what `next_url` is by
+    _n_first: int = field(init=False, default=0)  # entries of the first page, where pages are tried
 
     def __post_init__(self) -> None:
         self.next_url = self.first_url
@@ -63,6 +77,9 @@ class PageChain:
         self.n_entries += n_new
         if self.n_entries > self.max_entries:
             raise Garbled(f"the listing has more than {self.max_entries} entries")
+        if self._trial is not None or (not self._is_led and may_go_on(url, page)):
+            self._try_next(page, n_new)
+            return
         self.next_url = self._following(url, page)
         if self.next_url is None:
             return
@@ -80,6 +97,39 @@ class PageChain:
                 return
             raise Garbled("the listing's pages go in a circle")
 
+    def skips(self, failure: SatfsError) -> bool:
+        """Return whether *failure* of `next_url` only shows that there is no such page.
+
+        If so, `next_url` is another one, or None.
+        """
+        is_about_page = isinstance(failure, NotThere | NotAllowed | Garbled)
+        if self._trial is None or not is_about_page or isinstance(failure, NeedsLogin):
+            return False
+        if isinstance(failure, NeedsContract):
+            return False
+        self._set_trial(self._trials.pop(0) if self._trials else None)
+        return True
+
+    def _try_next(self, page: Page, n_new: int) -> None:
+        """Set `next_url` where no page names it: by how *page*, the one that came, was tried."""
+        if self._trial is None:
+            self._n_first = page.n_sent
+            self._trials = [("offset", page.n_sent), *(("page", each) for each in SECOND_PAGES)]
+            self._set_trial(self._trials.pop(0))
+        elif not n_new and page.n_sent:
+            # The same again: it does not know the parameter, or the list has changed meanwhile.
+            self._set_trial(self._trials.pop(0) if self._trials else None)
+        elif page.n_sent < self._n_first:
+            self._set_trial(None)
+        else:
+            self._trials.clear()  # this is the right one
+            name, value = self._trial
+            self._set_trial((name, value + (page.n_sent if name == "offset" else 1)))
+
+    def _set_trial(self, trial: tuple[str, int] | None) -> None:
+        self._trial = trial
+        self.next_url = None if trial is None else with_number(self.first_url, *trial)
+
     def _following(self, url: str, page: Page) -> str | None:
         if page.next is not None:
             following = resolve(url, page.next)
@@ -92,6 +142,14 @@ class PageChain:
         # No `next` at all, but a count: some services leave the arithmetic to their clients.
         offset = _offset(url) + page.n_sent
         return with_offset(url, offset) if offset < page.count else None
+
+
+def may_go_on(url: str, page: Page) -> bool:
+    """Return whether the first page, at *url*, may not be all, though nothing in it tells."""
+    if page.has_next_field or page.count is not None or not page.n_sent:
+        return False
+    is_round = page.n_sent >= LEAST_OWN_LENGTH and page.n_sent % ROUND_LENGTHS == 0
+    return is_round or page.n_sent == _number(url, "limit")
 
 
 def resolve(url: str, following: str) -> str:
@@ -153,12 +211,17 @@ def page_key(url: str) -> PageKey:
 
 def with_offset(url: str, offset: int) -> str:
     """Return *url* with its parameter `offset` set; the others stay as and where they are."""
+    return with_number(url, "offset", offset)
+
+
+def with_number(url: str, name: str, number: int) -> str:
+    """Return *url* with its parameter *name* set; the others stay as and where they are."""
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    if any(name == "offset" for name, _ in query):
-        query = [(name, str(offset) if name == "offset" else value) for name, value in query]
+    if any(each == name for each, _ in query):
+        query = [(each, str(number) if each == name else value) for each, value in query]
     else:
-        query.append(("offset", str(offset)))
+        query.append((name, str(number)))
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
 
@@ -172,10 +235,16 @@ def without_limit(url: str) -> str:
 
 def _offset(url: str) -> int:
     """Return the offset in *url*; 0 without one, -1 when it is no number."""
+    offset = _number(url, "offset")
+    return 0 if offset is None else offset
+
+
+def _number(url: str, wanted: str) -> int | None:
+    """Return a parameter of *url*; None without it, -1 when it is no number."""
     for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-        if name == "offset":
+        if name == wanted:
             return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else -1
-    return 0
+    return None
 
 
 def _pattern(url: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:

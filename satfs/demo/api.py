@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlencode
 
 from satfs.demo.catalogue import TASK_STATUSES, Attachment, Capture, Catalogue, Scene, Task
 from satfs.demo.faults import Fault, named
+from satfs.demo.page_forms import first_entry
 from satfs.demo.responses import (
     Request,
     Response,
@@ -318,6 +319,9 @@ class Api:
                 if (_whole_number(query.get("limit")) or 0) > fault["most"]:
                     return json_response({"limit": ["is too large"]}, fault["status"])
         limit, offset = page_window(query, limits)
+        if bare := named(faults, "bare-list"):
+            offset = first_entry(bare["by"], query, limit, offset)
+            return json_response([shown(entry) for entry in entries[offset : offset + limit]])
         entries = _shifted(entries, offset, faults)
         envelope = page(entries, request.base_url, path, query, limits)
         envelope["results"] = [shown(entry) for entry in envelope["results"]]

@@ -183,6 +183,11 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         "(a count, and no address of the next page).",
         {"form": "items"},
     ),
+    "bare-list": FaultKind(
+        "Pages are lists alone. The next one is requested by offset, page (from 1), page-from-0 or "
+        "nothing: then each request gets the first one.",
+        {"by": "offset"},
+    ),
     "encoding": FaultKind("JSON in another encoding than UTF-8.", {"encoding": "utf-16"}),
     "empty-pages": FaultKind(
         "*pages* pages without an entry come before each page: the filter is applied last.",

@@ -57,6 +57,20 @@ def reformed(response: Response, fault: Fault) -> Response:
     return json_response(form(value["results"], value.get("count", 0), value.get("next")))
 
 
+def first_entry(by: str, query: Mapping[str, str], length: int, offset: int) -> int:
+    """Return which entry is the first of a page, where the fault `bare-list` is on."""
+    text = query.get("page", "")
+    number = int(text) if text.isascii() and text.isdigit() else None
+    match by:
+        case "page":
+            return length * max(0, (number or 1) - 1)
+        case "page-from-0":
+            return length * (number or 0)
+        case "nothing":
+            return 0
+    return offset
+
+
 def encoded(response: Response, fault: Fault) -> Response:
     """Return the JSON of a response in another encoding."""
     value = _json_in(response)

@@ -21,7 +21,15 @@ from satfs.api.pagination import (
     with_offset,
 )
 from satfs.api.wire import Page
-from satfs.errors import Garbled, Unreachable
+from satfs.errors import (
+    Garbled,
+    NeedsContract,
+    NeedsLogin,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    Unreachable,
+)
 
 FIRST = "https://a.test/tasks/?limit=3&offset=0"
 
@@ -60,7 +68,7 @@ class Listing:
         }[self.next_is]
 
 
-async def listed(listing: Listing, n_ahead: int, max_entries: int = 10**6) -> list[int]:
+async def listed(listing: Listing | BareList, n_ahead: int, max_entries: int = 10**6) -> list[int]:
     """Return what following *listing* gives, each entry once."""
     found: dict[int, None] = {}
 
@@ -119,7 +127,83 @@ def test_without_next_the_count_leads(n: int, count_is: str) -> None:
     """For a service that sends a count and no next, the offsets are computed."""
     listing = Listing(list(range(n)), count_is=count_is, next_is="absent")
     found = trio.run(listed, listing, 4)
-    assert found == list(range(n if count_is in ("right", "high") else min(n, 3)))
+    assert found == list(range(min(n, 3) if count_is == "low" else n))
+
+
+@dataclass
+class BareList:
+    """A service that sends lists alone, and knows one parameter for the next page, or none."""
+
+    n_entries: int
+    by: str
+    own_length: int | None = None
+    beyond: SatfsError | None = None
+    is_clamped: bool = False
+    n_requests: int = 0
+
+    async def get(self, url: str) -> Page:
+        self.n_requests += 1
+        await trio.lowlevel.checkpoint()
+        query = {name: int(values[0]) for name, values in parse_qs(urlsplit(url).query).items()}
+        length = self.own_length or query["limit"]
+        start = {
+            "offset": query.get("offset", 0),
+            "page": length * (query.get("page", 1) - 1),
+            "page from 0": length * query.get("page", 0),
+            "nothing": 0,
+        }[self.by]
+        if start and start >= self.n_entries:
+            if self.beyond is not None:
+                raise self.beyond
+            start = (self.n_entries - 1) // length * length if self.is_clamped else start
+        entries = range(start, min(start + length, self.n_entries))
+        return Page(tuple(entries), has_next_field=False)
+
+
+BEYOND = [None, NotThere("no such page"), NotAllowed("no"), Garbled("no list")]
+
+
+@pytest.mark.parametrize("by", ["offset", "page", "page from 0"])
+@pytest.mark.parametrize("beyond", BEYOND, ids=["empty", "404", "403", "garbled"])
+@pytest.mark.parametrize("n_entries", [0, 1, 2, 3, 4, 6, 8, 9, 30])
+@pytest.mark.parametrize("is_clamped", [False, True])
+def test_the_pages_of_a_bare_list_are_tried(
+    by: str, beyond: SatfsError | None, n_entries: int, is_clamped: bool
+) -> None:
+    """Every entry, once, whichever parameter the service knows, and whatever is at its end."""
+    service = BareList(n_entries, by, beyond=beyond, is_clamped=is_clamped)
+    assert trio.run(listed, service, 4) == list(range(n_entries))
+    n_tries = {"offset": 0, "page": 2, "page from 0": 1}[by]  # that brought nothing new
+    n_pages = n_entries // 3 + 1
+    assert service.n_requests <= (1 if n_entries < 3 else n_pages + 3 if n_entries == 3 else
+                                  n_pages + n_tries)  # fmt: skip
+
+
+@pytest.mark.parametrize("n_entries", [2, 3, 10, 25])
+def test_a_bare_list_that_repeats_itself_is_whole(n_entries: int) -> None:
+    """The service ignores our parameters: no entry twice, a few requests, and no failure."""
+    service = BareList(n_entries, "nothing", own_length=n_entries)
+    assert trio.run(listed, service, 4) == list(range(n_entries))
+    assert service.n_requests == (1 if n_entries == 2 else 4)
+
+
+@pytest.mark.parametrize("length", [10, 20, 25, 50, 100])
+@pytest.mark.parametrize("by", ["offset", "page"])
+def test_a_service_of_bare_lists_may_have_its_own_length_of_pages(length: int, by: str) -> None:
+    """A round one shows that it may be a page."""
+    service = BareList(3 * length + 1, by, own_length=length)
+    assert trio.run(listed, service, 4) == list(range(3 * length + 1))
+
+
+@pytest.mark.parametrize("failure", [Unreachable("away"), NeedsLogin("no"), NeedsContract("no")])
+def test_a_page_that_is_tried_in_vain_is_no_end(failure: SatfsError) -> None:
+    """Nothing shows that the listing is whole while the host is away, or refuses us."""
+
+    async def fails() -> None:
+        with pytest.raises(type(failure)):
+            await listed(BareList(3, "offset", beyond=failure), 4)
+
+    trio.run(fails)
 
 
 def test_expected_pages_cost_no_more_requests() -> None:

@@ -496,6 +496,26 @@ def test_page_form(origin: DemoOrigin, customer: Customer) -> None:
     assert len(Customer(origin).get("/contracts").json()["features"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("by", "query"),
+    [("offset", "offset=2"), ("page", "page=2"), ("page-from-0", "page=1"), ("nothing", None)],
+)
+def test_bare_list(origin: DemoOrigin, customer: Customer, by: str, query: str | None) -> None:
+    """A page is a list alone, and one parameter leads to the next one, or none does."""
+    every = customer.get("/tasking/tasks/").json()["results"]
+    origin.faults.add("bare-list", "tasks", by=by)
+    assert customer.get("/tasking/tasks/?limit=2").json() == every[:2]
+    assert customer.get("/tasking/tasks/?limit=2&offset=0").json() == every[:2]
+    for other in ("offset=2", "page=2", "page=1"):
+        page = customer.get(f"/tasking/tasks/?limit=2&{other}").json()
+        if other == query:
+            assert page == every[2:]
+        elif (by, other) == ("page-from-0", "page=2"):
+            assert page == []
+        else:
+            assert page == every[:2]
+
+
 def test_short_pages(origin: DemoOrigin, customer: Customer) -> None:
     """A page has no more entries than the fault allows, and there are pages of contracts."""
     origin.faults.add("short-pages")

@@ -217,6 +217,18 @@ def test_pages_in_the_form_of_another_service_are_read(make_stand: MakeStand, fo
     assert all(fault.hits for fault in faults)
 
 
+@pytest.mark.parametrize("by", ["offset", "page", "page-from-0", "nothing"])
+def test_bare_lists_are_read_to_their_end(make_stand: MakeStand, by: str) -> None:
+    """Nothing in a list tells that there are more pages, nor by which parameter they are got."""
+    n_tasks = 10 if by == "nothing" else 23
+    origin = DemoOrigin(many_tasks(n_tasks))
+    origin.faults.add("bare-list", "tasks", by=by)
+    stand = make_stand(origin=origin, workers=0)
+    tasks = [task.task_id for task in origin.catalogue.tasks]
+    names = stand.list(stand.root / "tasks")
+    assert sorted(name for name in names if name in tasks) == sorted(tasks)
+
+
 def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> None:
     """A store that cannot prove who it is gives EIO, soon; the rest of the mount lives."""
     other = trustme.CA()
