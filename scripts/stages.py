@@ -24,8 +24,18 @@ STAGES = (
     *("embedded", "fuzz", "story", "documents"),
     *("scripts", "mounted", "semantics", "cli", "reliability", "bench"),
 )
-#: The stages whose tests wait for timers of mounts, and compute for a fifth of their time.
+#: The stages whose tests wait for timers of mounts, and compute for an eighth of their time. These
+#: tests are given out one by one, since a file of them, the faults, takes a quarter of their time.
 IDLE_STAGES = ("reliability",)
+#: Files of the waiting stages whose tests compute for a fifth of their time at most: they run with
+#: the idle stages.
+IDLE_FILES = (
+    *("mounted/test_mounted_desktop.py", "mounted/test_mounted_life.py"),
+    *("mounted/test_mounted_introspection.py", "cli/test_cli_prefetch.py"),
+    *("cli/test_cli_refresh.py", "cli/test_cli_status.py", "cli/test_cli_watch.py"),
+    *("cli/test_cli_troubleshooting.py", "cli/test_cli_waiting.py", "cli/test_cli_ls.py"),
+    *("cli/test_cli_foreign_text.py", "cli/test_cli_log.py"),
+)
 #: Those whose tests start programs and wait for them, most of them on real mounts; they compute for
 #: half of their time. The longest files come first, so that no process is left with one at the end.
 WAITING_STAGES = ("mounted", "scripts", "packages", "cli", "semantics")
@@ -34,14 +44,14 @@ WAITING_STAGES = ("mounted", "scripts", "packages", "cli", "semantics")
 LAST_STAGES = ("documents", "embedded")
 #: Of the other stages, those that begin first, since a file of theirs takes longest.
 LONG_STAGES = ("content", "imagery", "archive", "demo")
-#: pytest's options: file by file, in the order of the stages, in processes beside each other.
-BESIDE_EACH_OTHER = (
-    *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
-)
-#: Processes of pytest, for two cores. Five idle ones, or three of the others, leave processor time:
+#: pytest's options: in the order of the stages, in processes beside each other.
+BESIDE_EACH_OTHER = ("--no-loadscope-reorder", "--continue-on-collection-errors")
+#: How tests are given to the processes: file by file, or test by test.
+BY_FILE, BY_TEST = "loadfile", "worksteal"
+#: Processes of pytest, for two cores. Six idle ones, or three of the others, leave processor time:
 #: two that only compute use it beside them, and give way (nice 10), so that no mount has to wait
 #: for a processor.
-N_IDLE, N_WAITING, N_COMPUTING, N_LAST = "5", "3", "2", "3"
+N_IDLE, N_WAITING, N_COMPUTING, N_LAST = "6", "3", "2", "3"
 GIVE_WAY = ("nice", "-n", "10")
 
 #: Stages that `--quick` leaves out: their tests mount, or start programs.
@@ -92,23 +102,29 @@ def main(arguments: Sequence[str]) -> int:
     os.chmod(drawn.name, 0o755)  # noqa: S103 - other users run the demo, too
     os.environ["TESTS_DRAWN_IMAGERY"] = drawn.name
     idle, waiting, last = (
-        [TESTS / stage for stage in stages if stage in chosen]
+        [file for stage in stages if stage in chosen for file in files_of(stage)]
         for stages in (IDLE_STAGES, WAITING_STAGES, LAST_STAGES)
     )
+    idle += [file for file in waiting if str(file.relative_to(TESTS)) in IDLE_FILES]
+    waiting = [file for file in waiting if file not in idle]
     named = (*IDLE_STAGES, *WAITING_STAGES, *LAST_STAGES)
     others = [stage for stage in chosen if stage not in named]
     others.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
-    files = [file for stage in others for file in sorted((TESTS / stage).glob("**/test_*.py"))]
+    files = [file for stage in others for file in files_of(stage)]
     computing = [file for file in files if not starts_processes(file)]
     last += [file for file in files if starts_processes(file)]
     runs: list[Run] = []
     if computing:
         is_shown = not (idle or waiting or last)
-        runs.append(Run(computing, N_COMPUTING, before=GIVE_WAY, is_shown=is_shown))
+        runs.append(Run(computing, N_COMPUTING, BY_FILE, before=GIVE_WAY, is_shown=is_shown))
     results: dict[str, Result] = {}
-    for paths, n_processes in ((idle, N_IDLE), (waiting, N_WAITING), (last, N_LAST)):
+    for paths, n_processes, dist in (
+        (idle, N_IDLE, BY_TEST),
+        (waiting, N_WAITING, BY_FILE),
+        (last, N_LAST, BY_FILE),
+    ):
         if paths:
-            runs.append(Run(paths, n_processes))
+            runs.append(Run(paths, n_processes, dist))
             add_results(results, runs[-1].end())
     if computing:
         add_results(results, runs[0].end())
@@ -133,6 +149,11 @@ def quick_command() -> list[str]:
     ]
 
 
+def files_of(stage: str) -> list[Path]:
+    """Return the test files of a stage."""
+    return sorted((TESTS / stage).glob("**/test_*.py"))
+
+
 def starts_processes(file: Path) -> bool:
     """Return whether a test file has one of the words `STARTS_PROCESSES`."""
     text = file.read_text(encoding="utf-8")
@@ -142,14 +163,15 @@ def starts_processes(file: Path) -> bool:
 class Run:
     """A running pytest with the tests at *paths*, in *n_processes* processes.
 
-    *before* are words in front of the command. With *is_shown* the output goes to the terminal,
-    else it is kept until `end`.
+    *dist* is how these get their tests (`--dist` of pytest-xdist). *before* are words in front of
+    the command. With *is_shown* the output goes to the terminal, else it is kept until `end`.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
         n_processes: str,
+        dist: str,
         *,
         before: Sequence[str] = (),
         is_shown: bool = True,
@@ -163,7 +185,7 @@ class Run:
             [
                 *(*before, sys.executable, "-m", "pytest", "-q"),
                 f"--junitxml={self._report.name}",
-                *(*BESIDE_EACH_OTHER, n_processes),
+                *(*BESIDE_EACH_OTHER, "--dist", dist, "-n", n_processes),
                 *paths,
             ],
             stdout=None if is_shown else self._output,
