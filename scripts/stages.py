@@ -51,7 +51,7 @@ BY_FILE, BY_TEST = "loadfile", "worksteal"
 #: Processes of pytest, for two cores. Six idle ones, or three of the others, leave processor time:
 #: two that only compute use it beside them, and give way (nice 10), so that no mount has to wait
 #: for a processor.
-N_IDLE, N_WAITING, N_COMPUTING, N_LAST = "6", "3", "2", "3"
+N_IDLE, N_WAITING, N_COMPUTING, N_LAST = 6, 3, 2, 3
 GIVE_WAY = ("nice", "-n", "10")
 
 #: Stages that `--quick` leaves out: their tests mount, or start programs.
@@ -161,7 +161,7 @@ def starts_processes(file: Path) -> bool:
 
 
 class Run:
-    """A running pytest with the tests at *paths*, in *n_processes* processes.
+    """A running pytest with the tests in the files *paths*, in at most *n_processes* processes.
 
     *dist* is how these get their tests (`--dist` of pytest-xdist). *before* are words in front of
     the command. With *is_shown* the output goes to the terminal, else it is kept until `end`.
@@ -170,7 +170,7 @@ class Run:
     def __init__(
         self,
         paths: Sequence[Path],
-        n_processes: str,
+        n_processes: int,
         dist: str,
         *,
         before: Sequence[str] = (),
@@ -185,7 +185,8 @@ class Run:
             [
                 *(*before, sys.executable, "-m", "pytest", "-q"),
                 f"--junitxml={self._report.name}",
-                *(*BESIDE_EACH_OTHER, "--dist", dist, "-n", n_processes),
+                *(*BESIDE_EACH_OTHER, "--dist", dist),
+                f"-n{min(n_processes, len(paths))}",
                 *paths,
             ],
             stdout=None if is_shown else self._output,
