@@ -72,7 +72,8 @@ class _Host(HostConnections):
         self.waiters: list[_Waiter] = []
         self.has_ranges = False  # ranges were requested: it is a store
         self.expected_of: Holder | None = None  # a connection of it will soon be idle
-        self.used_at_s = trio.current_time()  # when it last had a request, or was about to
+        #: When it last had a request, or was about to; None until it is looked at.
+        self.used_at_s: float | None = None
 
     def is_at_rest(self) -> bool:
         """Return whether it has no request; otherwise it is in use now."""
@@ -85,6 +86,8 @@ class _Host(HostConnections):
         """Close all connections of a host at rest that another process may wait for."""
         if not self.is_at_rest():
             return
+        if self.used_at_s is None:
+            self.used_at_s = trio.current_time()
         rested_s = trio.current_time() - self.used_at_s
         self.limit.note_at_rest(rested_s, self.n_idle_proven())
         if rested_s < self.limit.idle_kept_s():
