@@ -166,6 +166,16 @@ def _html(fault: Fault, endpoint: str, now_s: float) -> Response:
     return Response(int(fault["status"]), {"Content-Type": "text/html; charset=utf-8"}, _PAGE)
 
 
+def _error_as_object(fault: Fault, endpoint: str, now_s: float) -> Response:
+    kind, body = {
+        "json": ("application/json", b'{"error": "something went wrong", "code": 17}'),
+        "html": ("text/html; charset=utf-8", _PAGE),
+        "xml": ("application/xml", b"<Error><Code>InternalError</Code></Error>"),
+    }[fault["form"]]
+    dated = {"ETag": '"65f0-error"', "Last-Modified": http_date(now_s - 86_400)}
+    return Response(200, {"Content-Type": kind, **dated}, body)
+
+
 def _precondition_failed(fault: Fault, endpoint: str, now_s: float) -> Response:
     text = "At least one of the pre-conditions you specified did not hold"
     return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
@@ -183,6 +193,7 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response | None]
     "unauthorized": _unauthorized,
     "forbidden": _forbidden,
     "not-found": _not_found,
+    "error-as-object": _error_as_object,
     "html": _html,
     "refused-agent": _html,
     "costly-page": _costly_page,

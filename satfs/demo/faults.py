@@ -49,6 +49,11 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"status": 403, "code": "AccessDenied"},
     ),
     "not-found": FaultKind("404 of the endpoint's dialect."),
+    "error-as-object": FaultKind(
+        "An error document with status 200, ETag and date, as a server of files sends it. As: "
+        "json, html, xml (store).",
+        {"form": "json"},
+    ),
     "html": FaultKind("A maintenance page as text/html.", {"status": 200}),
     "refused-agent": FaultKind(
         "A firewall's page with 403 for programs whose name (User-Agent) contains *agent*.",

@@ -192,6 +192,11 @@ STORE_FAULTS = [
     Fault("HTML for a range once", store("html", count=1), is_about_links=True),
     Fault("HTML for every range", store("html"), FAILS),
     Fault("HTML before", store("html"), FAILS, is_before=True),
+    Fault("an error as JSON for a range twice", store("error-as-object", count=2)),
+    Fault("an error as XML for a range twice", store("error-as-object", form="xml", count=2)),
+    Fault("an error as JSON for every range", store("error-as-object"), FAILS),
+    Fault("an error as JSON before, twice", store("error-as-object", count=2), is_before=True),
+    Fault("an error as JSON before", store("error-as-object"), FAILS, is_before=True),
     Fault(
         "no ETag, no date", both(store("no-etag"), store("no-last-modified")), is_about_links=True
     ),

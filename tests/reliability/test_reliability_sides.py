@@ -229,6 +229,28 @@ def test_bare_lists_are_read_to_their_end(make_stand: MakeStand, by: str) -> Non
     assert sorted(name for name in names if name in tasks) == sorted(tasks)
 
 
+@pytest.mark.parametrize("form", ["json", "html", "xml"])
+def test_an_error_document_with_status_200_is_no_object(make_stand: MakeStand, form: str) -> None:
+    """Its length is never shown, though it has the ETag and the date of a file."""
+    stand = make_stand(workers=0)
+    scene, other = stand.publish(MIB), stand.publish(MIB)
+    faults = stand.origin.faults
+    fault = faults.add("error-as-object", "object", form=form, count=2)
+    assert stand.stat(stand.path(scene)).st_size == MIB
+    assert fault.hits == 2
+    content = stand.content(scene)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, content, stop=100)
+        time.sleep(0.6)  # the version's lifetime: it is confirmed
+        fault = faults.add("error-as-object", "object", form=form, count=2)
+        assert stand.stat(stand.path(scene)).st_size == MIB
+        stand.compare(descriptor, content)
+    lasting = faults.add("error-as-object", "object", form=form)
+    with pytest.raises(OSError, match="Input/output error"):
+        stand.stat(stand.path(other))
+    assert lasting.hits
+
+
 def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> None:
     """A store that cannot prove who it is gives EIO, soon; the rest of the mount lives."""
     other = trustme.CA()

@@ -18,6 +18,7 @@ from satfs.content.fetch.failures import error_for, refused
 from satfs.content.fetch.links import LASTING_CODES, LinkCache
 from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand_over, read_tail
 from satfs.content.transfer.codings import BEGINNING_BYTES, encodings_of, is_object_itself
+from satfs.content.transfer.error_pages import refused_page
 from satfs.content.transfer.etags import is_same, version_of
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
@@ -295,11 +296,14 @@ class Probe:
         headers: dict[str, str],
         read: Callable[[StreamedResponse, str], Awaitable[T]],
     ) -> T:
+        path = urlsplit(url).path
         for _ in range(MAX_REDIRECTS + 1):
             async with self._http.stream(url, headers=headers) as response:
                 self._on_response(response_s(response, response.took_s))
                 if response.status in (200, 204, 206, 304, 416):
                     await take_part(response)
+                    if (page := await refused_page(response, path)) is not None:
+                        raise _failure(page, label)
                     return await read(response, label)
                 response_class = classify_error(response.status, await response.read_error_body())
                 if is_of_connection(response.status, response_class):

@@ -58,6 +58,8 @@ MAX_SKIPPED_BYTES: Final = 1024 * 1024
 MAX_SKIPPED_AGAIN_BYTES: Final = 32 * 1024 * 1024
 
 
+#: Ends of content types of error documents (`application/problem+json` is RFC 9457's).
+_DOCUMENTS: Final = ("html", "json", "xml")
 #: Our code for a response that refuses the condition of a request, whatever the store's own code.
 CONDITION_REFUSED: Final = "412"
 #: Our code for a response to a feature that the store does not support: perhaps the condition (S3
@@ -238,12 +240,18 @@ def _classify_whole(
             # A proxy has replaced the status by 200: the response does not show which bytes these
             # are.
             return ResponseClass(ResponseKind.GARBLED, "200 for a range")
-        if headers.get("content-type", "").startswith(("text/html", "application/json")):
+        if is_document(headers):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
         return ResponseClass(ResponseKind.CHANGED, "ETag")
     if requested.start > max_skipped_bytes or requested.stop > length:
         return ResponseClass(ResponseKind.GARBLED, "200 for a range")
     return ResponseClass(ResponseKind.BYTES, skip_bytes=requested.start)
+
+
+def is_document(headers: Mapping[str, str]) -> bool:
+    """Return whether a body is labelled as text for people or programs: perhaps about an error."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind.endswith(_DOCUMENTS)
 
 
 def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> bool:
