@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from satfs.demo.georeference import Place
 from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Reflectance
@@ -106,6 +106,10 @@ def _profile(
 #: The order of the bands of TOA as land is drawn, and of VISUAL.
 TOA_ORDER: Final = ("Blue", "Green", "Red", "NIR")
 VISUAL_ORDER: Final = ("Red", "Green", "Blue")
+#: How a raster tells which pixels were not seen: 0 is the value without data; VISUAL has a band of
+#: opacity; each raster has a mask of its own; TOA is of floats, of which NaN is the value; not at
+#: all. Those that a way is not for do not tell.
+Unseen: TypeAlias = Literal["zero", "alpha", "mask", "nan", "untold"]
 
 
 def write_geotiff(
@@ -118,28 +122,47 @@ def write_geotiff(
     tile: int = 256,
     bands: Sequence[str] = (),
     has_rpc: bool = False,
+    unseen: Unseen = "zero",
 ) -> None:
     """Write a georeferenced raster whose first pixel is row *top*, column *left* of the place.
 
     *bands* are the descriptions of the bands; by default those of a raster with as many bands as
     the land has. With *has_rpc* rational polynomials take the place of the coordinate system.
     """
+    names = bands or {4: TOA_ORDER, 3: VISUAL_ORDER}.get(len(pixels), ())
+    seen = np.any(pixels, axis=0)
+    if unseen == "nan" and len(pixels) == len(TOA_ORDER):
+        pixels = np.where(seen, pixels, np.nan).astype(np.float32)
+    if unseen == "alpha" and len(pixels) == len(VISUAL_ORDER):
+        pixels, names = np.concatenate([pixels, 255 * seen[None]]).astype(np.uint8), (*names, "")
     n_bands, rows, columns = pixels.shape
     profile = _profile(n_bands, rows, columns, str(pixels.dtype), place, tile)
     profile["transform"] = place.transform(top, left)
     if has_rpc:
         del profile["transform"], profile["crs"]
         profile["rpcs"] = place.rpc(rows, columns, top)
-    with rasterio.open(path, "w", **profile) as file:
-        _describe(file, n_bands, bands)
+    if unseen != "zero":
+        profile["nodata"] = np.nan if pixels.dtype == np.float32 else None
+    if pixels.dtype == np.float32:
+        profile["predictor"] = 3
+    if n_bands > len(TOA_ORDER) - 1 and pixels.dtype == np.uint8:
+        profile.update(photometric="rgb", alpha="yes")
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", **profile) as file,
+    ):
+        _describe(file, names)
         file.write(pixels)
+        if unseen == "mask":
+            file.write_mask(seen)
     if n_bands > 1:  # a mask of that size is a few kilobytes, and read whole
         _add_overviews(path, rows)
 
 
-def _describe(file: Any, n_bands: int, bands: Sequence[str] = ()) -> None:
-    for n, name in enumerate(bands or {4: TOA_ORDER, 3: VISUAL_ORDER}.get(n_bands, ()), 1):
-        file.set_band_description(n, name)
+def _describe(file: Any, bands: Sequence[str]) -> None:
+    for n, name in enumerate(bands, 1):
+        if name:
+            file.set_band_description(n, name)
     file.update_tags(TIFFTAG_SOFTWARE="satfs demo", AREA_OR_POINT="Area")
 
 
@@ -168,7 +191,7 @@ def write_enlarged(path: Path, land: Reflectance, place: Place, *, layout: str =
     if layout == "cog":
         profile["compress"] = "none"  # it is written once more
     with rasterio.open(path, "w", **profile) as file:
-        _describe(file, len(land.bands))
+        _describe(file, TOA_ORDER)
         for rows, columns in _squares(place.n, _STRIPE):
             part = land.window(place.n, rows, columns)
             down, right = (int(n) for n in rng.integers(0, _STRIPE, 2))
@@ -238,7 +261,13 @@ class Tile:
 
 
 def vrt(
-    tiles: Sequence[Tile], place: Place, n_bands: int, dtype: str, *, has_rpc: bool = False
+    tiles: Sequence[Tile],
+    place: Place,
+    n_bands: int,
+    dtype: str,
+    *,
+    has_rpc: bool = False,
+    unseen: Unseen = "zero",
 ) -> str:
     """Return a virtual raster over *tiles*, by relative path.
 
@@ -246,9 +275,11 @@ def vrt(
     """
     rows = max(tile.top + tile.rows for tile in tiles)
     columns = max(tile.left + tile.columns for tile in tiles)
-    gdal_type = {"uint16": "UInt16", "uint8": "Byte"}[dtype]
+    gdal_type = {"uint16": "UInt16", "uint8": "Byte", "float32": "Float32"}[dtype]
+    no_data = "0" if unseen == "zero" else "nan" if dtype == "float32" else None
+    stated = "" if no_data is None else f"<NoDataValue>{no_data}</NoDataValue>"
     bands = "".join(
-        f'<VRTRasterBand dataType="{gdal_type}" band="{band}"><NoDataValue>0</NoDataValue>'
+        f'<VRTRasterBand dataType="{gdal_type}" band="{band}">{stated}'
         + "".join(_vrt_source(tile, band) for tile in tiles)
         + "</VRTRasterBand>"
         for band in range(1, n_bands + 1)

@@ -21,6 +21,7 @@ from satfs.demo.imagery import (
     VISUAL_ORDER,
     Rasters,
     Tile,
+    Unseen,
     develop,
     seen_from_afar,
     vrt,
@@ -78,7 +79,7 @@ class DeliveryForm:
     `order`: the bands of TOA. `n_tiles`: as many rasters a side and kind, by zone, column and row,
     beside the documents; 0: one for each frame, in `rasters/`. `extension`: of rasters. `has_rpc`:
     rational polynomials take the place of the coordinate system. `border`: of the previews, left
-    and right, as a share of the picture's width.
+    and right, as a share of the picture's width. `unseen`: how rasters tell what was not seen.
     """
 
     order: tuple[str, ...] = TOA_ORDER
@@ -86,6 +87,7 @@ class DeliveryForm:
     extension: str = ".tif"
     has_rpc: bool = False
     border: float = 0.0
+    unseen: Unseen = "zero"
 
 
 _RED_FIRST: Final = ("Red", "Green", "Blue", "NIR")
@@ -96,6 +98,13 @@ FORMS: Final = {
     "tiles": DeliveryForm(order=_RED_FIRST, n_tiles=2),
     "upper case tiles": DeliveryForm(order=_RED_FIRST, n_tiles=2, extension=".TIF", border=0.25),
     "rpc": DeliveryForm(order=_RED_FIRST, has_rpc=True, border=0.25),
+}
+#: Forms that no delivery has been seen in, and that its formats allow.
+INVENTED_FORMS: Final = {
+    "alpha": DeliveryForm(unseen="alpha"),
+    "masks": DeliveryForm(unseen="mask"),
+    "floats": DeliveryForm(unseen="nan"),
+    "no value without data": DeliveryForm(unseen="untold"),
 }
 
 
@@ -162,13 +171,14 @@ def write_product(
         tiles = _write_frames(product, work, ("TOA", "VISUAL", "CLOUD"))
     stem = product.stem
     for kind, n_bands, dtype in (
-        ("TOA", 4, "uint16"),
+        ("TOA", 4, "float32" if product.form.unseen == "nan" else "uint16"),
         ("VISUAL", 3, "uint8"),
         ("CLOUD", 1, "uint8"),
     ):
         columns = max(tile.left + tile.columns for tile in tiles[kind])
         over = product.place.from_afar(columns)
-        text = vrt(tiles[kind], over, n_bands, dtype, has_rpc=product.form.has_rpc)
+        form = product.form
+        text = vrt(tiles[kind], over, n_bands, dtype, has_rpc=form.has_rpc, unseen=form.unseen)
         (work / f"{stem}_{kind}.vrt").write_text(text)
     for name, size in (("preview", 900), ("thumbnail", 220)):
         picture = work / f"{stem}_{name}.png"
@@ -206,6 +216,7 @@ def _write_frames(product: Product, work: Path, kinds: Sequence[str]) -> dict[st
                 tile=product.tile,
                 bands=_order(product, kind),
                 has_rpc=form.has_rpc,
+                unseen=form.unseen,
             )
             tiles[kind].append(Tile(path, bottom - top, place.n, top))
     return tiles
@@ -229,6 +240,7 @@ def _write_tiles(product: Product, work: Path) -> dict[str, list[Tile]]:
                     left=left,
                     tile=product.tile,
                     bands=_order(product, kind),
+                    unseen=product.form.unseen,
                 )
                 tiles[kind].append(Tile(path, bottom - top, right - left, top, left))
     return tiles

@@ -31,7 +31,7 @@ from satfs.facts.scene import (
 from satfs.facts.vendor_item import VendorItem, bands_of, common_name_of, read_angles, read_item
 from satfs.facts.vrt import Vrt, read_vrt
 from satfs.imagery.geotiff import Facts
-from satfs.imagery.layout import Image
+from satfs.imagery.layout import Image, Layout
 from satfs.imagery.raster import Raster
 from satfs.model import ByteRange
 
@@ -115,13 +115,23 @@ class RasterHeader:
             block_width=image.block_width,
             block_height=image.block_height,
             data_type=stated.data_type if stated.data_type in _DATA_TYPES else None,
-            no_data=values.number(stated.no_data),
+            no_data=values.no_data(stated.no_data),
             bands=_bands(image, stated),
+            has_alpha=stated.has_alpha,
+            has_mask=_has_mask(layout),
             epsg=values.epsg(stated.epsg),
             transform=stated.transform,
             has_rpc=stated.has_rpc,
             is_cog=self._raster.is_cog(),
         )
+
+
+def _has_mask(layout: Layout | None) -> bool | None:
+    if layout is None:
+        return None
+    if layout.image(is_mask=True) is not None:
+        return True
+    return False if layout.is_complete else None
 
 
 def _bands(image: Image, stated: Facts) -> tuple[BandFacts, ...]:
@@ -134,7 +144,7 @@ def _bands(image: Image, stated: Facts) -> tuple[BandFacts, ...]:
 
 
 #: Written in front of what is kept. Facts of another form, or read by other rules, are read again.
-FORM: Final = 2
+FORM: Final = 3
 #: The largest document of each kind that is read, in bytes, and how many of a kind. The vendor's
 #: have 2 to 10 KiB; an item of a mosaic can be a hundred times as long.
 _MAX_DOCUMENT_BYTES: Final = {

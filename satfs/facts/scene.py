@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct, field
 
@@ -21,6 +21,10 @@ Bbox: TypeAlias = tuple[float, float, float, float]
 #: (a, b, c, d, e, f) with x = a·column + b·row + c and y = d·column + e·row + f at the upper left
 #: corner of a pixel: the order of `affine.Affine`, of rasterio, and of STAC's `proj:transform`.
 Transform: TypeAlias = tuple[float, float, float, float, float, float]
+
+
+#: The value of pixels without data; "nan" where it is not a number.
+NoData: TypeAlias = float | Literal["nan"]
 
 
 class MemberKind(StrEnum):
@@ -72,6 +76,9 @@ class RasterFacts(Struct, frozen=True):
     numpy (`uint16`). `bands` has one entry for each band, in the order of the file, or none when
     the number of bands is not known; a band without known facts is `BandFacts()`.
 
+    `has_alpha`: the last band is the opacity of the others. `has_mask` is whether the file has a
+    mask of its own, None where the header that was read does not tell.
+
     `epsg` and `transform` are None for a raster without a map projection (L1C); then `has_rpc` is
     whether it has rational polynomial coefficients. `is_cog` is True only where the raster's own
     header was read and is that of a cloud-optimised GeoTIFF, False where it is not, and None where
@@ -86,8 +93,10 @@ class RasterFacts(Struct, frozen=True):
     block_width: int | None = None
     block_height: int | None = None
     data_type: str | None = None
-    no_data: float | None = None
+    no_data: NoData | None = None
     bands: tuple[BandFacts, ...] = ()
+    has_alpha: bool = False
+    has_mask: bool | None = None
     epsg: int | None = None
     transform: Transform | None = None
     has_rpc: bool | None = None

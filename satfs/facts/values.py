@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from satfs.api.record_parsers import moment
+from satfs.facts.scene import NoData
 from satfs.model import Json
 from satfs.redaction import is_link, is_secret_key, is_secret_like
 
@@ -39,6 +40,16 @@ def number(value: Json, least: float = -math.inf, most: float = math.inf) -> flo
     if isinstance(value, int) and abs(value) > 2**53:
         return None
     return float(value) if math.isfinite(value) and least <= value <= most else None
+
+
+def no_data(value: str | None) -> NoData | None:
+    """Return the value without data that a raster spells as *value*; None when it makes no sense.
+
+    A value that is not a number is `"nan"`: no float of that kind is equal to itself.
+    """
+    if value is not None and value.strip().lower() in ("nan", "+nan", "-nan"):
+        return "nan"
+    return number(value)
 
 
 def azimuth(value: Json) -> float | None:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from msgspec import Struct, field
 
 from satfs.facts import values
-from satfs.facts.scene import Transform
+from satfs.facts.scene import NoData, Transform
 
 #: A VRT of a scene has some ten elements for each source and band; one in tiles has some hundreds.
 MAX_ELEMENTS: Final = 50_000
@@ -46,7 +46,7 @@ class Vrt(Struct, frozen=True):
 
     n_bands: int = 0
     data_type: str | None = None
-    no_data: float | None = None
+    no_data: NoData | None = None
     epsg: int | None = None
     sources: Mapping[str, VrtSource] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ def read_vrt(body: bytes, directory: str = "") -> Vrt | None:
         return None
     bands = root.findall("VRTRasterBand")
     types = {_DATA_TYPES.get(band.get("dataType", "Byte")) for band in bands}
-    no_data = {values.number(_text(each)) for each in root.findall("VRTRasterBand/NoDataValue")}
+    no_data = {values.no_data(_text(each)) for each in root.findall("VRTRasterBand/NoDataValue")}
     srs = _text(root.find("SRS"))
     match = _AUTHORITY.search(srs)
     return Vrt(

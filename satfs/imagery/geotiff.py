@@ -43,8 +43,11 @@ _PIXEL_IS_POINT: Final = 2
 _SAMPLE_FORMATS: Final[Mapping[int, str]] = {
     1: "uint", 2: "int", 3: "float", 5: "complex_int", 6: "complex",
 }  # fmt: skip
+#: ExtraSamples (TIFF 6.0, page 31): the sample is opacity, multiplied into the others or not.
+_OPACITY: Final = (1, 2)
 _READ: Final = (
     Tag.BITS_PER_SAMPLE,
+    Tag.EXTRA_SAMPLES,
     Tag.SAMPLE_FORMAT,
     Tag.MODEL_PIXEL_SCALE,
     Tag.MODEL_TIEPOINT,
@@ -62,7 +65,7 @@ class Facts(Struct, frozen=True):
     projected system, else of the geographic one. `transform` is (a, b, c, d, e, f) with
     x = a·column + b·row + c and y = d·column + e·row + f at a pixel's upper left corner.
     `no_data` is the value as the file spells it. `descriptions` holds the names of bands, by
-    number, from 0.
+    number, from 0. `has_alpha`: the last band is the opacity of the others.
     """
 
     data_type: str = "unknown"
@@ -71,6 +74,7 @@ class Facts(Struct, frozen=True):
     no_data: str | None = None
     descriptions: Mapping[int, str] | None = None
     has_rpc: bool = False
+    has_alpha: bool = False
 
 
 def read_facts(tiff: TiffFormat, directory: Directory, size_bytes: int) -> Steps[Facts]:
@@ -124,6 +128,7 @@ def read_facts(tiff: TiffFormat, directory: Directory, size_bytes: int) -> Steps
         no_data=text(Tag.GDAL_NODATA).strip() or None,
         descriptions=band_descriptions(text(Tag.GDAL_METADATA)) or None,
         has_rpc=Tag.RPC_COEFFICIENT in directory.fields,
+        has_alpha=next(reversed(integers(Tag.EXTRA_SAMPLES)), 0) in _OPACITY,
     )
 
 

@@ -146,7 +146,8 @@ def _raster_fields(raster: RasterFacts, facts: SceneFacts) -> dict[str, Any]:
         fields["proj:transform"] = list(raster.transform)
     if raster.data_type is not None:
         fields["data_type"] = raster.data_type
-    if raster.no_data is not None:
+    # STAC allows "nan", which rustac refuses; readers take a float that is NaN for missing anyway.
+    if isinstance(raster.no_data, float):
         fields["nodata"] = _plain(raster.no_data)
     if raster.bands:
         # Readers load a band by its common name, which must lead to one raster: the measurements.

@@ -1,9 +1,10 @@
 """Virtual rasters of GDAL: the rasters of a task as one mosaic, those of a scene in true colour.
 
 *Pure*. The pixels of a mosaic are those that `gdalbuildvrt` gives for the same files in the same
-order (newest last, so that it is on top): the same extent, the mean of the resolutions, no-data
-pixels transparent. `SourceProperties` holds what GDAL would otherwise open each raster to learn, so
-that to open a mosaic opens no raster.
+order (newest last, so that it is on top): the same extent, the mean of the resolutions, pixels
+transparent that have no data, or that a mask or an alpha band hides. Bands are not those of the
+same number, though, but those of the same common name, where they have one. `SourceProperties`
+holds what GDAL would otherwise open each raster to learn, so that to open a mosaic opens no raster.
 
 Format: "VRT -- GDAL Virtual Format", and `gdalvrt.xsd` of GDAL.
 """
@@ -17,7 +18,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from satfs.facts.scene import MemberKind, RasterFacts, Transform
+from satfs.facts.scene import MemberKind, NoData, RasterFacts, Transform
 from satfs.imagery.utm import zone_of
 from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last, xml_text
 
@@ -197,10 +198,11 @@ def _fitting(sources: list[_Source]) -> tuple[list[_Source], list[_Source]]:
     return fitting, [source for source in sources if _signature(source) != most]
 
 
-def _signature(source: _Source) -> tuple[str, tuple[str, ...] | int]:
-    """Return what sources of one mosaic have in common: their bands in any order, and the type."""
+def _signature(source: _Source) -> tuple[str, tuple[str, ...] | int, bool]:
+    """Return what sources of one mosaic have in common: the type, and their bands in any order."""
     names = _common_names(source.raster)
-    return source.data_type, tuple(sorted(names)) if names else len(source.raster.bands)
+    bands = tuple(sorted(names)) if names else len(source.raster.bands)
+    return source.data_type, bands, source.raster.has_alpha
 
 
 def _common_names(raster: RasterFacts) -> tuple[str, ...]:
@@ -225,6 +227,8 @@ def _all_bands(sources: list[_Source]) -> list[_Band]:
             for source in sources
         )
         interpretation = _INTERPRETATIONS.get(band.common_name or "")
+        if first.has_alpha and number == len(first.bands):
+            interpretation = "Alpha"
         bands.append(_Band(numbers, band.name or band.common_name, interpretation))
     return bands
 
@@ -246,37 +250,59 @@ def _vrt(
         f"  <SRS>EPSG:{sources[0].epsg}</SRS>",
         f"  <GeoTransform>{corner}</GeoTransform>",
     ]
-    no_data = next((s.raster.no_data for s in sources if s.raster.no_data is not None), None)
+    no_data = sources[0].raster.no_data
     for number, band in enumerate(bands, 1):
         lines.append(f'  <VRTRasterBand dataType="{sources[0].data_type}" band="{number}">')
         if band.description:
             lines.append(f"    <Description>{xml_text(band.description)}</Description>")
         if no_data is not None:
-            lines.append(f"    <NoDataValue>{no_data:.17g}</NoDataValue>")
+            lines.append(f"    <NoDataValue>{_number_text(no_data)}</NoDataValue>")
         if band.interpretation:
             lines.append(f"    <ColorInterp>{band.interpretation}</ColorInterp>")
         for source, source_band in zip(sources, band.numbers, strict=True):
-            x = (source.transform[2] - left) / step_x
-            y = (source.transform[5] - top) / step_y
-            x_size = source.width * source.transform[0] / step_x
-            y_size = source.height * source.transform[4] / step_y
-            lines += _source_lines(source, source_band, up, (x, y, x_size, y_size))
+            target = _target(source, (left, top), (step_x, step_y))
+            lines += _source_lines(source, str(source_band), up, target)
         lines.append("  </VRTRasterBand>")
+    if any(source.raster.has_mask for source in sources):
+        lines += ["  <MaskBand>", '    <VRTRasterBand dataType="Byte">']
+        for source in sources:
+            target = _target(source, (left, top), (step_x, step_y))
+            lines += _source_lines(source, "mask,1", up, target)
+        lines += ["    </VRTRasterBand>", "  </MaskBand>"]
     lines.append("</VRTDataset>")
     return ("\n".join(lines) + "\n").encode("utf-8", "replace")
 
 
+def _target(
+    source: _Source, corner: tuple[float, float], step: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Return where a source lies in the mosaic: column, row, width and height in its pixels."""
+    a, _, c, _, e, f = source.transform
+    return (
+        (c - corner[0]) / step[0],
+        (f - corner[1]) / step[1] or 0.0,  # and not -0
+        source.width * a / step[0],
+        source.height * e / step[1],
+    )
+
+
+def _number_text(number: NoData) -> str:
+    return number if isinstance(number, str) else f"{number:.17g}"
+
+
 def _source_lines(
-    source: _Source, band: int, up: str, target: tuple[float, float, float, float]
+    source: _Source, band: str, up: str, target: tuple[float, float, float, float]
 ) -> list[str]:
     raster = source.raster
+    # Also where the header did not tell of a mask: one that hides nothing changes nothing.
+    is_masked = raster.no_data is None and (raster.has_alpha or raster.has_mask is not False)
     properties = (
         f'RasterXSize="{source.width}" RasterYSize="{source.height}" DataType="{source.data_type}"'
     )
     if raster.block_width and raster.block_height:
         properties += f' BlockXSize="{raster.block_width}" BlockYSize="{raster.block_height}"'
     x, y, x_size, y_size = (f"{number:.15g}" for number in target)
-    tag = "SimpleSource" if raster.no_data is None else "ComplexSource"
+    tag = "ComplexSource" if is_masked or raster.no_data is not None else "SimpleSource"
     lines = [
         f"    <{tag}>",
         f'      <SourceFilename relativeToVRT="1">{xml_text(up + source.path)}</SourceFilename>',
@@ -286,7 +312,9 @@ def _source_lines(
         f'      <DstRect xOff="{x}" yOff="{y}" xSize="{x_size}" ySize="{y_size}"/>',
     ]
     if raster.no_data is not None:
-        lines.append(f"      <NODATA>{raster.no_data:.17g}</NODATA>")
+        lines.append(f"      <NODATA>{_number_text(raster.no_data)}</NODATA>")
+    if is_masked:
+        lines.append("      <UseMaskBand>true</UseMaskBand>")
     return [*lines, f"    </{tag}>"]
 
 

@@ -198,10 +198,10 @@ def test_scenes_are_selected_by_place_and_time(aleph: Mounted, tmp_path: Path) -
     square = [[-58.4, -34.7], [-58.3, -34.7], [-58.3, -34.5], [-58.4, -34.5], [-58.4, -34.7]]
     area.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
     for where, n_found in (
-        (f"intersects={area}", 15),  # those of demo products, and the one without a zip nearby
+        (f"intersects={area}", 16),  # those of demo products, and the one without a zip nearby
         ("bbox=179,-18,-179,-15", 1),
-        ("from=2026-01-28T15:58:00Z", 4),
-        ("since 3000 days", 17),
+        ("from=2026-01-28T15:58:00Z", 5),
+        ("since 3000 days", 18),
         ("product=L1D", 2),
     ):
         by_mount = aleph.query("ls", "--json", "--where", where, aleph.place)["entries"]

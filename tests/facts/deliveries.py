@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from satfs.demo.georeference import Place
-from satfs.demo.products import Product, write_product
+from satfs.demo.products import DeliveryForm, Product, write_product
 from satfs.demo.terrain import draw
 from satfs.facts.delivery import DeliveryFacts, DeliveryParser
 from satfs.facts.member_kinds import known_members
@@ -15,7 +15,14 @@ from satfs.facts.member_kinds import known_members
 SCENE_ID = "20260128_155747_636_SN33_L1D_SR_MS_341271"
 
 
-def delivery(directory: Path, packing: str = "stored", *, n_frames: int = 1, n: int = 300) -> Path:
+def delivery(
+    directory: Path,
+    packing: str = "stored",
+    *,
+    n_frames: int = 1,
+    n: int = 300,
+    form: DeliveryForm | None = None,
+) -> Path:
     """Return the zip of a small product, packed as *packing*, in a new *directory*."""
     directory.mkdir()
     product = Product(
@@ -27,6 +34,7 @@ def delivery(directory: Path, packing: str = "stored", *, n_frames: int = 1, n: 
         land=draw("town", 1, n),
         n_frames=n_frames,
         packing=packing,
+        form=form or DeliveryForm(),
     )
     write_product(product, directory)
     return directory / "delivery.zip"

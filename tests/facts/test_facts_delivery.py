@@ -13,10 +13,10 @@ from facts.deliveries import SCENE_ID, delivery, facts_of_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imagery.rasters import pixels, write
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.shutil import copy
 
-from satfs.demo.products import PACKINGS
+from satfs.demo.products import INVENTED_FORMS, PACKINGS, DeliveryForm
 from satfs.facts.delivery import DeliveryFacts, DeliveryParser, RasterHeader, combine
 from satfs.facts.member_kinds import known_members
 from satfs.facts.record import facts_of_record
@@ -60,6 +60,22 @@ def test_rasters_are_as_gdal_reads_them(stored: Path) -> None:
             assert found.transform == pytest.approx(tuple(file.transform)[:6], rel=1e-12)
             assert len(found.bands) == file.count
             assert (found.block_height, found.block_width) == file.block_shapes[0]
+
+
+@pytest.mark.parametrize("form", [DeliveryForm(), *INVENTED_FORMS.values()])
+def test_what_hides_pixels_is_known_as_gdal_knows_it(form: DeliveryForm, tmp_path: Path) -> None:
+    """A value, a mask of the file's own, a band of opacity; a header far away is not known."""
+    path = delivery(tmp_path / "made", form=form, n=120)
+    facts, _ = facts_of_zip(path)
+    for found in facts.rasters:
+        with rasterio.open(f"/vsizip/{path}/{found.path}") as file:
+            assert str(found.no_data) == str(file.nodata)
+            assert found.has_alpha == (file.colorinterp[-1] is ColorInterp.alpha)
+            is_masked = file.mask_flag_enums[0] == [MaskFlags.per_dataset]
+            assert found.has_mask in (is_masked, None)
+            assert (found.has_mask is None) <= is_masked, "a file of one image has none"
+    kept = DeliveryFacts.of_bytes(facts.to_bytes())
+    assert kept == facts
 
 
 def test_band_order_is_the_items(stored: Path) -> None:

@@ -19,7 +19,7 @@ from satfs.demo.catalogue import (
 )
 from satfs.demo.contents import FileContent
 from satfs.demo.georeference import Place
-from satfs.demo.products import PACKINGS, DeliveryForm, Product, write_product
+from satfs.demo.products import INVENTED_FORMS, PACKINGS, DeliveryForm, Product, write_product
 from satfs.demo.terrain import draw
 
 TASK = 341271
@@ -30,6 +30,7 @@ FORMS = {
     "tiles": DeliveryForm(n_tiles=2),
     "capitals": DeliveryForm(extension=".TIF"),
     "rpc": DeliveryForm(has_rpc=True),
+    "floats": INVENTED_FORMS["floats"],
 }
 
 

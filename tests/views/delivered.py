@@ -12,7 +12,7 @@ from pathlib import Path
 from facts.deliveries import facts_of_zip
 
 from satfs.demo.georeference import Place
-from satfs.demo.products import FORMS, Product, write_product
+from satfs.demo.products import FORMS, INVENTED_FORMS, Product, write_product
 from satfs.demo.terrain import draw
 from satfs.facts.delivery import combine
 from satfs.facts.record import facts_of_record
@@ -63,7 +63,7 @@ def _deliver(view: Path, taken: Taken, number: int, n: int) -> SceneView:
         place,
         draw("town", 1 + number, n),
         n_frames=taken.n_frames,
-        form=FORMS[taken.form],
+        form={**FORMS, **INVENTED_FORMS}[taken.form],
     )
     directory = view / "captures" / CAPTURE / scene_id
     directory.mkdir(parents=True)
