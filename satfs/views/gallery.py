@@ -19,7 +19,7 @@ from importlib import resources
 from typing import Final
 from urllib.parse import quote
 
-from satfs.facts.geometry import cut_at_antimeridian
+from satfs.facts.geometry import cut_at_antimeridian, positions_of
 from satfs.facts.scene import MemberKind, RasterFacts
 from satfs.imagery.utm import degrees_of
 from satfs.json_bytes import json_bytes
@@ -93,15 +93,15 @@ def _licences() -> str:
 def _scene(scene: SceneView) -> Json:
     facts = scene.facts
 
-    def address(name: str | None) -> str | None:
-        return None if name is None else _address(f"{scene.directory}/{name}")
+    def address(path: str | None) -> str | None:
+        return None if path is None else _address(path)
 
     return {
         "id": facts.scene_id,
         "directory": _address(scene.directory + "/"),
-        "preview": address(scene.preview or scene.thumbnail),
-        "thumbnail": address(scene.thumbnail or scene.preview),
-        "delivery": address(scene.delivery),
+        "preview": address(scene.picture(MemberKind.PREVIEW, MemberKind.THUMBNAIL)),
+        "thumbnail": address(scene.picture(MemberKind.THUMBNAIL, MemberKind.PREVIEW)),
+        "delivery": address(scene.delivery and f"{scene.directory}/{scene.delivery}"),
         "time": time_text(facts.moment),
         "product": facts.product,
         "platform": facts.platform,
@@ -109,6 +109,7 @@ def _scene(scene: SceneView) -> Json:
         "gsd": facts.gsd_m,
         "offNadir": facts.view.off_nadir_deg,
         "outline": _outline(scene),
+        "points": _points(scene),
         "place": _place(scene),
     }
 
@@ -128,6 +129,14 @@ def _outline(scene: SceneView) -> Json:
     if not isinstance(polygons, list):
         return None
     return [[[_point(*position[:2]) for position in ring] for ring in rings] for rings in polygons]
+
+
+def _points(scene: SceneView) -> Json:
+    """Return [latitude, longitude] of each position of points and lines; None for an area."""
+    geometry = scene.facts.geometry
+    if geometry is None or geometry["type"] in ("Polygon", "MultiPolygon"):
+        return None
+    return [_point(*position[:2]) for position in positions_of(geometry)]
 
 
 def _place(scene: SceneView) -> Json:
@@ -186,8 +195,9 @@ def _point(longitude: float, latitude: float) -> list[Json]:
 def footprints_of(scenes: Sequence[SceneView]) -> bytes:
     """Return `footprints.geojson`: one feature for each of *scenes*, by time (RFC 7946).
 
-    Longitudes and latitudes are cut at the antimeridian. `datetime` is text in ISO 8601, which GDAL
-    and QGIS take for a field of time. A scene whose place is not known has a null geometry.
+    Geometries are cut at the antimeridian, and rings turned the right way. `datetime` is text in
+    ISO 8601, which GDAL and QGIS take for a field of time. A scene whose place is not known has a
+    null geometry.
 
     Raises:
         Garbled: a geometry is nested too deeply to be written.

@@ -54,6 +54,21 @@ class SceneView(Struct, frozen=True):
         """Return the path of a raster relative to the view; None where members have no files."""
         return None if self.contents is None else f"{self.directory}/{self.contents}/{raster.path}"
 
+    def picture(self, *kinds: MemberKind) -> str | None:
+        """Return the path of a picture relative to the view: of the first kind that there is.
+
+        *kinds* are PREVIEW and THUMBNAIL. An attachment is preferred to the file in the zip: the
+        vendor promises neither.
+        """
+        attached = {MemberKind.PREVIEW: self.preview, MemberKind.THUMBNAIL: self.thumbnail}
+        for kind in kinds:
+            if (name := attached[kind]) is not None:
+                return f"{self.directory}/{name}"
+            members = self.facts.members_of(kind)
+            if members and self.contents is not None:
+                return f"{self.directory}/{self.contents}/{members[0].path}"
+        return None
+
 
 def newest_last(scenes: Iterable[SceneView]) -> list[SceneView]:
     """Return *scenes* by time and then by name."""

@@ -85,6 +85,23 @@ def test_other_systems_have_no_degrees() -> None:
     assert [degrees_of(code, 0.0, 0.0) for code in (32600, 32661, 32761, 2154)] == [None] * 4
 
 
+def _shown_scene(scene: SceneView) -> dict[str, Any]:
+    (found,) = data_of(map_script("1", None, [scene]))["scenes"]
+    return dict(found)
+
+
+@pytest.mark.slow
+def test_pictures_are_those_of_the_zip_where_the_record_has_none(tmp_path: Path) -> None:
+    """The vendor promises no attachment but the zip, whose previews do as well."""
+    (scene,) = delivered(tmp_path, TAKEN[:1])
+    bare = replace(scene, preview=None, thumbnail=None)
+    assert _shown_scene(replace(scene, thumbnail=None))["preview"].endswith("/preview.png")
+    for key in ("preview", "thumbnail"):
+        assert (tmp_path / _shown_scene(bare)[key]).is_file()
+        assert f"/contents/{bare.name.removesuffix('_341271')}_{key}.png" in _shown_scene(bare)[key]
+    assert _shown_scene(replace(bare, contents=None))["preview"] is None
+
+
 # -- in a browser ----------------------------------------------------------------------------------
 
 
@@ -94,7 +111,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("view")
     scenes = delivered(directory, TAKEN)
     lost = replace(scenes[0].facts, scene_id=SceneId(HOSTILE), product=HOSTILE)
-    lost = replace(lost, geometry=None, bbox=None, rasters=(), cloud_percent=None)
+    lost = replace(lost, geometry=None, bbox=None, rasters=(), members=(), cloud_percent=None)
     scenes.append(SceneView(lost, "captures/c/none"))
     (directory / "index.html").write_bytes(page())
     (directory / "map.js").write_bytes(map_script("341271", HOSTILE, scenes))
@@ -244,3 +261,29 @@ def test_the_page_brings_its_licences() -> None:
     assert "Copyright 2013-2019 Michael Bostock" in text
     assert "{{" not in text
     assert "sourceMappingURL" not in text
+
+
+@pytest.mark.slow
+def test_a_point_is_shown_and_a_picture_that_is_not_there_is_none(tmp_path: Path) -> None:
+    """A record may have a point for a footprint, and announce a preview that the store lacks."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    places: list[Any] = [
+        {"type": "Point", "coordinates": [5.0, 52.0]},
+        {"type": "MultiPoint", "coordinates": [[-58.4, -34.6], [-58.3, -34.6]]},
+    ]
+    scenes = [
+        SceneView(SceneFacts(SceneId(f"s{n}"), geometry=place), f"captures/c/s{n}", "lost.png")
+        for n, place in enumerate(places)
+    ]
+    (tmp_path / "index.html").write_bytes(page())
+    (tmp_path / "map.js").write_bytes(map_script("1", "points", scenes))
+    with browser(tmp_path / "browser") as shown:
+        shown.open(f"file://{tmp_path}/index.html")
+        shown.wait_for("document.querySelectorAll('p.picture').length === 2")
+        assert shown.evaluate("document.querySelectorAll('#map path.outline').length") == 3
+        assert shown.evaluate("document.querySelectorAll('#overview path[stroke]').length") >= 2
+        assert shown.evaluate("document.querySelectorAll('.scene button:disabled').length") == 0
+        shown.evaluate("document.querySelector('.scene button').click()")
+        assert shown.evaluate("document.querySelectorAll('.scene.chosen').length") == 1
+        assert all("ERR_FILE_NOT_FOUND" in line for line in shown.console), shown.console

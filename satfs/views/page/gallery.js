@@ -84,9 +84,16 @@
   });
 
   const scenes = given.scenes.map((facts) => ({ facts, outline: null, picture: null }));
-  const first = scenes.find((scene) => scene.facts.outline || scene.facts.place);
-  const near = first ? (first.facts.outline ? first.facts.outline[0][0][0]
-    : first.facts.place.corners[0])[1] : 0;
+
+  /** Return some point of a scene, or null where none is known. */
+  function somePoint(facts) {
+    if (facts.outline) return facts.outline[0][0][0];
+    if (facts.points) return facts.points[0];
+    return facts.place ? facts.place.corners[0] : null;
+  }
+
+  const first = scenes.map((scene) => somePoint(scene.facts)).find((point) => point);
+  const near = first ? first[1] : 0;
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const map = L.map("map", { zoomControl: true, attributionControl: false, maxZoom: 20, minZoom: 1,
     fadeAnimation: !still, zoomAnimation: !still, worldCopyJump: false });
@@ -102,16 +109,21 @@
 
   const outlines = L.featureGroup().addTo(map);
   for (const scene of scenes) {
-    if (!scene.facts.outline) continue;
-    const polygons = scene.facts.outline.map((polygon) =>
-      polygon.map((ring) => untorn(near, ring)));
-    scene.outline = L.polygon(polygons, { className: "outline", weight: 2, fillOpacity: 0.08, color: "" });
+    const { outline, points } = scene.facts;
+    const drawing = { className: "outline", weight: 2, fillOpacity: 0.08, color: "" };
+    if (outline) {
+      scene.outline = L.polygon(outline.map((polygon) =>
+        polygon.map((ring) => untorn(near, ring))), drawing);
+    } else if (points) {
+      scene.outline = L.featureGroup(points.map((point) =>
+        L.circleMarker(nextTo(near, point), { ...drawing, radius: 6 })));
+    } else continue;
     scene.outline.bindTooltip(element("span", { textContent: scene.facts.id }));
     scene.outline.on("click", () => choose(scene, true));
     scene.outline.addTo(outlines);
   }
   if (outlines.getLayers().length) map.fitBounds(outlines.getBounds().pad(0.15));
-  else map.setView(first ? first.facts.place.corners[0] : [0, 0], first ? 12 : 1);
+  else map.setView(first || [0, 0], first ? 12 : 1);
   if (map.getZoom() < LAND_MAX_ZOOM) land.addTo(map);
 
   const overview = L.map("overview", { zoomControl: false, attributionControl: false,
@@ -119,11 +131,17 @@
   overview.setView([10, 0], -1);
   L.layerGroup(worlds()).addTo(overview);
   overview.fitBounds([[-60, -178], [80, 178]]);
-  if (first) {
-    const centre = nextTo(0, outlines.getLayers().length
-      ? [outlines.getBounds().getCenter().lat, outlines.getBounds().getCenter().lng]
-      : first.facts.place.corners[0]);
-    L.circleMarker(centre, { radius: 4, color: "#d6410b", fillOpacity: 1, interactive: false })
+  const dots = new Map();
+  for (const scene of scenes) {
+    const centre = scene.outline && scene.outline.getBounds().getCenter();
+    const point = centre ? [centre.lat, centre.lng] : somePoint(scene.facts);
+    if (!point) continue;
+    const shown = nextTo(0, point);
+    // One dot for all that it covers: a pixel of this map is two degrees.
+    dots.set(shown.map((degrees) => Math.round(degrees / 4)).join(), shown);
+  }
+  for (const dot of dots.values()) {
+    L.circleMarker(dot, { radius: 4, color: "#d6410b", fillOpacity: 1, interactive: false })
       .addTo(overview);
   }
   byId("overview").removeAttribute("tabindex");
@@ -148,9 +166,14 @@
     }
     scene.image = facts.thumbnail && element("img", { className: "picture", src: "",
       alt: "Preview of " + facts.id, loading: "lazy", decoding: "async" });
-    if (scene.image) scene.image.src = facts.thumbnail;
+    const noPicture = () => element("p", { className: "picture", textContent: "no picture" });
+    if (scene.image) {
+      // The record announces pictures; whether they are there shows when one is loaded.
+      scene.image.addEventListener("error", () => scene.image.replaceWith(noPicture()));
+      scene.image.src = facts.thumbnail;
+    }
     scene.note = element("p", { className: "note", hidden: true });
-    const hasPlace = facts.outline || facts.place;
+    const hasPlace = scene.outline || facts.place;
     scene.button = element("button", { type: "button", textContent: "Show on the map",
       disabled: !hasPlace });
     scene.button.setAttribute("aria-pressed", "false");
@@ -168,7 +191,7 @@
     const heading = element("h2", {},
       ...facts.id.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]));
     const article = element("article", {},
-      scene.image || element("p", { className: "picture", textContent: "no picture" }),
+      scene.image || noPicture(),
       heading, list, scene.note,
       element("div", { className: "actions" }, scene.button, link(facts.preview, "Preview"),
         link(facts.directory, "Files"), link(facts.delivery, "Zip")));
