@@ -89,6 +89,40 @@ def cut_at_antimeridian(geometry: Mapping[str, Json]) -> Mapping[str, Json]:
     return _cut(geometry, unwrapped)
 
 
+def rfc7946_geometry(geometry: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a checked geometry as RFC 7946 has it: cut, shells anticlockwise, holes clockwise.
+
+    See `cut_at_antimeridian`. Readers that follow §3.1.6 to the letter take a ring in the other
+    direction for all of the globe but the inside.
+    """
+    found = cut_at_antimeridian(geometry)
+    match found["type"]:
+        case "Polygon":
+            return {**found, "coordinates": _turned(found["coordinates"])}
+        case "MultiPolygon":
+            return {**found, "coordinates": [_turned(rings) for rings in found["coordinates"]]}
+        case _:
+            return dict(found)
+
+
+def _turned(rings: Sequence[Sequence[Sequence[float]]]) -> list[list[Sequence[float]]]:
+    """Return the rings of a polygon, the first one anticlockwise and its holes clockwise."""
+    return [
+        list(reversed(ring)) if area and (area > 0) == bool(number) else list(ring)
+        for number, ring in enumerate(rings)
+        for area in [_signed_area(ring)]
+    ]
+
+
+def _signed_area(ring: Sequence[Sequence[float]]) -> float:
+    """Return twice the area within a closed ring, negative where it goes clockwise."""
+    x, y = ring[0][:2]  # small numbers, so that small rings keep their digits
+    return math.fsum(
+        (here[0] - x) * (after[1] - y) - (after[0] - x) * (here[1] - y)
+        for here, after in pairwise(ring)
+    )
+
+
 def shape_of(geometry: Mapping[str, Json]) -> BaseGeometry:
     """Return a checked geometry as shapely's, cut at the antimeridian and valid."""
     import shapely

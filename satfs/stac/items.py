@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from satfs.facts.geometry import cut_at_antimeridian
+from satfs.facts.geometry import rfc7946_geometry
 from satfs.facts.scene import SceneFacts
 from satfs.model import Json, names_in
 from satfs.stac.assets import SceneFiles, assets_of, href, path_of
@@ -55,7 +55,7 @@ def item_of(facts: SceneFacts, files: SceneFiles, place: ItemPlace) -> dict[str,
     """Return the STAC item of a scene whose files are *files*, at *place*."""
     properties = _properties(facts, place)
     assets = assets_of(facts, files)
-    geometry = None if facts.geometry is None else dict(cut_at_antimeridian(facts.geometry))
+    geometry = None if facts.geometry is None else rfc7946_geometry(facts.geometry)
     used = {*properties, *(name for asset in assets.values() for name in asset)}
     item: dict[str, Any] = {
         "type": "Feature",

@@ -19,7 +19,7 @@ from importlib import resources
 from typing import Final
 from urllib.parse import quote
 
-from satfs.facts.geometry import cut_at_antimeridian, positions_of
+from satfs.facts.geometry import positions_of, rfc7946_geometry
 from satfs.facts.scene import MemberKind, RasterFacts
 from satfs.imagery.utm import degrees_of
 from satfs.json_bytes import json_bytes
@@ -208,7 +208,7 @@ def footprints_of(scenes: Sequence[SceneView]) -> bytes:
 
 def _feature(scene: SceneView) -> dict[str, Json]:
     facts = scene.facts
-    geometry = None if facts.geometry is None else dict(cut_at_antimeridian(facts.geometry))
+    geometry = None if facts.geometry is None else rfc7946_geometry(facts.geometry)
     properties: dict[str, Json] = {
         "scene_id": facts.scene_id,
         "capture_id": facts.capture_id,

@@ -17,6 +17,7 @@ from satfs.facts.geometry import (
     checked_geometry,
     cut_at_antimeridian,
     positions_of,
+    rfc7946_geometry,
     shape_of,
 )
 
@@ -191,3 +192,43 @@ def test_any_coordinates_are_a_geometry_or_none(kind: str, coordinates: Any) -> 
     assert all(map(math.isfinite, (west, south, east, north)))
     assert south <= north
     cut_at_antimeridian(checked)
+
+
+@given(_SQUARES, st.booleans(), st.booleans(), st.booleans())
+def test_outer_rings_go_anticlockwise_and_holes_clockwise(
+    square: dict[str, Any], is_turned: bool, is_hole_turned: bool, is_wrapped: bool
+) -> None:
+    """RFC 7946 §3.1.6, also for the pieces that a cut leaves; shapely judges, and area is kept."""
+    (west, south), _, (east, north), *_ = square["coordinates"][0]
+    middle = _square(
+        west + (east - west) / 4,
+        south + (north - south) / 4,
+        (east - west) / 2,
+        (north - south) / 2,
+    )
+    rings = [square["coordinates"][0], middle["coordinates"][0]]
+    given_as = {
+        "type": "Polygon",
+        "coordinates": [
+            ring[::-1] if is_so else ring
+            for ring, is_so in zip(rings, (is_turned, is_hole_turned), strict=True)
+        ],
+    }
+    checked = checked_geometry(_wrapped(given_as) if is_wrapped else given_as)
+    assert checked is not None
+
+    found = shape(rfc7946_geometry(checked))
+
+    polygons = list(found.geoms) if found.geom_type == "MultiPolygon" else [found]
+    assert all(polygon.exterior.is_ccw for polygon in polygons)
+    assert not any(hole.is_ccw for polygon in polygons for hole in polygon.interiors)
+    assert found.area == pytest.approx(0.75 * (east - west) * (north - south), rel=1e-6)
+
+
+def test_a_ring_without_an_inside_has_no_direction() -> None:
+    """And what has no rings is as it was."""
+    for geometry in (
+        {"type": "Polygon", "coordinates": [[[1, 1], [2, 2], [3, 3], [1, 1]]]},
+        {"type": "LineString", "coordinates": [[1, 1], [2, 2]]},
+    ):
+        assert rfc7946_geometry(geometry) == geometry

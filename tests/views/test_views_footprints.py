@@ -32,6 +32,15 @@ def test_each_scene_is_a_feature_by_time() -> None:
     assert features[0]["properties"]["directory"] == "captures/c/s1"
 
 
+def test_rings_are_turned_as_rfc_7946_wants_them() -> None:
+    """§3.1.6: whichever way the vendor drew it, the outline goes anticlockwise."""
+    square: list[Json] = [[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]
+    for ring in (square, square[::-1]):
+        polygon = {"type": "Polygon", "coordinates": [ring]}
+        (feature,) = json.loads(footprints_of([seen(0, polygon)]))["features"]
+        assert feature["geometry"]["coordinates"] == [square]
+
+
 def test_what_crosses_the_antimeridian_is_cut() -> None:
     """RFC 7946 §3.1.9: a part on each side, none of them around the world."""
     polygon = {"type": "Polygon", "coordinates": [[*RING, RING[0]]]}
