@@ -37,7 +37,7 @@ IDLE_FILES = (
     *("cli/test_cli_foreign_text.py", "cli/test_cli_log.py"),
 )
 #: Those whose tests start programs and wait for them, most of them on real mounts; they compute for
-#: half of their time.
+#: two fifths of their time.
 WAITING_STAGES = ("mounted", "scripts", "packages", "cli", "semantics")
 #: The stages that run after the others: `documents` types its pages on a machine without mounts of
 #: other tests. So do the files of all other stages that start processes.
@@ -51,10 +51,10 @@ LONG_STAGES = ("content", "imagery", "archive", "demo")
 BESIDE_EACH_OTHER = ("--no-loadscope-reorder", "--continue-on-collection-errors")
 #: How tests are given to the processes: file by file, or test by test.
 BY_FILE, BY_TEST = "loadfile", "worksteal"
-#: Processes of pytest, for two cores. Six idle ones, or three of the others, leave processor time:
-#: two that only compute use it beside them, and give way (nice 10), so that no mount has to wait
-#: for a processor.
-N_IDLE, N_WAITING, N_COMPUTING, N_LAST = 6, 3, 2, 3
+#: Processes of pytest, for two cores. Six idle ones, three of the waiting stages, or four of the
+#: last ones leave processor time: two that only compute use it beside them, and give way (nice 10),
+#: so that no mount has to wait for a processor.
+N_IDLE, N_WAITING, N_COMPUTING, N_LAST = 6, 3, 2, 4
 GIVE_WAY = ("nice", "-n", "10")
 
 #: Stages that `--quick` leaves out: their tests mount, or start programs.
