@@ -22,6 +22,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -31,6 +32,9 @@ from satfs.errors import Garbled, NotAllowed
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+#: Addresses of which the parts are remembered: all ranges of an object have one link, and each
+#: needs its origin several times.
+MAX_PARSED = 64
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: Characters that parsers of addresses strip, split or map in different ways: all except the
@@ -62,6 +66,7 @@ _SERVES_NO_OBJECTS = tuple(
 )
 
 
+@lru_cache(MAX_PARSED)
 def origin_of(url: str) -> str:
     """Return scheme, host and port of *url* as one comparable text, `https://host:443`.
 
@@ -72,6 +77,7 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{_bracketed(parts)}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
 
 
+@lru_cache(MAX_PARSED)
 def shown(url: str) -> str:
     """Return *url* as it may appear in messages: without user, query or fragment."""
     try:

@@ -77,6 +77,11 @@ async def first_connected(
     Raises:
         OSError: none of them responds.
     """
+    if len(addresses) == 1:  # there is nothing to choose from
+        on_attempt()
+        only = await connected_to(addresses[0], port)
+        slow.connected(addresses[0], (), trio.current_time())
+        return only
     race = Race(slow.ordered(addresses, trio.current_time()))
     streams: list[tuple[str, trio.SocketStream]] = []
     failures: list[OSError] = []
@@ -84,7 +89,7 @@ async def first_connected(
 
     async def attempt(address: str) -> None:
         try:
-            streams.append((address, await trio.open_tcp_stream(address, port)))
+            streams.append((address, await connected_to(address, port)))
         except OSError as failure:
             failures.append(failure)
             race.failed(address)
@@ -112,3 +117,15 @@ async def first_connected(
         for _, stream in streams:
             if stream is not winner:  # late, or the caller has been cancelled meanwhile
                 stream.socket.close()
+
+
+async def connected_to(address: str, port: int) -> trio.SocketStream:
+    """Return a connection to *address*, which is no name; raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        await sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)

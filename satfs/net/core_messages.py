@@ -10,6 +10,8 @@ import httpcore
 import httpx
 import trio
 
+from satfs.net.http11 import SizedBody
+
 #: Time for httpcore to end its generators after the sockets are closed. Nothing waits there; the
 #: limit guards the shield.
 CLOSE_LIMIT_S = 1.0
@@ -108,33 +110,60 @@ class Body(httpx.AsyncByteStream):
         self._give_back = give_back
         self._abandon = abandon
         self._chunks = cast(AsyncIterable[bytes], response.stream).__aiter__()
-        self._is_over = False
+        #: Nothing more comes: it was read to its end, has failed, or was given up.
+        self.is_over = False
         self._n_chunks = 0
+        self._failure: Exception | None = None  # to be raised by the next chunk
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
+    def read_now(self) -> bytes | None:
+        """Return what has come; None where nothing has, where it failed, and at the end.
+
+        The next chunk that is awaited shows which.
+        """
+        if self.is_over or not isinstance(self._chunks, SizedBody):
+            return None
+        try:
+            chunk = self._chunks.read_now()
+        except (httpcore.ProtocolError, httpcore.NetworkError) as failure:
+            self._failure = failure
+            return None
+        self._give_back_if_complete()
+        return chunk
+
     async def __anext__(self) -> bytes:
-        if self._is_over:
+        if self.is_over:
             raise StopAsyncIteration
         self._n_chunks += 1
         try:
+            if self._failure is not None:
+                raise self._failure
             if self._n_chunks % CHUNKS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
-            return await self._chunks.__anext__()
+            chunk = await self._chunks.__anext__()
         except StopAsyncIteration:
             await self._end()
             raise
         except BaseException as failure:
-            self._is_over = True
+            self.is_over = True
             self._abandon()
             if isinstance(failure, Exception):
                 raise translated(failure) from failure
             raise
+        self._give_back_if_complete()
+        return chunk
+
+    def _give_back_if_complete(self) -> None:
+        """Hand the connection back with the last byte, if it is known to be the last."""
+        if isinstance(self._chunks, SizedBody) and self._chunks.is_complete:
+            self.is_over = True
+            self._give_back()
 
     async def _end(self) -> None:
         """Let httpcore see that the response is over, and hand the connection back."""
-        self._is_over = True
+        self.is_over = True
         try:
             await self._response.aclose()
         except BaseException:
@@ -144,9 +173,9 @@ class Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Give the response up at any point; closes the connection unless all was read."""
-        if self._is_over:
+        if self.is_over:
             return
-        self._is_over = True
+        self.is_over = True
         self._abandon()
         # httpcore's generators are in the middle of the body. They end by themselves when they find
         # the socket closed; left alone, they would be collected as unfinished, with a warning.

@@ -12,16 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import ssl
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Mapping,
-    Sequence,
-)
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -30,15 +23,12 @@ import structlog
 import trio
 
 import satfs
-from satfs.errors import DeadlineReached, Garbled, SatfsError, Unreachable
-from satfs.net.addresses import origin_of, request_target, shown
+from satfs.errors import Garbled, SatfsError
+from satfs.net.addresses import shown
 from satfs.net.connecting import CheckPeer
-from satfs.net.headers import plain_headers
-from satfs.net.host_connections import Crowded, Holder, Permit
-from satfs.net.http_errors import causes_of, translating
+from satfs.net.host_connections import Holder, Permit
 from satfs.net.idle_list import NothingIdle
 from satfs.net.kept_origins import KeptOrigins
-from satfs.net.login_refusals import LoginForgotten
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
@@ -46,13 +36,12 @@ from satfs.net.reachability import Reachability
 from satfs.net.responses import (
     LARGE_RESPONSE_BYTES,
     MAX_INFLATION,
-    BodyChunks,
     Response,
     StreamedResponse,
     decompressed,
     is_compressed,
-    may_refuse_connection,
 )
+from satfs.net.sending import CLOSE_LIMIT_S, Exchange, Sender, Timeouts
 from satfs.net.trust import tls_context
 
 log = structlog.get_logger(__name__)
@@ -60,12 +49,6 @@ log = structlog.get_logger(__name__)
 #: Most bytes of a response that is read whole, unless the caller sets another limit. The vendor's
 #: gateway caps responses at 10 MB (AWS API Gateway quotas).
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
-#: Time for giving up a response, behind a shield against cancellation.
-CLOSE_LIMIT_S = 2.0
-
-#: Methods of requests that may be sent twice (RFC 9110 §9.2.1).
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
-
 #: httpcore logs headers at debug level: locations with signatures among them.
 logging.getLogger("httpcore").setLevel(logging.INFO)
 
@@ -108,11 +91,8 @@ class Http:
         shares_pool_of: Http | None = None,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
-        self._progress_timeout_s = progress_timeout_s
-        self._body_timeout_s = progress_timeout_s if body_timeout_s is None else body_timeout_s
         #: The name of the program that each request has.
         self.user_agent = user_agent or f"satfs/{satfs.__version__}"
-        self._slots = trio.Semaphore(max_connections)
         self._pool: ConnectionPool | None = None
         self._check_peer = check_peer
         self._kept = KeptOrigins()
@@ -137,6 +117,17 @@ class Http:
         if self.has_own_pool:
             self.permits.add_holder(self.holder)
         self.reachability = reachability or Reachability()
+        body_s = progress_timeout_s if body_timeout_s is None else body_timeout_s
+        self._sender = Sender(
+            transport,
+            Timeouts(connect_timeout_s, progress_timeout_s, body_s),
+            trio.Semaphore(max_connections),
+            user_agent=self.user_agent,
+            permits=self.permits,
+            holder=self.holder,
+            reachability=self.reachability,
+            extensions={"on_kept": self._kept.note, "check_peer": check_peer},
+        )
 
     async def __aenter__(self) -> Http:
         return self
@@ -235,16 +226,16 @@ class Http:
         """
         where = shown(url)
         async with (
-            self._respond(method, url, headers, content) as (response, chunks),
+            Exchange(self._sender, method, url, headers, content) as response,
             contextlib.AsyncExitStack() as at_end,
         ):
             body = bytearray()
             # The traceback of a failure or of a cancellation leads here, and may be kept.
             at_end.callback(body.clear)
             is_large = False
-            plain = plain_headers(response.headers.multi_items())
+            plain = response.headers
             inflation = MAX_INFLATION if is_compressed(plain) else 1
-            async for chunk in chunks:
+            async for chunk in response.chunks():
                 body += chunk
                 if len(body) > max_bytes:
                     raise Garbled(f"{where} responded with more than {max_bytes} bytes")
@@ -260,12 +251,11 @@ class Http:
                 )
             else:
                 decoded = decompressed(sent, plain, max_bytes, where)
-            return Response(response.status_code, plain, decoded)
+            return Response(response.status, plain, decoded)
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self, url: str, *, headers: Mapping[str, str], permit: Permit | None = None
-    ) -> AsyncIterator[StreamedResponse]:
+    ) -> AbstractAsyncContextManager[StreamedResponse]:
         """GET *url* and hand out the response as soon as its headers are there.
 
         With *permit*, a permit for a connection of this client, none is taken where it is for the
@@ -277,123 +267,4 @@ class Http:
 
         Raises what `request` raises, and from `chunks` likewise.
         """
-        async with self._respond("GET", url, headers, None, permit) as (response, chunks):
-            yield StreamedResponse(response, chunks, chunks.permit)
-
-    @asynccontextmanager
-    async def _respond(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        given: Permit | None = None,
-    ) -> AsyncIterator[tuple[httpx.Response, BodyChunks]]:
-        """Send a request; drop the rest of its response at the end, in every case."""
-        origin, where = origin_of(url), shown(url)
-        request = self._request(method, url, headers, content, where)
-        async with self._slots:
-            if given is not None and given.origin == origin:
-                permit = given
-                response = await self._send_with(permit, request, where)
-            else:
-                response, permit = await self._send_when_permitted(origin, request, where)
-            try:
-                self.reachability.responded(origin, trio.current_time())
-                chunks = BodyChunks(response, self._body_timeout_s, where, permit)
-                try:
-                    yield response, chunks
-                finally:
-                    give_up_at = trio.current_time() + CLOSE_LIMIT_S
-                    with trio.CancelScope(shield=True, deadline=give_up_at):
-                        await chunks.give_up()
-            finally:
-                if permit is not given:
-                    permit.end()
-
-    async def _send_when_permitted(
-        self, origin: str, request: httpx.Request, where: str
-    ) -> tuple[httpx.Response, Permit]:
-        """Return the response's head, and the permit that it came with."""
-        was_silent = False
-        while True:
-            permit = await self.permits.take(origin, [self.holder])
-            permit.is_last_try = was_silent
-            try:
-                if request.method not in _SAFE_METHODS:
-                    # The server may carry it out while no response comes: so it is waited for.
-                    return await self._send_with(permit, request, where), permit
-                with permit.scope:
-                    return await self._send_with(permit, request, where), permit
-                permit.raise_if_silent()
-                raise DeadlineReached(f"{where}: no connection that responds")
-            except Crowded as crowded:
-                was_silent |= permit.wait_s is not None
-                permit.end()
-                await trio.sleep(crowded.wait_s)
-            except BaseException:
-                permit.end()
-                raise
-
-    async def _send_with(
-        self, permit: Permit, request: httpx.Request, where: str
-    ) -> httpx.Response:
-        """Return the response's head.
-
-        Raises:
-            Crowded: the host lets no further connection through.
-        """
-        # A request that may have been carried out must not be sent again.
-        is_safe = request.method in _SAFE_METHODS
-        permit.check_connection()
-        permit.begin()
-        request.extensions["on_connection"] = permit.note_connection
-        request.extensions["on_body"] = permit.responded
-        request.extensions["on_kept"] = self._kept.note
-        request.extensions["check_peer"] = self._check_peer
-        try:
-            response = await self._send(request, where)
-        except (DeadlineReached, LoginForgotten):
-            raise
-        except Unreachable as failure:
-            # A name that cannot be resolved now shows nothing about the host.
-            is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
-            if is_safe and not (failure.is_permanent or is_unresolved):
-                permit.refused()
-            raise
-        if not may_refuse_connection(response):
-            permit.responded()
-        return response
-
-    def _request(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, where: str
-    ) -> httpx.Request:
-        timeouts = {
-            "connect": self._connect_timeout_s,
-            "read": self._progress_timeout_s,
-            "write": self._progress_timeout_s,
-            "pool": None,
-        }
-        sent = {
-            "User-Agent": self.user_agent,
-            # Firewalls and frameworks refuse requests without one (406, 403).
-            "Accept": "*/*",
-            # A compressed response to a ranged request is no range of the object (RFC 9110 §14.2).
-            "Accept-Encoding": "identity",
-            **headers,
-        }
-        extensions: dict[str, object] = {"timeout": timeouts}
-        if (target := request_target(url)) is not None:
-            # httpx removes `.` and `..` from a path; a signature holds for what was signed.
-            extensions["target"] = target
-        try:
-            return httpx.Request(method, url, headers=sent, content=content, extensions=extensions)
-        except httpx.InvalidURL:
-            raise Garbled(f"{where} is not an address that can be requested") from None
-
-    async def _send(self, request: httpx.Request, where: str) -> httpx.Response:
-        """Return the response's head. The limit also bounds transports that know no timeouts."""
-        limit_s = self._connect_timeout_s + self._progress_timeout_s
-        with trio.CancelScope(deadline=trio.current_time() + limit_s), translating(where):
-            return await self._transport.handle_async_request(request)
-        raise DeadlineReached(f"{where} did not respond within {limit_s:g} s")
+        return Exchange(self._sender, "GET", url, headers, given=permit)

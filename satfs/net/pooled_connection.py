@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection of the pool: how it is made, its history, and how long it may be used.
 
-The protocol is httpcore's, the sockets are a `Dialer`'s, and `net/pool.py` decides who uses it.
+The protocol is in `net/http11.py`, and through a proxy httpcore's. The sockets are a `Dialer`'s,
+and `net/pool.py` decides who uses it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from satfs.net.addresses import DEFAULT_PORTS
 from satfs.net.backend import Dialer
 from satfs.net.connecting import CheckPeer
 from satfs.net.happy_eyeballs import SlowAddresses
+from satfs.net.http11 import Http11Connection
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
 from satfs.net.streams import NotResumed
@@ -144,7 +146,11 @@ class ConnectionMaker:
         login = self._logins.setdefault(proxy, ProxyLogin(proxy)) if proxy is not None else None
         # A proxy is the operator's choice, and resolves the name itself.
         dialer = Dialer(None if proxy else check_peer, self._slow, self._sessions)
-        http = _factory(proxy, dialer, self.ssl_context).create_connection(origin)
+        http: httpcore.AsyncConnectionInterface
+        if proxy is None:
+            http = Http11Connection(origin, dialer, self.ssl_context)
+        else:
+            http = _factory(proxy, dialer, self.ssl_context).create_connection(origin)
         return PooledConnection(http, dialer, origin, name_of(origin), login)
 
 
@@ -156,11 +162,9 @@ def name_of(origin: httpcore.Origin) -> str:
 
 
 def _factory(
-    proxy: Proxy | None, dialer: Dialer, ssl_context: ssl.SSLContext
+    proxy: Proxy, dialer: Dialer, ssl_context: ssl.SSLContext
 ) -> httpcore.AsyncConnectionPool:
     """Return the object that makes one connection. It is a pool by name only, and always empty."""
-    if proxy is None:
-        return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=dialer)
     url = httpx.URL(proxy.address)
     arguments: dict[str, Any] = {}
     if url.scheme == "https":

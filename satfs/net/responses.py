@@ -12,6 +12,7 @@ import httpx
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Misuse, Unreachable
+from satfs.net.core_messages import Body
 from satfs.net.headers import plain_headers
 from satfs.net.host_connections import Crowded, Permit
 from satfs.net.http_errors import translating
@@ -86,6 +87,8 @@ class StreamedResponse:
         Not for longer than `END_S`: some servers announce no end and keep the connection open.
         Other bytes in place of the end, and a failure, close the connection, and are not raised.
         """
+        if isinstance(self._chunks, BodyChunks) and self._chunks.is_over:
+            return
         with trio.move_on_after(END_S), contextlib.suppress(Unreachable, Crowded):
             async for chunk in self._chunks:
                 if chunk:
@@ -112,6 +115,7 @@ class BodyChunks:
         if not isinstance(stream, httpx.AsyncByteStream):
             raise Misuse("a transport for threads was injected")
         self._stream = stream
+        self._body = stream if isinstance(stream, Body) else None
         self._chunks = stream.__aiter__()
         self._timeout_s = timeout_s
         self._where = where
@@ -119,10 +123,22 @@ class BodyChunks:
         self._is_response = not may_refuse_connection(response)
         self.permit = permit
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing more can come."""
+        return self._body is not None and self._body.is_over
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._body is not None:
+            if (chunk := self._body.read_now()) is not None:
+                if self._is_response:
+                    self.permit.carried()
+                return chunk
+            if self._body.is_over:
+                raise StopAsyncIteration
         limit = trio.CancelScope(deadline=trio.current_time() + self._timeout_s)
         with limit, translating(self._where):
             try:

@@ -12,6 +12,7 @@ httpcore requests at most 64 KiB; more is returned, since its parser takes any l
 from __future__ import annotations
 
 import math
+import os
 import select
 import ssl
 from collections.abc import Callable
@@ -33,6 +34,10 @@ HEAD_RECEIVE_BYTES = 16 * 1024
 #: Most bytes before the end of a response's head, informational responses included. httpcore takes
 #: a head of up to 100 KiB; servers send one or two informational responses, if any.
 MAX_HEAD_BYTES = 256 * 1024
+#: Bytes that are received before other tasks run, and what each receive counts at least. Most
+#: responses to small ranges are received in one turn; on a fast line a body has no end.
+AT_ONCE_BYTES = 128 * 1024
+AT_ONCE_PER_READ_BYTES = 4 * 1024
 #: Most encrypted bytes taken from a TLS connection at once, 16 records of 16 KiB.
 TLS_RECEIVE_BYTES = 256 * 1024
 
@@ -59,6 +64,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
         # The time on trio's clock by which the connection must be usable, TLS included. It does not
         # count after a first read, which is a proxy's response: the proxy has used part of it.
         self._connect_by = connect_by
+        self._n_at_once = 0  # bytes since other tasks could run
         # Bytes that the head of a response may still take; None in its body.
         self._head_left: int | None = None
         self.n_received_bytes = 0
@@ -72,35 +78,80 @@ class TcpStream(httpcore.AsyncNetworkStream):
     def expect_body(self) -> None:
         """Receive as many bytes at a time as there are from now on."""
         self._head_left = None
+        self._n_at_once = 0
+        self._n_at_once = 0
+
+    def read_now(self) -> bytes | None:
+        """Return the bytes that have come, up to 1 MiB; empty at the end.
+
+        None where none have come, or where other tasks should run first.
+        """
+        if self._n_at_once >= AT_ONCE_BYTES:
+            return None
+        data = self._received()
+        if data is not None:
+            self._n_at_once += max(len(data), AT_ONCE_PER_READ_BYTES)
+        return data
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the next bytes, up to 1 MiB for any *max_bytes*; empty at the end."""
+        if (data := self.read_now()) is not None:
+            return data
+        with limited(timeout):
+            if self._n_at_once >= AT_ONCE_BYTES:
+                self._n_at_once = 0
+                await trio.lowlevel.checkpoint()
+            while (data := self._received()) is None:
+                try:
+                    await trio.lowlevel.wait_readable(self._stream.socket)
+                except (trio.ClosedResourceError, OSError) as failure:
+                    raise httpcore.ReadError(str(failure)) from failure
+                self._n_at_once = 0
+            return data
+        raise httpcore.ReadTimeout()
+
+    def _received(self) -> bytes | None:
+        """Return what has come; None where nothing has."""
         size = self._receive_bytes
         if self._head_left is not None:
             if self._head_left <= 0:
                 raise httpcore.RemoteProtocolError("the head of the response has no end")
             size = min(size, HEAD_RECEIVE_BYTES)
         self._connect_by = math.inf
-        with limited(timeout):
-            try:
-                data = bytes(await self._stream.receive_some(size))
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as failure:
-                raise httpcore.ReadError(str(failure)) from failure
-            self.n_received_bytes += len(data)
-            if self._head_left is not None:
-                self._head_left -= len(data)
-            elif len(data) == size:
-                self._receive_bytes = min(2 * size, RECEIVE_BYTES)
-            return data
-        raise httpcore.ReadTimeout()
+        if (number := self._stream.socket.fileno()) < 0:
+            raise httpcore.ReadError("the connection was closed")
+        try:
+            # Not by trio's socket, which lets all other tasks run before it returns.
+            data = os.read(number, size)
+        except BlockingIOError:
+            return None
+        except OSError as failure:
+            raise httpcore.ReadError(str(failure)) from failure
+        self.n_received_bytes += len(data)
+        if self._head_left is not None:
+            self._head_left -= len(data)
+            self._n_at_once = AT_ONCE_BYTES  # what comes may be a flood of heads
+        elif len(data) == size:
+            self._receive_bytes = min(2 * size, RECEIVE_BYTES)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of *buffer*."""
         if not buffer:
             return
+        if (number := self._stream.socket.fileno()) < 0:
+            raise httpcore.WriteError("the connection was closed")
+        try:
+            n_sent = os.write(number, buffer)
+        except BlockingIOError:
+            n_sent = 0
+        except OSError as failure:
+            raise httpcore.WriteError(str(failure)) from failure
+        if n_sent == len(buffer):
+            return
         with limited(timeout):
             try:
-                await self._stream.send_all(buffer)
+                await self._stream.send_all(memoryview(buffer)[n_sent:])
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as failure:
                 raise httpcore.WriteError(str(failure)) from failure
             return
@@ -206,17 +257,27 @@ class TlsStream(httpcore.AsyncNetworkStream):
                 self._sessions.keep(self._place, self._tls)
                 return
 
+    def read_now(self) -> bytes | None:
+        """Return the bytes that have come, up to what one receive held; empty at the end.
+
+        None where none have come, or where other tasks should run first.
+        """
+        data = self._decrypted()
+        if data is None and not self._outgoing.pending:
+            encrypted = self._lower.read_now()
+            if encrypted is not None:
+                self._take(encrypted)
+                data = self._decrypted()
+        return data
+
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the next bytes, up to what one receive held; empty at the end."""
+        if (data := self.read_now()) is not None:
+            return data
         with limited(timeout):
-            while True:
-                data, is_over = self._drain()
-                if data or is_over:
-                    if not self._has_received:
-                        self._has_received = True
-                        self._sessions.keep(self._place, self._tls)
-                    return data
+            while (data := self._decrypted()) is None:
                 await self._receive()
+            return data
         raise httpcore.ReadTimeout()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -248,6 +309,16 @@ class TlsStream(httpcore.AsyncNetworkStream):
         """Return what httpcore needs to know of a connection; None for what is unknown."""
         return self._tls if info == "ssl_object" else self._lower.get_extra_info(info)
 
+    def _decrypted(self) -> bytes | None:
+        """Return all bytes that are already here; None without any, and empty at the end."""
+        data, is_over = self._drain()
+        if not (data or is_over):
+            return None
+        if not self._has_received:
+            self._has_received = True
+            self._sessions.keep(self._place, self._tls)
+        return data
+
     def _drain(self) -> tuple[bytes, bool]:
         """Return all bytes that are already here, and whether the other side has ended."""
         chunks: list[bytes] = []
@@ -269,7 +340,9 @@ class TlsStream(httpcore.AsyncNetworkStream):
     async def _receive(self) -> None:
         if self._outgoing.pending:  # our part of a handshake, perhaps in mid body (TLS 1.2)
             await self._flush()
-        data = await self._lower.read(TLS_RECEIVE_BYTES)
+        self._take(await self._lower.read(TLS_RECEIVE_BYTES))
+
+    def _take(self, data: bytes) -> None:
         if data:
             self._incoming.write(data)
             before = self._n_encrypted_bytes

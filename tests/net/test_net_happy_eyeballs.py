@@ -120,7 +120,7 @@ async def test_the_loop_pays_once_for_dead_addresses(
         await trio.sleep(0.01)
         return ours
 
-    monkeypatch.setattr(trio, "open_tcp_stream", connect)
+    monkeypatch.setattr(connecting, "connected_to", connect)
     slow = SlowAddresses()
     addresses = [*dead_addresses(n_dead), "192.0.2.1"]
     began_s = trio.current_time()
@@ -283,14 +283,15 @@ async def test_a_connection_that_comes_with_the_cancellation_is_closed(
 ) -> None:
     """Nobody else knows of it."""
     with socket.create_server(("127.0.0.1", 0)) as server, trio.CancelScope() as scope:
-        real, streams = trio.open_tcp_stream, []
+        real, streams = connecting.connected_to, []
 
         async def connect(address: str, port: int) -> trio.SocketStream:
             streams.append(await real(address, port))
             scope.cancel()
             return streams[-1]
 
-        monkeypatch.setattr(trio, "open_tcp_stream", connect)
-        await connecting.first_connected(["127.0.0.1"], server.getsockname()[1], SlowAddresses())
+        monkeypatch.setattr(connecting, "connected_to", connect)
+        addresses, port = ["127.0.0.1", "127.0.0.2"], server.getsockname()[1]
+        await connecting.first_connected(addresses, port, SlowAddresses())
     assert scope.cancelled_caught
     assert streams[0].socket.fileno() == -1
