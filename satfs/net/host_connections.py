@@ -345,8 +345,10 @@ class HostConnections:
     def n_idle(self, holder: Holder) -> tuple[int, int]:
         """Return the idle connections of *holder* that no permit was given for, as it does."""
         n_proven, n_unused = holder.n_idle(self.origin)
-        here = (each for each in self.permits if each.holder is holder and each.is_counted)
-        n_taken = sum(each.takes_idle for each in here)
+        if not (n_proven or n_unused):
+            return 0, 0
+        taking = [each for each in self.permits if each.takes_idle and each.holder is holder]
+        n_taken = sum(each.is_counted for each in taking)
         return max(0, n_proven - n_taken), max(0, n_unused - max(0, n_taken - n_proven))
 
     def n_idle_proven(self) -> int:
@@ -355,14 +357,15 @@ class HostConnections:
 
     def n_open(self) -> int:
         """Return how many connections are open, or being opened."""
-        n_idle = sum(sum(each.n_idle(self.origin)) for each in self._holders)
-        return n_idle + sum(each.is_counted and not each.takes_idle for each in self.permits)
+        return sum(sum(each.n_idle(self.origin)) for each in self._holders) + len(self._in_use())
 
     def n_responding(self) -> int:
         """Return how many of these have responded."""
         n_idle = sum(holder.n_idle(self.origin)[0] for holder in self._holders)
-        in_use = (each for each in self.permits if each.is_counted and not each.takes_idle)
-        return n_idle + sum(each.is_proven for each in in_use)
+        return n_idle + len([1 for each in self._in_use() if each.has_responded or not each.is_new])
+
+    def _in_use(self) -> list[Permit]:
+        return [each for each in self.permits if each.is_counted and not each.takes_idle]
 
     def n_expected(self) -> tuple[int, bool]:
         """Return how many connections may be open, and whether the host lets no more through."""
@@ -373,9 +376,9 @@ class HostConnections:
 
     def are_new_ones_late(self, now_s: float) -> bool:
         """Return whether others receive bytes, and a new one may not be let through."""
-        opening_s = [permit.silent_since_s for permit in self.permits if permit.is_opening]
+        opening_s = [each.silent_since_s for each in self._opening()]
         oldest_s = min([*opening_s, *self.recalls.left_openings_s], default=now_s)
-        return self.n_responding() > 0 and self.limit.is_late(now_s - oldest_s)
+        return self.limit.is_late(now_s - oldest_s) and self.n_responding() > 0
 
     def is_silent(self, permit: Permit, now_s: float) -> bool:
         """Return whether no byte has come for so long that the host may not let it through."""
@@ -389,11 +392,9 @@ class HostConnections:
 
     def not_late(self) -> list[Permit]:
         """Return the permits for new connections of which the first byte may still come."""
-        now_s = trio.current_time()
-        return [
-            permit
-            for permit in self.permits
-            if permit.is_counted
-            and not permit.is_proven
-            and not self.limit.is_late(now_s - permit.silent_since_s)
-        ]
+        now_s, is_late = trio.current_time(), self.limit.is_late
+        return [each for each in self._opening() if not is_late(now_s - each.silent_since_s)]
+
+    def _opening(self) -> list[Permit]:
+        new = [each for each in self.permits if each.is_new and not each.has_responded]
+        return [each for each in new if each.is_counted]

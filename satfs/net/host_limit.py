@@ -167,7 +167,8 @@ class HostLimit:
 
     def is_late(self, waited_s: float) -> bool:
         """Return whether a new connection without a byte for *waited_s* may not be let through."""
-        return waited_s >= LATE_FACTOR * self.silence_s()
+        is_soon = waited_s < LATE_FACTOR * MIN_SILENCE_S
+        return not is_soon and waited_s >= LATE_FACTOR * self.silence_s()
 
     def note_opened(self, took_s: float) -> None:
         """Note the time from the wish for a new connection to its first byte."""

@@ -28,12 +28,16 @@ class IdleList:
 
     *is_refused* returns whether one that has ended was refused. Such a one stays until it is taken,
     since the request that takes it has to know.
+
+    Invariants:
+        `has_responded` of a connection does not change while it is here.
     """
 
     def __init__(self, max_idle: int, is_refused: Callable[[PooledConnection], bool]) -> None:
         self.max_idle = max_idle
         self._is_refused = is_refused
         self._connections: list[PooledConnection] = []
+        self._counts: dict[str, tuple[int, int]] = {}  # by origin, as far as they were asked for
         self._expire_at_s = float("-inf")
         self.wall_clock: Callable[[], float] = time.time
 
@@ -49,11 +53,23 @@ class IdleList:
         """Return those to the origin called *name*."""
         return [each for each in self._connections if each.name == name]
 
+    def counts_of(self, name: str) -> tuple[int, int]:
+        """Return how many there are to the origin called *name*: responded before, and others.
+
+        Asked for many times for each request.
+        """
+        if (known := self._counts.get(name)) is None:
+            has_responded = [each.has_responded for each in self.of(name)]
+            n_proven = sum(has_responded)
+            known = self._counts[name] = (n_proven, len(has_responded) - n_proven)
+        return known
+
     def add(self, connection: PooledConnection, *, is_first: bool = False) -> None:
         """Enter a connection that is good; the first in the list is used last and closed first."""
         connection.idle_since = trio.current_time()
         connection.idle_until = connection.idle_since + IDLE_EXPIRY_S
         connection.idle_until_wall = self.wall_clock() + IDLE_EXPIRY_S
+        self._counts.clear()
         self._connections.insert(0 if is_first else len(self._connections), connection)
         while len(self._connections) > self.max_idle:
             self._connections.pop(0).dialer.abort()
@@ -67,6 +83,7 @@ class IdleList:
         now_s = trio.current_time()
         idle = reversed(self.of(name))
         for connection in sorted(idle, key=lambda each: -each.window_bytes(now_s)):
+            self._counts.clear()
             self._connections.remove(connection)
             is_good = not connection.has_expired(now_s, self.wall_clock())
             if is_good:
@@ -77,6 +94,7 @@ class IdleList:
 
     def close(self, connections: list[PooledConnection]) -> None:
         """Close some of them."""
+        self._counts.clear()
         for connection in connections:
             self._connections.remove(connection)
             connection.dialer.abort()

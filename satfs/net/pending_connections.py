@@ -25,7 +25,8 @@ class OpeningAhead:
 
     def n_free(self, origin: str) -> int:
         """Return how many are being opened to *origin* that no request waits for."""
-        return max(0, len(self._opening[origin]) - self._awaiting[origin])
+        opening = self._opening.get(origin)
+        return max(0, len(opening) - self._awaiting[origin]) if opening else 0
 
     @contextmanager
     def opening(self, origin: str) -> Iterator[None]:

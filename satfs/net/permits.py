@@ -96,6 +96,12 @@ class _Host(HostConnections):
             if n_idle := sum(holder.n_idle(self.origin)):
                 holder.close_some_idle(self.origin, n_idle)
 
+    @property
+    def may_recall(self) -> bool:
+        """Return whether any request could be taken back, or is being taken back."""
+        is_recalling = not self.recalls.is_idle
+        return is_recalling or any(each.recall is not None for each in self.permits)
+
 
 class Permits:
     """All permits of one mount.
@@ -128,13 +134,15 @@ class Permits:
         *,
         is_patient: bool = True,
         is_moved: bool = False,
+        is_alone: bool = False,
     ) -> Permit:
         """Return a permit to use a connection to *origin* of one of *holders*, the best first.
 
         Waits while the host lets no more connections through; *holders* may be changed meanwhile.
         *rank* is the order of several that wait; it is called again at each choice. *is_patient*:
         see `Permit`. *is_moved*: the request was taken from a silent connection, and any that has
-        responded before is better than a new one.
+        responded before is better than a new one. *is_alone*: no other request is about to come
+        that may have a smaller rank. Then this one waits only if it has to.
         """
         host = self._host(origin)
         is_metadata = rank is None
@@ -152,9 +160,11 @@ class Permits:
         try:
             # Tasks that begin together run in any order: all of them are in the queue before one
             # is chosen.
-            await trio.lowlevel.checkpoint()
+            if not is_alone or len(host.waiters) > 1:
+                await trio.lowlevel.checkpoint()
             self._serve(host)
-            await waiter.event.wait()
+            if not waiter.event.is_set():
+                await waiter.event.wait()
             if waiter.is_behind:
                 # Woken together, tasks run in any order, and the one whose turn it was uses the
                 # connection that is open.
@@ -303,6 +313,8 @@ class Permits:
 
         For those that wait for new connections and come before *waiter*, whose turn it is.
         """
+        if not host.may_recall:
+            return False
         n_ready, now_s = host.n_idle_proven(), trio.current_time()
         if not n_ready or (waiter is not None and waiter.is_metadata):
             return False

@@ -200,8 +200,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     def n_idle(self, origin: str) -> tuple[int, int]:
         """See `permits.Holder`."""
         self._idle.expire()
-        idle = [each.has_responded for each in self._idle.of(origin)]
-        return sum(idle), len(idle) - sum(idle) + self._opening_ahead.n_free(origin)
+        n_proven, n_unused = self._idle.counts_of(origin)
+        return n_proven, n_unused + self._opening_ahead.n_free(origin)
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
         """See `permits.Holder`."""

@@ -48,7 +48,7 @@ def to_recall(
     """
     ranked: list[tuple[Rank, int, PermittedRequest]] = []
     for number, each in enumerate(requests):
-        if each.is_opening and not each.is_recalled and each.rank and each.recall:
+        if each.recall and each.rank and not each.is_recalled and each.is_opening:
             rank = each.rank()
             if before is None or rank < before:
                 ranked.append((rank, number, each))
@@ -64,6 +64,11 @@ class Recalls:
         self._until_s = -math.inf
         #: When connections were begun to be opened, of which the requests were taken back.
         self.left_openings_s: list[float] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing was ordered that has not been reported, and nothing comes."""
+        return not (self._ordered or self._n_coming)
 
     def order(self, requests: Iterable[PermittedRequest], now_s: float) -> None:
         """Take *requests* back, as far as they have not been sent."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 
 from satfs.net.host_connections import LOOKING_S, MAX_LOOK_AGE_S, Crowded, Holder
 from satfs.net.host_limit import IDLE_KEPT_S, IDLE_KEPT_UNKNOWN_S, RAISE_AFTER_S
@@ -861,3 +862,26 @@ async def test_connections_beside_the_first_are_for_hosts_that_let_them_through(
     permits.n_known_before = lambda origin: 5 if origin == HOST else 0
     assert permits.may_open(HOST, 2)
     assert not permits.may_open("https://other.test:443", 2)
+
+
+async def test_a_request_that_comes_alone_waits_for_no_turn() -> None:
+    """Where others wait, it takes its place among them as before."""
+    holder = FakeHolder()
+    permits = Permits()
+    with trio.testing.assert_no_checkpoints():
+        first = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0), is_alone=True)
+    permits.known(HOST).limit = 1
+    order: list[int] = []
+
+    async def take(number: int, *, is_alone: bool) -> None:
+        permit = await permits.take(HOST, [holder], lambda: (READ_AHEAD, number), is_alone=is_alone)
+        order.append(number)
+        permit.end()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: take(1, is_alone=False))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(lambda: take(2, is_alone=True))
+        await trio.testing.wait_all_tasks_blocked()
+        first.end()
+    assert order == [1, 2]

@@ -69,7 +69,11 @@ class Claim:
         held = [
             (other._number(other.start), other._number(other.stop))
             for other in self._active
-            if other is not self and other._base == self._base
+            # By bytes first, of which there may be hundreds; ends are rounded up to blocks.
+            if other.start < stop + BLOCK_BYTES
+            and other.stop > start - BLOCK_BYTES
+            and other is not self
+            and other._base == self._base
         ]
         for other_first, other_last in sorted(held):
             if other_first >= last:
