@@ -231,18 +231,22 @@ class PathTree:
         while position < span.stop:
             # To the next multiple: pieces then begin where blocks of the cache do.
             stop = min(span.stop, (position // PIECE_BYTES + 1) * PIECE_BYTES)
-            with trio.move_on_after(self._read_deadline_s) as scope:
-                data = await reader.read(ByteRange(position, stop))
-                # No checkpoint between the read and the copy: a view is good until the next one.
-                buffer[position - span.start : stop - span.start] = data
-            if scope.cancelled_caught:
-                raise self._late(opened.info.path, self._read_deadline_s)
+            data = await self._read_piece(opened, ByteRange(position, stop))
+            buffer[position - span.start : stop - span.start] = data
             position = stop
         return len(span)
+
+    async def _read_piece(self, opened: OpenedFile, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; a view is good until the next checkpoint."""
+        with trio.move_on_after(self._read_deadline_s):
+            return await opened.reader.read(span)
+        raise self._late(opened.info.path, self._read_deadline_s)
 
     async def read(self, opened: OpenedFile, span: ByteRange) -> bytes:
         """Return the bytes of *span* that exist; raises as `read_into`."""
         span = span.clip(opened.reader.size_bytes)
+        if span.start // PIECE_BYTES == (span.stop - 1) // PIECE_BYTES:
+            return bytes(await self._read_piece(opened, span))
         buffer = bytearray(len(span))
         await self.read_into(opened, span.start, memoryview(buffer))
         return bytes(buffer)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 from content.fakestore import (
@@ -31,10 +32,19 @@ from satfs.errors import (
     DeadlineReached,
     SatfsError,
 )
-from satfs.model import ByteRange, RemoteReader, SceneId
+from satfs.model import ByteRange, LimitsReadAhead, RemoteReader, SceneId
 from satfs.node_locks import NodeLocks
 
 MIB = 1024 * 1024
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns in which all tasks run that can."""
+
+    n = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.n += 1
 
 
 class TestReads:
@@ -127,6 +137,45 @@ class TestReads:
                     reader.close()
 
         run(main)
+
+    def test_the_next_range_is_requested_in_the_turn_in_which_one_ends(
+        self, tmp_path: Path
+    ) -> None:
+        """A connection does not wait until the responses on all others have been read."""
+        turns, ended, begun = Turns(), list[int](), list[int]()
+
+        class Noting(FakeStore):
+            async def handle(self, request: httpx.Request) -> httpx.Response:
+                begun.append(turns.n)
+                return await super().handle(request)
+
+            def __setattr__(self, name: str, value: object) -> None:
+                if name == "n_open" and value == getattr(self, "n_open", 0) - 1:
+                    ended.append(turns.n)
+                super().__setattr__(name, value)
+
+        store = Noting()
+        store.add(128 * MIB)
+
+        async def main() -> None:
+            trio.lowlevel.add_instrument(turns)
+            async with opened(store, tmp_path, max_connections=40) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                assert isinstance(reader, LimitsReadAhead)
+                reader.limit_read_ahead(ByteRange(0, 0))
+                # The first time shows how many connections the store lets through.
+                for shift in (0, BLOCK_BYTES):
+                    ended.clear()
+                    begun.clear()
+                    async with trio.open_nursery() as nursery:
+                        for number in range(100):
+                            start = (2 + number) * MIB + shift
+                            nursery.start_soon(reader.read, ByteRange(start, start + BLOCK_BYTES))
+                reader.close()
+
+        run(main)
+        assert len(begun) == 100
+        assert begun[40:] == ended[:60]
 
     @pytest.mark.parametrize("cache_bytes", [0, 10**9])
     def test_each_byte_is_fetched_once_for_eight_readers(

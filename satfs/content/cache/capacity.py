@@ -48,25 +48,29 @@ class DiskRoom:
         excess = self.used_bytes + self.landing_bytes - self.limit_bytes
         now_s = trio.current_time()
 
-        def is_look_due() -> bool:
+        def is_missing() -> bool:
             # By the numbers before an eviction, no room is missing.
-            is_missing = excess > 0 or n_bytes > self._spare_bytes
-            return is_missing or now_s - self._looked_at_s > LOOK_INTERVAL_S
+            return excess > 0 or n_bytes > self._spare_bytes
 
-        if is_look_due():
-            # One task looks for all that come meanwhile; they go on in the order of their arrival.
+        def is_due() -> bool:
+            return now_s - self._looked_at_s > LOOK_INTERVAL_S
+
+        # One task looks for all that come meanwhile: those that know of enough room go on, others
+        # wait, and go on in the order of their arrival.
+        if is_missing() or (is_due() and not self._looking.locked()):
             async with self._looking:
-                if is_look_due():
+                if is_missing() or is_due():
                     await self._look(directory)
         self._spare_bytes -= n_bytes
         return max(excess, -self._spare_bytes)
 
     async def _look(self, directory: Path) -> None:
-        looked_at_s = trio.current_time()
+        looked_at_s, before = trio.current_time(), self._spare_bytes
         try:
-            self._spare_bytes = await spare_bytes(directory, self._free_fraction)
+            found = await spare_bytes(directory, self._free_fraction)
         except OSError:
-            self._spare_bytes = 0
+            found = 0
+        self._spare_bytes = found - (before - self._spare_bytes)  # what others took meanwhile
         self._looked_at_s = looked_at_s
 
 

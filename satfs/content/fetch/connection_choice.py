@@ -50,8 +50,18 @@ class ConnectionChoice:
         #: The range requests that wait for a connection, and the calls that let each choose a
         #: holder again.
         self._waiting: dict[RangeRequest, Callable[[], None]] = {}
+        #: Those that have been started, and have not come to `take`.
+        self._coming: set[RangeRequest] = set()
         if bulk is not None:
             bulk.on_ready = self._choose_holders_again
+
+    def expect(self, range_request: RangeRequest) -> None:
+        """Note that *range_request* is started: it comes to `take` in the next turn, or now."""
+        self._coming.add(range_request)
+
+    def expect_no_more(self, range_request: RangeRequest) -> None:
+        """Note that *range_request* has come, or never will."""
+        self._coming.discard(range_request)
 
     async def take(
         self, range_request: RangeRequest, link: Link, counts: AttemptCounts, *, is_probe: bool
@@ -77,6 +87,7 @@ class ConnectionChoice:
         counts.waited(trio.current_time() - began_s)
         began_s = trio.current_time()
         choose_holders()
+        self.expect_no_more(range_request)
         self._waiting[range_request] = choose_holders
         try:
             range_request.attempt.permit = permit = await self.permits.take(
@@ -85,6 +96,7 @@ class ConnectionChoice:
                 rank,
                 is_patient=counts.n_crowded >= MAX_MOVES,
                 is_moved=counts.n_crowded > 0 or counts.was_taken_back,
+                is_alone=not self._coming,
             )
         finally:
             del self._waiting[range_request]

@@ -194,23 +194,30 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start what can be started."""
-        while self._queue:
-            room = self.controller.target
-            if self._urgent:
-                # An urgent request will be chosen. Many of them come from a program that has named
-                # its ranges beforehand; each takes a round trip and few bytes.
-                room = max(room + URGENT_EXTRA, self.controller.most)
-            if len(self._active) - self._attempts.claiming.n_elsewhere >= room:
-                break
-            range_request = choose(self._urgent or self._queue, self._n_by_reader.__getitem__)
-            self._unqueue(range_request)
-            range_request.is_active = True
-            self._active[range_request] = None
-            self._n_by_reader.update(range_request.readers)
+        while (range_request := self._next()) is not None:
             self._nursery.start_soon(self._run, range_request, tuple(range_request.readers))
         if self._active and not self._is_watching:
             self._is_watching = True
             self._nursery.start_soon(self._watch)
+
+    def _next(self) -> RangeRequest | None:
+        """Take the request whose turn it is from the queue; None where none can be started."""
+        if not self._queue:
+            return None
+        room = self.controller.target
+        if self._urgent:
+            # An urgent request will be chosen. Many of them come from a program that has named
+            # its ranges beforehand; each takes a round trip and few bytes.
+            room = max(room + URGENT_EXTRA, self.controller.most)
+        if len(self._active) - self._attempts.claiming.n_elsewhere >= room:
+            return None
+        range_request = choose(self._urgent or self._queue, self._n_by_reader.__getitem__)
+        self._unqueue(range_request)
+        range_request.is_active = True
+        self._active[range_request] = None
+        self._n_by_reader.update(range_request.readers)
+        self._connections.expect(range_request)
+        return range_request
 
     def _unqueue(self, range_request: RangeRequest) -> None:
         del self._queue[range_request]
@@ -236,6 +243,18 @@ class Dispatcher:
     # -- the life of a request -------------------------------------------------------------------
 
     async def _run(self, range_request: RangeRequest, readers: tuple[object, ...]) -> None:
+        """Run *range_request*, and then others, while there are any.
+
+        The next one is sent at once: after a wait, it would be sent when the responses to all
+        others have been read, and its connection would be idle meanwhile.
+        """
+        await self._run_one(range_request, readers)
+        while (following := self._next()) is not None:
+            self.pump()
+            await self._run_one(following, tuple(following.readers))
+        self.pump()
+
+    async def _run_one(self, range_request: RangeRequest, readers: tuple[object, ...]) -> None:
         failure: SatfsError | None = None
         try:
             failure = await self._attempts.download(range_request)
@@ -244,12 +263,14 @@ class Dispatcher:
             failure = Misuse("reading failed because of a fault inside satfs")
             failure.__cause__ = bug
         finally:
+            self._connections.expect_no_more(range_request)
             del self._active[range_request]
-            self._n_by_reader.subtract(readers)
-            self._n_by_reader += Counter()  # drops readers without requests
+            for reader in readers:
+                self._n_by_reader[reader] -= 1
+                if not self._n_by_reader[reader]:
+                    del self._n_by_reader[reader]
             range_request.is_active = False
         range_request.end(failure)
-        self.pump()
 
     # -- slow connections ------------------------------------------------------------------------
 

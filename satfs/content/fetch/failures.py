@@ -54,6 +54,7 @@ class AttemptCounts:
 
     def __init__(self, held_until: int, give_up_s: float) -> None:
         self.wait_s = 0.0
+        self.is_first = True
         self.last: SatfsError | None = None
         self._give_up_s = give_up_s
         self._begin(held_until)

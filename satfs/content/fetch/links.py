@@ -82,6 +82,10 @@ class LinkCache:
         """
         return await self._fresh.get()
 
+    def peek(self) -> Link | None:
+        """Return a link that can be used now, if there is one. Never waits."""
+        return self._fresh.peek()
+
     def accepted(self, link: Link) -> None:
         """Note that the store accepted *link*; forgets a refusal."""
         self._standing.accepted(link.url)

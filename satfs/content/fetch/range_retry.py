@@ -116,14 +116,20 @@ class RangeRetry:
             believed = range_request.source.links.believed_refusal
             if believed is not None:
                 return refused(range_request.source.label, believed)
-            link = await range_request.source.links.get()
+            links = range_request.source.links
+            # The first attempt is made without a turn of other tasks: its connection may be idle.
+            link = links.peek() if counts.is_first else None
+            counts.is_first = False
+            if link is None:
+                link = await links.get()
             pause_s = self._pauses.left_s(origin_of(link.url))
             if pause_s > 0:
                 return counts.paused(pause_s, range_request.source.label)
             try:
                 await self._attempt(range_request, link, counts)
             finally:
-                counts.look(range_request.received_until)
+                if range_request.is_wanted():
+                    counts.look(range_request.received_until)
         except Spilled:
             self.counters["restarts"] += 1
         except WorkerDied as death:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from satfs.model import Version
@@ -16,6 +17,8 @@ from satfs.model import Version
 #: have: Apache's mod_deflate and mod_brotli (`"abc-gzip"`, before 2.4 `"abc"-gzip`), Jetty
 #: (`"abc--gzip"`).
 _CODING_SUFFIX: Final = re.compile(r'("?)--?(?:x-)?(?:gzip|deflate|br|zstd)("?)$')
+#: ETags of which the stem is remembered: those of the objects that are being read.
+MAX_STEMS: Final = 256
 #: Begins the name of a version that has no ETag, only a date.
 BY_DATE: Final = "modified:"
 
@@ -47,7 +50,7 @@ def may_be_condition(version: Version) -> bool:
 
     An ETag that was altered on its way, or for the response, differs from that of the store.
     """
-    return version.is_strong and _CODING_SUFFIX.search(version.etag) is None
+    return version.is_strong and _stem(version.etag) == version.etag
 
 
 def is_same(one: Version, other: Version) -> bool:
@@ -57,9 +60,11 @@ def is_same(one: Version, other: Version) -> bool:
     have compressed), or add a suffix to it (Apache). With the same length it names the same object:
     identity was requested, and a coded form has another length.
     """
-    return one.size_bytes == other.size_bytes and _stem(one.etag) == _stem(other.etag)
+    is_same_etag = one.etag == other.etag or _stem(one.etag) == _stem(other.etag)
+    return is_same_etag and one.size_bytes == other.size_bytes
 
 
+@lru_cache(MAX_STEMS)
 def _stem(etag: str) -> str:
     """Return *etag* without the suffix that a server adds for a response."""
     return _CODING_SUFFIX.sub(r"\1\2", etag.removeprefix("W/"))
