@@ -27,14 +27,16 @@ STAGES = (
 #: The stages whose tests wait for timers of mounts, and compute for an eighth of their time. These
 #: tests are given out one by one, since a file of them, the faults, takes a quarter of their time.
 IDLE_STAGES = ("reliability",)
-#: Files of the waiting stages whose tests compute for a fifth of their time at most: they run with
+#: Files of the waiting stages whose tests compute for a quarter of their time at most, and run with
 #: the idle stages.
 IDLE_FILES = (
     *("mounted/test_mounted_desktop.py", "mounted/test_mounted_life.py"),
     *("mounted/test_mounted_introspection.py", "cli/test_cli_prefetch.py"),
     *("cli/test_cli_refresh.py", "cli/test_cli_status.py", "cli/test_cli_watch.py"),
     *("cli/test_cli_troubleshooting.py", "cli/test_cli_waiting.py", "cli/test_cli_ls.py"),
-    *("cli/test_cli_foreign_text.py", "cli/test_cli_log.py"),
+    *("cli/test_cli_foreign_text.py", "cli/test_cli_log.py", "cli/test_cli_doctor.py"),
+    *("cli/test_cli_service.py", "cli/test_cli_background.py", "cli/test_cli_login.py"),
+    *("cli/test_cli_webhook.py",),
 )
 #: Those whose tests start programs and wait for them, most of them on real mounts; they compute for
 #: two fifths of their time.
