@@ -2,8 +2,8 @@
 
 Values that JSON cannot hold are replaced: NaN and the infinities by null (RFC 8259 §6), a lone
 surrogate by its own escape. Characters that steer a terminal, or make it show a text in another
-order, are written as escapes, which RFC 8259 §7 allows for any character. What was kept or sent by
-others is read such that nothing in it raises.
+order, are written as escapes, which RFC 8259 §7 allows for any character. Foreign or stored JSON is
+read such that nothing in it raises.
 """
 
 from __future__ import annotations

@@ -245,11 +245,11 @@ class CachedListing(Generic[Item]):
         self._kept = None
 
     def take_in(self, stored: Stored, *, is_on_disk: bool = True) -> None:
-        """Hold what was kept on disk (or is *stored* nowhere), unless something is held already.
+        """Hold the listing *stored*, unless one is held already; *is_on_disk*: it is on disk.
 
-        It is stale, with two exceptions. What this mount has spilled is fresh as long as before. A
-        long listing that was requested less than `ttl_s` ago is fresh for the rest of that time,
-        since it would take many requests. One of a single page takes one.
+        It is stale, with two exceptions. A listing that this mount has spilled is fresh as long as
+        before. A listing of several pages that was requested less than `ttl_s` ago is fresh for the
+        rest of that time: to renew it would take several requests.
         """
         if self.is_known:
             return

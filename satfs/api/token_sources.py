@@ -79,7 +79,7 @@ class TokenFile:
             raise NeedsLogin(f"token_file {self.path}: {why}") from None
 
     def _read(self) -> ReceivedToken:
-        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        # O_NONBLOCK: opening a pipe without a writer would wait for ever.
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)

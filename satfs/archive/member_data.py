@@ -50,7 +50,7 @@ class MemberData:
         self.member = member
         self.path = path
         self.label = label or path
-        """What people know it by, among the members of all zips."""
+        """The name for people, among the members of all zips."""
         self.is_checked = False
         """Whether every byte was seen, and the CRC was right."""
         self.raster: RasterFile | None = None

@@ -39,7 +39,7 @@ _BEGINNING_BYTES: Final = 32
 _PNG_HEADER_BYTES: Final = 26
 #: Samples of a pixel by PNG's colour type.
 _PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-#: What a PNG may have beside its pixels: chunks of metadata.
+#: Bytes that a PNG may have beside its pixels: chunks of metadata.
 _PNG_EXTRA_BYTES: Final = 64 * 1024 * 1024
 
 _LOCAL: Final = struct.Struct("<4s5H3L2H")

@@ -76,7 +76,7 @@ class OfMount:
         return None if listing["undecided"] else bool(listing["entries"])
 
     def forget(self) -> None:
-        """Believe no earlier response. What a mount believes is its own business."""
+        """Do nothing: the mount decides how long it uses an earlier response."""
 
 
 @dataclass(frozen=True, slots=True)

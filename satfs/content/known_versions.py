@@ -20,7 +20,7 @@ MAX_VERSIONS: Final = 100_000
 
 
 class KnownVersions:
-    """What is known of the versions of one *account*.
+    """The known versions of the attachments of one *account*.
 
     An object that is not there counts as absent for *absent_s*.
     """

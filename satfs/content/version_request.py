@@ -37,7 +37,7 @@ from satfs.read_trace import ReadTraces
 
 
 class RequestParts(Struct, frozen=True):
-    """What the requests for versions are made with.
+    """The parts of a mount that requests for versions use.
 
     *n_idle* returns how many connections to an origin are open and have no request, *may_open*
     whether that many may be opened now.

@@ -203,7 +203,7 @@ def raised_for(failure: BaseException, path: str) -> BaseException:
     A `FileNotFoundError`, `PermissionError`, `TimeoutError` or another `OSError` with our sentence,
     and the errno of a mount (`fuse/errnos.py`), by which Python chooses the class (PEP 3151);
     `ValueError` for settings that cannot be. An exception of another library is a bug in satfs: it
-    is logged, and becomes an `OSError` with EIO. What stops a program is returned as it is.
+    is logged, and becomes an `OSError` with EIO. Exceptions that stop a program are returned.
     """
     if not isinstance(failure, Exception) or isinstance(failure, CancelledError):
         return failure

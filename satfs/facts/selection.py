@@ -64,7 +64,7 @@ DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _FILE: Final = re.compile(r"\s*intersects\s*=\s*(?!\s*\{)(.+?)\s*", re.DOTALL)
 
 
-#: What each word is about.
+#: The fact that each word of a selection is about.
 _FACTS: Final[Mapping[str, Callable[[SceneFacts], object | None]]] = {
     "bbox": lambda facts: facts.geometry,
     "intersects": lambda facts: facts.geometry,

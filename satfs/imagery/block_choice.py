@@ -29,8 +29,9 @@ MAX_BLOCKS: Final = 250_000
 #: Points along each side of a box, or of a raster, that are projected. A side of 100 km is curved
 #: by some 100 m in UTM; between two neighbouring points that is less than a pixel.
 _N_POINTS: Final = 65
-#: What a byte of a table takes in memory, as a limit: four bytes of an offset have twelve more in
-#: the way back (`imagery/tables.py`), and a piece has its overhead. As much again may be there yet.
+#: Limit of the memory for one byte of a table, in bytes: an offset of four bytes takes twelve more
+#: to be found by its position (`imagery/tables.py`), and a piece has its overhead. Tables of other
+#: blocks may take as much again.
 _KEPT_PER_BYTE: Final = 8
 #: Blocks of a group at most: to look up which tables these need takes 60 ms.
 _MAX_GROUP: Final = 32_768

@@ -23,7 +23,7 @@ from satfs.net.backend import Dialer
 from satfs.net.http11_heads import SimpleHead, request_head, simple_head
 from satfs.net.streams import TcpStream, TlsStream
 
-#: What is asked of a stream at once; it returns more where more has come.
+#: Bytes requested from a stream at once; it returns more where more have come.
 _READ_BYTES = 64 * 1024
 
 
@@ -161,7 +161,7 @@ class SizedBody:
 
     def _complete(self, excess: bytes) -> None:
         self.is_complete = True
-        # What comes behind a response without a request must not be taken for the next one.
+        # Bytes behind the response belong to no request: they are not the next response.
         self._connection.note_complete(is_kept=self._is_kept and not excess)
 
 

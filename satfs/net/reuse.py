@@ -30,7 +30,7 @@ MAX_HOSTS: Final = 64
 
 
 class ReuseWatch:
-    """What is known of the hosts' second responses, by origin."""
+    """Whether hosts respond to a second request on a connection, by origin."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock

@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 #: Longest time in seconds for which a read waits for the beginning that was requested beside the
 #: version; then it sends a request of its own.
 BEGINNING_S: Final = 2.0
-#: Connections that are opened where none is idle, one for each half: to a host that is known to let
-#: so many through.
+#: Connections that are opened where none is idle, one for each half: only to a host that is known
+#: to accept this number.
 N_NEW: Final = 2
 #: For how long the tail waits until one of these is idle, in seconds. Over new ones the halves show
 #: the version a round trip before the tail would.

@@ -143,10 +143,10 @@ class Exchange:
         """Receive from *recv_into*, up to one write to the file; return whether it was as much.
 
         *recv_into* fills the beginning of what it is given, and has no more at present when it
-        fills less; 0 is the end of the connection. False: wait until something has come. What it
-        raises is raised here; `BlockingIOError`, when there is nothing, is not.
+        fills less; 0 is the end of the connection. False: wait until something has come.
 
         Raises:
+            OSError: *recv_into* raised it; `BlockingIOError`, when there is nothing, is not raised.
             FileFailure: the file won't take the bytes.
         """
         if self._body_left is None:

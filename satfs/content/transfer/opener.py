@@ -46,7 +46,7 @@ class _Opening(Struct, eq=False):
 
     origin: Origin
     since_s: float | None = None  # None: it is this process's turn
-    #: What is polled, and for which event: where it is there, this process has not run since.
+    #: The sockets that are polled, and the event: if it has come, this process has not run since.
     socks: tuple[socket.socket, ...] = ()
     event: int = 0
 
