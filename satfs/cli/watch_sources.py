@@ -10,6 +10,7 @@ import trio
 
 from satfs.api import record_parsers
 from satfs.api.listings import Listings
+from satfs.cli.output import print_remark
 from satfs.content.cache.index import CachedVersion
 from satfs.control import records
 from satfs.control.client import messages_of, result_of
@@ -104,7 +105,11 @@ class OfApi:
     async def fulfils(
         self, path_names: Sequence[str], event: Event, where: Sequence[str]
     ) -> bool | None:
-        """See `OfMount`: without a mount, the record decides alone, and has not the fact."""
+        """See `OfMount`: without a mount the record decides alone. It has not the fact; says so."""
+        print_remark(
+            f"{event.scene_id} left out: its record does not state what the condition is about; on"
+            " a mount, its delivery is looked into."
+        )
         return False
 
     def forget(self) -> None:

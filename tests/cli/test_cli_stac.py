@@ -327,6 +327,20 @@ def test_a_watch_selects_by_what_deliveries_state(empty: Mounted, tmp_path: Path
     assert found["cloud>100"] == []
 
 
+def test_a_watch_without_a_mount_says_what_it_cannot_tell(empty: Mounted, tmp_path: Path) -> None:
+    """A record without clouds is reported by no condition on clouds, and that is said."""
+    watch = ("watch", "--once", "--where", "cloud<=100", "--state", tmp_path / "state.json")
+    assert empty.program(*watch).returncode == 0
+    (scene_id,) = _publish(empty, tmp_path / "new", 61)
+
+    done = empty.program(*watch)
+
+    assert (done.returncode, done.stdout) == (0, "")
+    said = " ".join(done.stderr.split())
+    assert f"{scene_id} left out" in said
+    assert "on a mount" in said
+
+
 def test_no_item_is_lost_when_a_watch_is_killed(empty: Mounted, tmp_path: Path) -> None:
     """`satfs watch --stac` reports each scene at least once, whenever it is killed."""
     ids = _publish(empty, tmp_path / "new", 63, 64, 65)
