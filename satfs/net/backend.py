@@ -7,6 +7,7 @@ point a request was cancelled.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import ssl
 from collections.abc import Callable, Iterable
@@ -22,12 +23,17 @@ from satfs.net.streams import TcpStream, TlsAhead, ignore, limited
 from satfs.net.tls_sessions import TlsSessions
 
 
+def ignore_peer(peer: str) -> None:
+    """Do nothing about a peer."""
+
+
 class Dialer(httpcore.AsyncNetworkBackend):
     """Opens connections, and closes all that it ever opened at `abort`.
 
     *check_peer* is called with a host and each of its addresses before a connection to the address
     is opened, and raises for an address that must not be connected to. *slow* are addresses that
     are tried last, *sessions* the TLS sessions of the context; both are shared with other dialers.
+    *on_peer* is called with the address and port that were connected to.
     """
 
     def __init__(
@@ -35,7 +41,9 @@ class Dialer(httpcore.AsyncNetworkBackend):
         check_peer: CheckPeer | None = None,
         slow: SlowAddresses | None = None,
         sessions: TlsSessions | None = None,
+        on_peer: Callable[[str], None] = ignore_peer,
     ) -> None:
+        self._on_peer = on_peer
         self._check_peer = check_peer
         self._slow = SlowAddresses() if slow is None else slow
         self._sessions = TlsSessions() if sessions is None else sessions
@@ -126,6 +134,8 @@ class Dialer(httpcore.AsyncNetworkBackend):
                 raw = await first_connected(addresses, port, self._slow, self._note_attempt)
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
+            with contextlib.suppress(OSError):  # it was reset at once
+                self._on_peer(str(raw.socket.getpeername()[:2]))
             connect_by = began + (math.inf if timeout is None else timeout)
             set_options(raw)
             stream = TcpStream(raw, port=port, sessions=self._sessions, connect_by=connect_by)

@@ -101,7 +101,8 @@ class HostLimit:
         self._responses_s: deque[float] = deque(maxlen=N_RESPONSES)
         self._n_stepped = 0  # allowed without responses
         self._n_recalled = 0
-        self._keeps_several = False
+        #: Whether several idle connections are kept open.
+        self.keeps_several = False
         self._stepped_at_s = float("-inf")
         #: How long a task of this process waited for a processor of late, in seconds.
         self.wake_up_s = 0.0
@@ -134,7 +135,7 @@ class HostLimit:
         """Return how long idle connections are kept after the last request, in seconds."""
         if self.limit is not None:
             return IDLE_KEPT_S
-        return math.inf if self._keeps_several else IDLE_KEPT_UNKNOWN_S
+        return math.inf if self.keeps_several else IDLE_KEPT_UNKNOWN_S
 
     def note_at_rest(self, for_s: float, n_idle: int) -> None:
         """Note that *n_idle* connections have been open and idle for so many seconds.
@@ -142,7 +143,7 @@ class HostLimit:
         This alone shows that the host serves several at once: the responses on two connections may
         overlap here although the host sent one after the other.
         """
-        self._keeps_several |= n_idle > 1 and for_s >= SURELY_IDLE_S
+        self.keeps_several |= n_idle > 1 and for_s >= SURELY_IDLE_S
 
     def recall(self, n_responding: int) -> None:
         """Allow as many connections as have responded at once before, and no more than those."""

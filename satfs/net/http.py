@@ -111,6 +111,7 @@ class Http:
                 on_closed=self.permits.note_closed,
                 on_refused_ahead=self.permits.note_refused_ahead,
             )
+            self.permits.servers.peer_of = self._pool.peer_of
         self._transport: httpx.AsyncBaseTransport = transport
         #: The holder that permits for this client's connections name.
         self.holder: Holder = self._pool or NothingIdle()

@@ -13,14 +13,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
+import structlog
 import trio
 
-from satfs.net.host_connections import Holder, HostConnections, Permit
+from satfs.net.host_connections import Holder, Permit
 from satfs.net.host_limit import MIN_ALLOWED, HostLimit
 from satfs.net.recalls import Rank, to_recall
+from satfs.net.shared_servers import SharedServers
 from satfs.net.silent_connections import close_queued, end_silent, move_late
+from satfs.net.wanted_host import Waiter, WantedHost
+
+log = structlog.get_logger(__name__)
 
 #: How often permits are checked while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
@@ -40,69 +46,6 @@ AWAITED: Final = 1
 READ_AHEAD: Final = 2
 
 
-class _Waiter:
-    def __init__(
-        self,
-        holders: Sequence[Holder],
-        rank: Callable[[], Rank],
-        *,
-        is_metadata: bool,
-        is_moved: bool,
-    ) -> None:
-        self.holders = holders
-        self.is_metadata = is_metadata
-        self.is_moved = is_moved
-        self.rank = rank
-        self.since_s = trio.current_time()
-        self.event = trio.Event()
-        self.permit: Permit | None = None
-        self.is_behind = False  # another one was given a permit at the same moment, before it
-
-
-class _Host(HostConnections):
-    """The state of a host in `Permits` beside its connections: the tasks that wait for one."""
-
-    def __init__(
-        self,
-        origin: str,
-        holders: Sequence[Holder],
-        on_change: Callable[[str], None],
-    ) -> None:
-        super().__init__(origin, holders, on_change)
-        self.waiters: list[_Waiter] = []
-        self.has_ranges = False  # ranges were requested: it is a store
-        self.expected_of: Holder | None = None  # a connection of it will soon be idle
-        #: When it last had a request, or was about to; None until it is looked at.
-        self.used_at_s: float | None = None
-
-    def is_at_rest(self) -> bool:
-        """Return whether it has no request; otherwise it is in use now."""
-        if self.permits or self.waiters:
-            self.used_at_s = trio.current_time()
-            return False
-        return True
-
-    def close_unneeded(self) -> None:
-        """Close all connections of a host at rest that another process may wait for."""
-        if not self.is_at_rest():
-            return
-        if self.used_at_s is None:
-            self.used_at_s = trio.current_time()
-        rested_s = trio.current_time() - self.used_at_s
-        self.limit.note_at_rest(rested_s, self.n_idle_proven())
-        if rested_s < self.limit.idle_kept_s():
-            return
-        for holder in self._holders:
-            if n_idle := sum(holder.n_idle(self.origin)):
-                holder.close_some_idle(self.origin, n_idle)
-
-    @property
-    def may_recall(self) -> bool:
-        """Return whether any request could be taken back, or is being taken back."""
-        is_recalling = not self.recalls.is_idle
-        return is_recalling or any(each.recall is not None for each in self.permits)
-
-
 class Permits:
     """All permits of one mount.
 
@@ -114,13 +57,14 @@ class Permits:
     """
 
     def __init__(self) -> None:
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[str, WantedHost] = {}
         self._holders: list[Holder] = []
         self._order = itertools.count()
         self._has_work = trio.Event()
         self._wake_up_s = 0.0  # how long `watch` waited for a processor of late
         #: Returns how many connections to a host are known to have responded at once; 0 for none.
         self.n_known_before: Callable[[str], int] = lambda origin: 0
+        self.servers = SharedServers()
 
     def add_holder(self, holder: Holder) -> None:
         """Count the connections of *holder* from now on."""
@@ -153,7 +97,7 @@ class Permits:
             def rank() -> Rank:
                 return (METADATA, number)
 
-        waiter = _Waiter(holders, rank, is_metadata=is_metadata, is_moved=is_moved)
+        waiter = Waiter(holders, rank, is_metadata=is_metadata, is_moved=is_moved)
         host.waiters.append(waiter)
         if is_moved:
             host.recalls.came()
@@ -230,7 +174,8 @@ class Permits:
                 host.limit.wake_up_s = self._wake_up_s
                 host.close_unneeded()
                 if not is_late:
-                    close_queued(host)
+                    if close_queued(host):
+                        host.make_way()
                     end_silent(host)
                     if not host.waiters:
                         move_late(host)
@@ -276,18 +221,22 @@ class Permits:
 
     # -- giving permits --------------------------------------------------------------------------
 
-    def _host(self, origin: str) -> _Host:
+    def _host(self, origin: str) -> WantedHost:
         host = self._hosts.get(origin)
         if host is None:
-            host = self._hosts[origin] = _Host(origin, self._holders, self.note_changed)
+            host = self._hosts[origin] = WantedHost(origin, self._holders, self.note_changed)
+            host.make_way = partial(self._make_way, host)
+            host.on_response = partial(self._note_response, host)
             host.limit.recall(self.n_known_before(origin))
         return host
 
-    def _serve(self, host: _Host) -> None:
+    def _serve(self, host: WantedHost) -> None:
         """Give permits to waiting tasks, in the order of their ranks, as far as it goes."""
         if not host.is_at_rest() or host.n_open():
             self._has_work.set()
         host.close_excess()
+        if host.waiters and self._lets_another_go_first(host):
+            return
         is_behind = False
         while (waiter := self._first_waiter(host)) is not None:
             if self._is_recalling(host, waiter):
@@ -302,13 +251,15 @@ class Permits:
                 continue
             host.waiters.remove(waiter)
             host.permits.append(permit)
+            if not permit.takes_idle:
+                self._close_shared(host)
             permit.rank = waiter.rank
             waiter.permit, waiter.is_behind, is_behind = permit, is_behind, True
             waiter.event.set()
         if not host.waiters:
             self._is_recalling(host, None)
 
-    def _is_recalling(self, host: _Host, waiter: _Waiter | None) -> bool:
+    def _is_recalling(self, host: WantedHost, waiter: Waiter | None) -> bool:
         """Return whether connections that are ready are kept for requests that are taken back.
 
         For those that wait for new connections and come before *waiter*, whose turn it is.
@@ -327,7 +278,7 @@ class Permits:
         host.recalls.order(found, now_s)
         return bool(found)
 
-    def _first_waiter(self, host: _Host) -> _Waiter | None:
+    def _first_waiter(self, host: WantedHost) -> Waiter | None:
         """Return the waiting task whose turn it is; None where it waits for an idle connection."""
         waiters = sorted(host.waiters, key=lambda each: each.rank())
         holder = host.expected_of
@@ -338,7 +289,7 @@ class Permits:
                     break
         return waiters[0] if waiters else None
 
-    def _permit(self, host: _Host, waiter: _Waiter) -> Permit | None:
+    def _permit(self, host: WantedHost, waiter: Waiter) -> Permit | None:
         holders = waiter.holders
         best = holders[0]
         idle = {holder: host.n_idle(holder) for holder in holders}
@@ -361,7 +312,55 @@ class Permits:
         permit.is_ahead = permit.is_new and permit.takes_idle
         return permit
 
-    def _has_made_room(self, host: _Host, waiter: _Waiter) -> bool:
+    # -- hosts that are one server ---------------------------------------------------------------
+
+    def _sharing(self, host: WantedHost) -> list[WantedHost]:
+        if not self.servers.is_any_known:
+            return []
+        return [
+            other
+            for other in self._hosts.values()
+            if other is not host and self.servers.share(host.origin, other.origin)
+        ]
+
+    def _make_way(self, host: WantedHost) -> None:
+        """Close idle connections to other hosts that may be in the way of those to *host*."""
+        in_the_way = [
+            other
+            for other in self._hosts.values()
+            if other is not host
+            and self.servers.may_share(host.origin, other.origin)
+            and not other.limit.keeps_several
+            and other.is_at_rest()
+            and other.n_open()
+        ]
+        for other in in_the_way:
+            other.close_idle()
+        if in_the_way:
+            names = [other.origin for other in in_the_way]
+            log.debug("idle connections are in the way", origin=host.origin, others=names)
+            self.servers.note_closed(host.origin, names, trio.current_time())
+
+    def _note_response(self, host: WantedHost) -> None:
+        self.servers.note_response(host.origin, trio.current_time())
+
+    def _close_shared(self, host: WantedHost) -> None:
+        """Close idle connections that are known to be in the way of a new one to *host*."""
+        for other in self._sharing(host):
+            if other.is_at_rest():
+                other.close_idle()
+
+    def _lets_another_go_first(self, host: WantedHost) -> bool:
+        """Return whether a request to another host waits for a connection to *host* to end.
+
+        Otherwise requests to one host could follow each other until the other's are given up.
+        """
+        if not any(other.is_queued() for other in self._sharing(host)):
+            return False
+        host.close_idle()
+        return True
+
+    def _has_made_room(self, host: WantedHost, waiter: Waiter) -> bool:
         """Close an idle connection that *waiter* cannot use; False without one."""
         now_s = trio.current_time()
         for holder in self._holders:

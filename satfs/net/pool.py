@@ -104,6 +104,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Return the addresses that are tried last now (`net/happy_eyeballs.py`)."""
         return self._maker.slow_addresses()
 
+    def peer_of(self, origin: str) -> str | None:
+        """Return the address and port at which *origin* was found last; None if not known."""
+        return self._maker.peers.get(origin)
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* and return its response as soon as the headers are there.
 

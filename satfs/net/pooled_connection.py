@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import httpcore
 import httpx
 import trio
+from cachetools import LRUCache
 from msgspec import Struct, field
 
 from satfs.net.addresses import DEFAULT_PORTS
@@ -27,6 +29,8 @@ from satfs.net.tls_sessions import TlsSessions
 
 #: Least retransmission timeout of Linux (TCP_RTO_MIN, include/net/tcp.h), in seconds.
 HALVED_AFTER_S: Final = 0.2
+#: Hosts of which the address is remembered.
+MAX_PEERS: Final = 64
 
 
 class PooledConnection(Struct, eq=False):
@@ -116,6 +120,8 @@ class ConnectionMaker:
         self._proxies = proxies or Proxies()
         self._slow = SlowAddresses()
         self._sessions = TlsSessions()
+        #: Where each host was found last, itself or its proxy: address and port.
+        self.peers: LRUCache[str, str] = LRUCache(MAX_PEERS)
         self._logins: dict[Proxy, ProxyLogin] = {}
 
     def slow_addresses(self) -> tuple[str, ...]:
@@ -145,7 +151,8 @@ class ConnectionMaker:
         proxy = self.proxy_to(origin)
         login = self._logins.setdefault(proxy, ProxyLogin(proxy)) if proxy is not None else None
         # A proxy is the operator's choice, and resolves the name itself.
-        dialer = Dialer(None if proxy else check_peer, self._slow, self._sessions)
+        note_peer = partial(self.peers.__setitem__, name_of(origin))
+        dialer = Dialer(None if proxy else check_peer, self._slow, self._sessions, note_peer)
         http: httpcore.AsyncConnectionInterface
         if proxy is None:
             http = Http11Connection(origin, dialer, self.ssl_context)

@@ -17,17 +17,19 @@ from satfs.net.host_connections import LOOKING_S, HostConnections, Permit
 MIN_QUEUED: Final = 2
 
 
-def close_queued(host: HostConnections) -> None:
+def close_queued(host: HostConnections) -> bool:
     """Close connections without a request for one with a request that waits behind them.
 
     A host that serves one connection at a time, in the order in which they came, waits for a
-    request on the first of them. To be told from a slow host only by what others do.
+    request on the first of them. Returns whether a request is silent, and nothing has responded.
     """
-    if host.n_responding():
-        return
     now_s = trio.current_time()
-    if any(each.is_opening and host.is_silent(each, now_s) for each in host.permits):
-        host.close_unused()
+    if host.n_responding() or not any(
+        each.is_opening and host.is_silent(each, now_s) for each in host.permits
+    ):
+        return False
+    host.close_unused()
+    return True
 
 
 def end_silent(host: HostConnections) -> None:

@@ -57,12 +57,17 @@ def test_a_file_is_read_over_the_connections_there_are(
 
 @pytest.mark.parametrize("how", ["reset", "close", "503", "queue"])
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_the_api_and_the_objects_share_the_only_connection(
-    make_stand: MakeStand, workers: int, how: str
+    make_stand: MakeStand, name: str, workers: int, how: str
 ) -> None:
-    """One host serves both, and one connection at a time: no request waits for an idle one."""
+    """One host serves both, and one connection at a time: no request waits for an idle one.
+
+    Also where the host has another name for the objects.
+    """
     origin = DemoOrigin(Catalogue([make_task(1)]), one_port=True)
     origin.faults.add("connection-limit", connections=1, how=how)
+    origin.faults.add("link-by-name", "sign", host=name)
     stand = make_stand(origin=origin, workers=workers, listing_ttl_s=0, **LONG)
     scenes = [stand.publish(size) for size in (12 * MIB, MIB, 3 * MIB)]
     assert stand.list(stand.root / "tasks" / "1", ONE_LIMIT_S)
