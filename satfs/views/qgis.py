@@ -211,11 +211,12 @@ def _renderer(raster: RasterFacts) -> str:
     stretch = (
         f"<minValue>0</minValue><maxValue>{highest}</maxValue><algorithm>{algorithm}</algorithm>"
     )
+    alpha = len(raster.bands) if raster.has_alpha else -1
     limits = "<minMaxOrigin><limits>None</limits></minMaxOrigin>"
     if None in numbers:
         return (
             '    <rasterrenderer type="singlebandgray" grayBand="1" gradient="BlackToWhite"'
-            f' alphaBand="-1" opacity="1">{limits}'
+            f' alphaBand="{alpha}" opacity="1">{limits}'
             f"<contrastEnhancement>{stretch}</contrastEnhancement></rasterrenderer>\n"
         )
     red, green, blue = numbers
@@ -225,7 +226,7 @@ def _renderer(raster: RasterFacts) -> str:
     )
     return (
         f'    <rasterrenderer type="multibandcolor" redBand="{red}" greenBand="{green}"'
-        f' blueBand="{blue}" alphaBand="-1" opacity="1">{limits}{colours}</rasterrenderer>\n'
+        f' blueBand="{blue}" alphaBand="{alpha}" opacity="1">{limits}{colours}</rasterrenderer>\n'
     )
 
 

@@ -46,6 +46,7 @@ def main() -> None:
         if hasattr(layer, "renderer") and hasattr(layer.renderer(), "redBand"):
             renderer = layer.renderer()
             facts["bands"] = [renderer.redBand(), renderer.greenBand(), renderer.blueBand()]
+            facts["alpha"] = renderer.alphaBand()
         if hasattr(layer, "fields"):
             facts["features"] = layer.featureCount()
             facts["types"] = {field.name(): field.typeName() for field in layer.fields()}

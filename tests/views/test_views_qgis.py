@@ -17,6 +17,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from interpreters import python_with
+from rasterio.enums import ColorInterp
 from views.delivered import CAPTURE, Taken, delivered
 
 from satfs.views.gallery import footprints_of
@@ -30,6 +31,7 @@ TAKEN = [
     Taken(form="red first", east=60),
     Taken(form="tiles", east=-90),
     Taken("L1C", "rpc"),
+    Taken(form="alpha", east=120),
 ]
 
 
@@ -78,8 +80,8 @@ def test_all_layers_are_valid_and_in_place(name: str, tmp_path: Path) -> None:
     assert footprints["temporal"]
     assert footprints["features"] == len(TAKEN)
     assert footprints["types"]["datetime"] == "DateTime"
-    # Two products with one raster of each kind, one in four tiles; none of that without a grid.
-    assert len(layers) == 2 + 2 + 8
+    # Three products with one raster of each kind, one in four tiles; none of that without a grid.
+    assert len(layers) == 2 + 2 + 8 + 2
     for layer in layers.values():
         assert layer["valid"]
         assert layer["temporal"]
@@ -91,6 +93,8 @@ def test_all_layers_are_valid_and_in_place(name: str, tmp_path: Path) -> None:
             assert layer["crs"] == file.crs.to_string()
             names = [file.descriptions[number - 1] for number in layer["bands"]]
             assert names == ["Red", "Green", "Blue"]
+            has_alpha = file.colorinterp[-1] is ColorInterp.alpha
+            assert layer["alpha"] == (file.count if has_alpha else -1)
     if name == "project.qgz":
         assert (found["title"], found["crs"]) == (TITLE, "EPSG:32721")
 
