@@ -27,9 +27,10 @@ STAGES = (
 #: The stages whose tests wait for timers of mounts, and compute for an eighth of their time. These
 #: tests are given out one by one, since a file of them, the faults, takes a quarter of their time.
 IDLE_STAGES = ("reliability",)
-#: Files of the waiting stages whose tests compute for a quarter of their time at most, and run with
-#: the idle stages.
+#: Files of the waiting stages whose tests compute for a quarter of their time at most run with the
+#: idle stages. So does the longest one, which computes for a third, and would be left at the end.
 IDLE_FILES = (
+    "mounted/test_mounted_windows.py",
     *("mounted/test_mounted_desktop.py", "mounted/test_mounted_life.py"),
     *("mounted/test_mounted_introspection.py", "cli/test_cli_prefetch.py"),
     *("cli/test_cli_refresh.py", "cli/test_cli_status.py", "cli/test_cli_watch.py"),
@@ -44,9 +45,6 @@ WAITING_STAGES = ("mounted", "scripts", "packages", "cli", "semantics")
 #: The stages that run after the others: `documents` types its pages on a machine without mounts of
 #: other tests. So do the files of all other stages that start processes.
 LAST_STAGES = ("documents", "embedded")
-#: The file of the waiting stages that takes longest, a quarter of their time: it begins first, so
-#: that no process is left with it at the end.
-LONGEST_FILE = "mounted/test_mounted_windows.py"
 #: Of the other stages, those that begin first, since a file of theirs takes longest.
 LONG_STAGES = ("content", "imagery", "archive", "demo")
 #: pytest's options: in the order of the stages, in processes beside each other.
@@ -110,9 +108,8 @@ def main(arguments: Sequence[str]) -> int:
         [file for stage in stages if stage in chosen for file in files_of(stage)]
         for stages in (IDLE_STAGES, WAITING_STAGES, LAST_STAGES)
     )
-    idle += [file for file in waiting if file in {TESTS / each for each in IDLE_FILES}]
+    idle = [file for each in IDLE_FILES if (file := TESTS / each) in waiting] + idle
     waiting = [file for file in waiting if file not in idle]
-    waiting.sort(key=lambda file: file != TESTS / LONGEST_FILE)
     named = (*IDLE_STAGES, *WAITING_STAGES, *LAST_STAGES)
     others = [stage for stage in chosen if stage not in named]
     others.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
