@@ -58,12 +58,28 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
 
 async def _list(mount: MountComponents, given: Given, _send: SendNotice) -> Result:
     (given_names,) = paths_of(given.get("paths"))
-    path_names = await record_path(mount.root, given_names)
     where = given.get("where")
-    if isinstance(where, list) and where:
-        conditions = [str(each) for each in where]
+    conditions = [str(each) for each in where] if isinstance(where, list) else []
+    try:
+        path_names = await record_path(mount.root, given_names)
+    except NotThere:
+        if not conditions:
+            raise
+        return await _selected_in_view(mount, given)
+    if conditions:
         return await selected(mount.listings, path_names, conditions, partial(_facts, mount))
     return await records.listed(mount.listings, path_names, partial(_cached_versions, mount))
+
+
+async def _selected_in_view(mount: MountComponents, given: Given) -> Result:
+    """Return the scenes that the links of a view lead to and that fulfil the conditions.
+
+    Raises:
+        NotThere: there is no such view.
+    """
+    found, failures = await _wanted_scenes(mount, given)
+    listing = records.listing_of(mount.listings, "scenes", [await s.record() for s in found])
+    return {**listing, "undecided": len(failures)}
 
 
 async def _facts(mount: MountComponents, scene: Scene) -> SceneFacts:

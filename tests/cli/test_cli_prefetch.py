@@ -125,6 +125,12 @@ def test_links_in_views_lead_each_command_to_what_they_name(aleph: Mounted) -> N
     assert chosen == aleph.lines("prefetch", "--json", *conditions, aleph.place / "tasks")[-1]
     assert chosen["files"] > 0
     assert listing["entries"] == aleph.query("ls", "--json", task)["entries"]
+    selected, expected = (
+        {entry["id"] for entry in aleph.query("ls", "--json", *conditions, path)["entries"]}
+        for path in (views / "by-name", task.parent)
+    )
+    assert selected == expected
+    assert selected
     assert refreshed.stdout.startswith(f"{task}: up to date")
     assert verified.stdout.startswith("Verified: 10 files")
 
