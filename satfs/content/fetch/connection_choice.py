@@ -90,7 +90,7 @@ class ConnectionChoice:
         self.expect_no_more(range_request)
         self._waiting[range_request] = choose_holders
         try:
-            range_request.attempt.permit = permit = await self.permits.take(
+            permit = await self.permits.take(
                 origin,
                 holders,
                 rank,

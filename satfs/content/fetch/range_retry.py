@@ -187,7 +187,9 @@ class RangeRetry:
     ) -> None:
         attempt, origin = range_request.attempt, origin_of(link.url)
         connections = self._connections
-        permit = await connections.take(range_request, link, counts, is_probe=admission.is_probe)
+        attempt.permit = permit = await connections.take(
+            range_request, link, counts, is_probe=admission.is_probe
+        )
         bulk = connections.bulk
         mover = bulk if bulk is not None and permit.holder is bulk else self._in_loop
         started_at = range_request.held_until
