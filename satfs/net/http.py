@@ -28,7 +28,6 @@ from satfs.net.addresses import shown
 from satfs.net.connecting import CheckPeer
 from satfs.net.host_connections import Holder, Permit
 from satfs.net.idle_list import NothingIdle
-from satfs.net.kept_origins import KeptOrigins
 from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
@@ -41,6 +40,7 @@ from satfs.net.responses import (
     decompressed,
     is_compressed,
 )
+from satfs.net.reuse import KeptOrigins
 from satfs.net.sending import CLOSE_LIMIT_S, Exchange, Sender, Timeouts
 from satfs.net.trust import tls_context
 

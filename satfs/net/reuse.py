@@ -1,4 +1,4 @@
-"""Hosts that respond to the first request on a connection, and to no other.
+"""Which hosts respond to a further request on a connection, and which to the first one alone.
 
 Some servers leave a connection open after a response, but read nothing from it any more. Some load
 balancers leave connections open whose backend has gone. A request on such a connection gets no
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 #: A request leaves a reused connection that has sent no head of a response for this time. A new
 #: connection must respond within the same time to show that the old connection was at fault. In
@@ -27,6 +27,8 @@ MIN_SILENT: Final = 2
 REMEMBERED_S: Final = 60.0
 #: Hosts that are remembered.
 MAX_HOSTS: Final = 64
+#: Origins that are remembered because they keep connections open.
+MAX_KEPT: Final = 16
 
 
 class ReuseWatch:
@@ -82,3 +84,27 @@ class ReuseWatch:
         """Note that a new connection was silent, too."""
         self._silent.pop(origin, None)
         self._slow[origin] = True
+
+
+class KeptOrigins:
+    """The origins to which a client's connections were kept open after a response."""
+
+    def __init__(self) -> None:
+        self._seen_s: LRUCache[str, float] = LRUCache(MAX_KEPT)
+        #: Called with an origin that keeps connections open, at its first response.
+        self.on_new: Callable[[str], None] = lambda origin: None
+
+    def __contains__(self, origin: str) -> bool:
+        return origin in self._seen_s
+
+    def note(self, origin: str) -> None:
+        """Note that *origin* keeps a connection open, now."""
+        is_new = origin not in self._seen_s
+        self._seen_s[origin] = trio.current_time()
+        if is_new:
+            self.on_new(origin)
+
+    def within(self, within_s: float) -> list[str]:
+        """Return the origins that were noted within the last *within_s* seconds."""
+        since_s = trio.current_time() - within_s
+        return [origin for origin, at_s in self._seen_s.items() if at_s >= since_s]
