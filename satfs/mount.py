@@ -44,13 +44,12 @@ from satfs.fuse_session import invalidate_entry, invalidate_inode, mounted
 from satfs.gc_tuning import Collector
 from satfs.introspection.directory import Introspection
 from satfs.introspection.metrics_server import serve_metrics
-from satfs.kernel_tuning import tune
+from satfs.kernel_tuning import take_short_turns, tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.net.addresses import origin_of
 from satfs.net.preconnect import READY_AT_FIRST, ReadyConnections
 from satfs.notify import Notifier, describe_mount
 from satfs.process_limits import allow_all_descriptors, leave_no_core
-from satfs.scheduling import take_short_turns
 from satfs.settings import ContentsView, Settings, Views
 from satfs.tree.nodes import Directory, Node
 from satfs.tree.root import Root, volume_files

@@ -19,7 +19,7 @@ TESTS = Path("tests")
 STAGES = (
     *("words", "log_level", "imagery"),
     *("demo", "refreshable", "net", "api", "content", "archive", "facts", "tree", "fuse"),
-    *("introspection", "mountpoints", "notify", "gc_tuning", "scheduling"),
+    *("introspection", "mountpoints", "notify", "gc_tuning"),
     *("control", "doctor", "views"),
     *("embedded", "fuzz", "story", "documents"),
     *("scripts", "mounted", "semantics", "cli", "reliability", "bench"),

@@ -1,4 +1,4 @@
-"""`scheduling.py`: the thread of the mount has short turns, and nothing that it starts has them."""
+"""The thread of the mount has short turns, and nothing that it starts has them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from satfs.scheduling import TURN_S
+from satfs.kernel_tuning import TURN_S
 
 #: Prints the nice value and the turn in nanoseconds of this thread, of another one, and of a child.
 SHOW = """
 import ctypes, os, struct, subprocess, sys, threading
-from satfs.scheduling import take_short_turns
+from satfs.kernel_tuning import take_short_turns
 
 def show():
     room = ctypes.create_string_buffer(48)
@@ -57,7 +57,7 @@ def test_the_thread_has_short_turns_and_what_it_starts_has_usual_ones(tmp_path: 
 
 def test_a_policy_that_was_chosen_stays() -> None:
     program = (
-        "import os; from satfs.scheduling import take_short_turns;"
+        "import os; from satfs.kernel_tuning import take_short_turns;"
         "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0));"
         "print(take_short_turns(), os.sched_getscheduler(0) == os.SCHED_BATCH)"
     )
@@ -68,9 +68,9 @@ def test_a_policy_that_was_chosen_stays() -> None:
 
 
 def test_without_a_way_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from satfs import scheduling
+    from satfs import kernel_tuning
 
-    monkeypatch.setattr(scheduling, "_SCHED_SETATTR", {})
+    monkeypatch.setattr(kernel_tuning, "_SCHED_SETATTR", {})
     before = os.sched_getscheduler(0)
-    assert not scheduling.take_short_turns()
+    assert not kernel_tuning.take_short_turns()
     assert os.sched_getscheduler(0) == before
