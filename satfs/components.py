@@ -85,18 +85,19 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
     request of one wait for as long as the other keeps an idle connection.
     """
     account = account_key(settings)
-    store = ListingStore(settings.cache_dir / account)
+    store, permits = ListingStore(settings.cache_dir / account), Permits()
     reach: dict[str, Any] = {
         "connect_timeout_s": settings.connect_timeout_s,
         "progress_timeout_s": settings.progress_timeout_s,
         "body_timeout_s": settings.body_timeout_s,
         "tls": tls_context(settings.ca_file, is_strict=settings.tls_strict),
         "user_agent": settings.user_agent,
-        "permits": Permits(),
+        "permits": permits,
     }
     rule = LinkRule(settings.api_url, settings.allow_private_store)
     proxies = proxies_of_environment()
     locks, board = NodeLocks(), NodeBoard(settings.cache_dir)
+    permits.ends_turns = True
     pauses = NodePauses(locks, board)
     async with (
         Http(**reach, max_connections=settings.api_concurrency * MAX_HELD_PER_SLOT) as api_http,

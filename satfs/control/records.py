@@ -234,11 +234,14 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
     """
     store = ListingStore(settings.cache_dir / account_key(settings))
     try:
-        async with http_for(settings) as http:
+        async with http_for(settings) as http, trio.open_nursery() as nursery:
+            # Between two looks it closes connections that another process may wait for.
+            nursery.start_soon(http.permits.watch)
             listings = Listings(Aleph(http, settings), settings, store)
             if with_all:
                 await listings.recall()
             yield listings
+            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
             await store.aclose()

@@ -65,6 +65,8 @@ class Permits:
         #: Returns how many connections to a host are known to have responded at once; 0 for none.
         self.n_known_before: Callable[[str], int] = lambda origin: 0
         self.servers = SharedServers()
+        #: Whether the only connection that a host lets through is left to other processes at times.
+        self.ends_turns = False
 
     def add_holder(self, holder: Holder) -> None:
         """Count the connections of *holder* from now on."""
@@ -241,6 +243,8 @@ class Permits:
         while (waiter := self._first_waiter(host)) is not None:
             if self._is_recalling(host, waiter):
                 return
+            if self.ends_turns and host.is_turn_over():
+                host.close_idle()
             permit = self._permit(host, waiter)
             if permit is None:
                 host.limit.note_wanted(trio.current_time(), carried_at_s=host.carried_at_s)
@@ -252,6 +256,7 @@ class Permits:
             host.waiters.remove(waiter)
             host.permits.append(permit)
             if not permit.takes_idle:
+                host.begin_turn()
                 self._close_shared(host)
             permit.rank = waiter.rank
             waiter.permit, waiter.is_behind, is_behind = permit, is_behind, True

@@ -19,6 +19,10 @@ from satfs.net.recalls import Rank
 QUEUED_S: Final = 0.1
 #: For how many seconds after a refusal the same holds: the next try comes within about that time.
 REFUSED_S: Final = 1.0
+#: How long the only connection that a host lets through is used without a pause, in seconds: less
+#: than the deadline of a call of another process that waits for its turn, and much more than the
+#: handshake that follows.
+TURN_S: Final = 5.0
 
 
 class Waiter:
@@ -57,6 +61,7 @@ class WantedHost(HostConnections):
         self.expected_of: Holder | None = None  # a connection of it will soon be idle
         #: When it last had a request, or was about to; None until it is looked at.
         self.used_at_s: float | None = None
+        self._turn_began_s = -math.inf
         self._refused_at_s = -math.inf  # while there was no other connection
         #: Closes idle connections to other hosts, which may be the same server.
         self.make_way: Callable[[], None] = lambda: None
@@ -76,6 +81,21 @@ class WantedHost(HostConnections):
             self._refused_at_s = trio.current_time()
             self.make_way()
         return wait_s
+
+    def is_turn_over(self) -> bool:
+        """Return whether the next connection in the host's queue should have its turn.
+
+        A host that refuses has no queue, and a new connection would take the place of the old one.
+        """
+        if self.limit.limit != 1 or self.limit.is_refusing:
+            return False
+        is_over = trio.current_time() - self._turn_began_s >= TURN_S
+        return is_over and self.n_idle_proven() == 1 == self.n_responding()
+
+    def begin_turn(self) -> None:
+        """Note that a new connection is opened."""
+        if not self.n_responding():  # else it is tried beside the one that has its turn
+            self._turn_began_s = trio.current_time()
 
     def is_queued(self) -> bool:
         """Return whether a request waits for a connection that may have to wait for another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import trio.testing
 from satfs.net.host_connections import LOOKING_S, MAX_LOOK_AGE_S, Crowded, Holder
 from satfs.net.host_limit import IDLE_KEPT_S, IDLE_KEPT_UNKNOWN_S, RAISE_AFTER_S
 from satfs.net.permits import IDLE_SOON_S, LOOK_INTERVAL_S, METADATA, READ_AHEAD, Permits
+from satfs.net.wanted_host import TURN_S
 
 HOST = "https://store:443"
 
@@ -188,6 +190,46 @@ async def test_idle_connections_are_not_kept_from_another_process(
         assert not holder.closed
         await trio.sleep(3 * LOOK_INTERVAL_S)
         assert sum(holder.n_idle(HOST)) == (0 if kept_s else n_responding + 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_refusing", "ends_turns", "is_ended"),
+    [
+        (1, False, True, True),
+        (1, False, False, False),
+        (1, True, True, False),
+        (2, False, True, False),
+    ],
+)
+async def test_the_only_connection_is_left_to_others_now_and_then(
+    autojump_clock: trio.testing.MockClock,
+    limit: int,
+    is_refusing: bool,
+    ends_turns: bool,
+    is_ended: bool,
+) -> None:
+    """A host that lets connections wait serves the next one: another process may be that."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        permits.ends_turns = ends_turns
+        known = permits.known(HOST)
+        known.note_refused(0.0, n_others=limit, n_responding=limit, is_silence=not is_refusing)
+        assert (known.limit, known.is_refusing) == (limit, is_refusing)
+        began_s, opened_s = trio.current_time(), []
+        while trio.current_time() < began_s + 3.5 * TURN_S:
+            permit = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0))
+            if permit.takes_idle:
+                holder.n_proven -= 1
+            else:
+                opened_s.append(trio.current_time() - began_s)
+            permit.begin()
+            await trio.sleep(TURN_S / 10)
+            permit.carried()
+            holder.n_proven += 1
+            permit.end()
+        turns_s = [at_s - before_s for before_s, at_s in itertools.pairwise(opened_s)]
+        assert len(turns_s) == (3 if is_ended else 0)
+        assert all(TURN_S <= turn_s < 1.2 * TURN_S for turn_s in turns_s)
 
 
 async def test_connections_that_are_ready_are_kept_from_when_they_were_opened(
