@@ -290,8 +290,15 @@ class TestReadAhead:
     def test_a_far_line_earns_its_window_sooner(self) -> None:
         """And elsewhere a program that reads a mebibyte has no more than 16 requested in vain."""
         assert window_for(MIB) == 16 * MIB
-        assert window_for(MIB, is_far=True) == window_for(2 * MIB) == 64 * MIB
-        assert window_for(MIB - 1, is_far=True) == 16 * MIB
+        assert window_for(512 * KIB, is_far=True) == window_for(2 * MIB) == 64 * MIB
+        assert window_for(512 * KIB - 1, is_far=True) == 16 * MIB
+        assert window_for(128 * KIB - 1, is_far=True) == 0
+
+    @given(st.integers(0, 1 << 40))
+    def test_a_far_line_never_earns_less(self, run_bytes: int) -> None:
+        """Nor more than four times as much as another line earns."""
+        near, far = window_for(run_bytes), window_for(run_bytes, is_far=True)
+        assert near <= far <= 4 * near
 
     @given(st.integers(1, 1 << 30), st.sampled_from([4096, 8192, 16384]))
     def test_pages_one_by_one_earn_a_window(self, start: int, step: int) -> None:

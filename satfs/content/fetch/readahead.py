@@ -40,11 +40,17 @@ WINDOW_STEPS: Final = (
     (8 * MIB, 256 * MIB),
     (32 * MIB, 2048 * MIB),
 )
-#: The step of 64 MiB where the line is far. So it comes before the first ranges end: those behind
-#: them are fitted to what is known to be wanted, and a connection that gets a share of all that is
-#: left pauses for one round trip and not for several.
-FAR_RUN_BYTES: Final = 1 * MIB
-FAR_WINDOW_BYTES: Final = 64 * MIB
+#: The same over a far line, four times as steep: over that, 512 KiB and 8 MiB take longer to come
+#: than the handshakes of the connections which could carry what lies behind them. So the windows
+#: come before the first ranges end: those behind them are fitted to what is known to be wanted, and
+#: a connection that gets a share of all that is left pauses for one round trip and not for several.
+FAR_WINDOW_STEPS: Final = (
+    (0, 0),
+    (128 * KIB, 16 * MIB),
+    (512 * KIB, 64 * MIB),
+    (2 * MIB, 256 * MIB),
+    (32 * MIB, 2048 * MIB),
+)
 #: A run that began elsewhere may be a row of tiles as well as the beginning of a copy: up to this
 #: length it gets no window, only the kernel's own read-ahead.
 PLACE_BYTES: Final = 2 * MIB
@@ -84,8 +90,8 @@ class Plan(Struct, frozen=True):
 
 def window_for(run_bytes: int, *, is_far: bool = False) -> int:
     """Return the window, in bytes, that a run of *run_bytes* has earned over a near or far line."""
-    earned = FAR_WINDOW_BYTES if is_far and run_bytes >= FAR_RUN_BYTES else 0
-    for read_bytes, window_bytes in WINDOW_STEPS:
+    earned = 0
+    for read_bytes, window_bytes in FAR_WINDOW_STEPS if is_far else WINDOW_STEPS:
         if run_bytes >= read_bytes:
             earned = max(earned, window_bytes)
     return earned
