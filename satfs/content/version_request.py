@@ -171,6 +171,8 @@ class VersionRequest:
         is_free = trio.Event()  # one of the connections
         self._parts.dispatcher.run_in_background(self._bring, link, is_free)
         if not n_idle:
+            if len(self._spans) == 1:  # nothing is known of the host
+                self._parts.dispatcher.open_second(link)
             with trio.move_on_after(TAIL_WAITS_S):
                 await is_free.wait()
 

@@ -50,6 +50,7 @@ from satfs.demo.server import DemoOrigin
 from satfs.errors import Changed, Unreachable
 from satfs.model import AttachmentName, ByteRange, Link, RemoteReader, SceneId
 from satfs.net import permits
+from satfs.net.addresses import origin_of as store_of
 from satfs.net.http import Http
 from satfs.net.retry_loop import Retries
 from satfs.settings import load_settings
@@ -313,6 +314,24 @@ async def test_a_certificate_that_a_worker_refuses_is_reported_at_once(
             assert "X-Amz" not in str(refused.value)
             assert contents.statistics().get("retries", 0) == 0
             reader.close()
+
+
+@pytest.mark.slow
+async def test_a_worker_opens_the_second_connection_to_an_unknown_host(tmp_path: Path) -> None:
+    """Beside the first one of the loop, before the host has responded."""
+    with origin_of() as origin:
+        store = store_of(origin.link(SCENE))
+        async with opened(origin, tmp_path / "cache", has_worker=False) as (contents, bulk):
+            await bulk.start()
+            await eventually(lambda: any(each.is_ready for each in bulk._workers))
+            contents.start_early(lambda: True)
+            origin.faults.add("latency", "object", seconds=60.0)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(contents.version, SCENE, ZIP, "r")
+                await eventually(lambda: origin.journal.n_requests("object") == 1)
+                await eventually(lambda: bulk.n_idle(store) == (0, 1))
+                assert contents._dispatcher._connections.permits.room(store) == 0
+                nursery.cancel_scope.cancel()
 
 
 async def read_parts(reader: RemoteReader) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeVarTuple
 
 import structlog
@@ -25,8 +26,9 @@ from satfs.content.fetch.range_request import (
     range_length,
 )
 from satfs.content.fetch.range_retry import RangeRetry
-from satfs.content.transfer.interface import WorkerDied
+from satfs.content.transfer.interface import BulkMover, WorkerDied
 from satfs.errors import Misuse, SatfsError
+from satfs.model import Link
 
 log = structlog.get_logger(__name__)
 Ts = TypeVarTuple("Ts")
@@ -144,6 +146,20 @@ class Dispatcher:
                 self._n_ready = 0  # the next request will fail for the same reason
 
         self._nursery.start_soon(prepare)
+
+    def open_second(self, link: Link) -> None:
+        """Have a process open a connection to the host of *link*, ahead of need; never waits.
+
+        Two connections may be open to a host that has not responded yet, and six when both have
+        (`net.host_limit`). With the loop's connection alone these six come as much later as a
+        connection takes to open and to respond.
+        """
+        if self._bulk is not None:
+            self._nursery.start_soon(self._prepare, self._bulk, link, 1)
+
+    async def _prepare(self, bulk: BulkMover, link: Link, n_connections: int) -> None:
+        with suppress(SatfsError, WorkerDied):
+            await bulk.prepare(link, n_connections)
 
     def expect_connection(self, origin: str, is_free: trio.Event) -> None:
         """Note that a connection of the loop to *origin* is free when *is_free* is set."""
