@@ -39,6 +39,9 @@ MAX_MERGED_BYTES: Final = 1024 * 1024
 MAX_KNOWN_PATHS: Final = 20_000
 #: Entries of a directory described without letting other tasks run: about a millisecond.
 _BATCH: Final = 500
+#: Reads begun without letting other tasks run: the first ranges are requested while the others are
+#: begun, and not after all of them.
+_READS_PER_TURN: Final = 8
 #: Symbolic links followed in one path; the kernel follows 40 (path_resolution(7)).
 _MAX_LINKS: Final = 40
 
@@ -297,9 +300,11 @@ class PathTree:
             if isinstance(reader, LimitsReadAhead):
                 reader.limit_read_ahead(ByteRange(0, 0))
             async with trio.open_nursery() as nursery:
-                for place, indices in merged(spans):
+                for number, (place, indices) in enumerate(merged(spans), start=1):
                     if place:
                         nursery.start_soon(read, place, indices)
+                    if number % _READS_PER_TURN == 0:
+                        await trio.lowlevel.checkpoint()
         finally:
             reader.close()
         return results

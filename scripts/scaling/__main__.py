@@ -18,7 +18,7 @@ FIGURES = DOCS / "scaling.json"
 #: The measurements, by the name of their figures.
 PARTS: dict[str, Callable[[], Any]] = {
     "sequential": lambda: measure.sequential(3, 256, 20),
-    "random": lambda: measure.random_ranges(5, 50, 64),
+    "random": lambda: measure.random_ranges(9, 50, 64),
     "one cache": lambda: measure.one_cache(4, 4, 32),
     "nodes": lambda: {
         "node_mb_s": 2,

@@ -15,10 +15,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.quiet import wait_until_quiet
+
 from scaling import nodes
 
 HERE = Path(__file__).parent
 KIB, MB = 1024, 1e6
+#: Longest wait for a quiet machine before a sample of a third of a second, in seconds.
+PATIENCE_S = 5.0
 
 #: Reads whole deliveries in pieces of a megabyte once a line comes in; prints the seconds it took.
 READ = """
@@ -190,6 +194,12 @@ def sequential(repetitions: int, size_mb: float, latency_ms: float) -> dict[str,
     return {name: median(values) for name, values in rates.items()}
 
 
+def undisturbed(process: subprocess.Popen[str]) -> float:
+    """Have *process* go when the machine is quiet, or after `PATIENCE_S`; return its seconds."""
+    wait_until_quiet(PATIENCE_S)
+    return together([process])
+
+
 def random_ranges(repetitions: int, latency_ms: float, n_connections: int) -> dict[str, float]:
     """Return seconds for 200 random ranges of 64 KiB: at once, in turn, and by aiohttp.
 
@@ -204,7 +214,7 @@ def random_ranges(repetitions: int, latency_ms: float, n_connections: int) -> di
     def took_s(way: str, number: int, environment: dict[str, str]) -> float:
         asked = json.dumps([path_of(number), starts, length])
         mode = "in turn" if way == "in turn" else "at once"
-        return together([start(RANGES, [asked, mode], environment)])
+        return undisturbed(start(RANGES, [asked, mode], environment))
 
     for _ in range(repetitions):
         for ways in (("first", "at once"), ("in turn",), ("aiohttp",)):
@@ -217,7 +227,7 @@ def random_ranges(repetitions: int, latency_ms: float, n_connections: int) -> di
                 for number, way in enumerate(ways):
                     if way == "aiohttp":
                         asked = json.dumps([served.links["s0"], starts, length, n_connections])
-                        found[way].append(together([start(AIOHTTP, [asked], {})]))
+                        found[way].append(undisturbed(start(AIOHTTP, [asked], {})))
                     else:
                         found[way].append(took_s(way, number, environment))
     return {name: median(values) for name, values in found.items()}
