@@ -29,7 +29,7 @@ from satfs.net.retry_loop import Retries
 from satfs.net.trust import tls_context
 from satfs.node_board import NodeBoard
 from satfs.node_locks import NodeLocks
-from satfs.node_sharing import NodeLinks, NodePauses
+from satfs.node_sharing import NodeLinks, NodePauses, NodeSlots
 from satfs.request_slots import MAX_HELD_PER_SLOT
 from satfs.settings import ContentsView, Settings, StacView, Views
 from satfs.tree.archives import CONTENTS, contents_of_zips
@@ -108,7 +108,12 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             shares_pool_of=api_http,
         ) as store_http,
     ):
-        aleph = Aleph(api_http, settings, retries=Retries(api_http.reachability, pauses=pauses))
+        aleph = Aleph(
+            api_http,
+            settings,
+            retries=Retries(api_http.reachability, pauses=pauses),
+            shared_slots=NodeSlots(locks, account, settings.api_concurrency),
+        )
         links = NodeLinks(aleph.sign, locks, board, account)
         try:
             async with (

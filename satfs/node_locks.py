@@ -39,6 +39,15 @@ _VALID_S: Final = 0.5
 _FLOCK: Final = "hhqqi4x"
 
 
+def number_of(name: str) -> int:
+    """Return the number of the lock that *name* names.
+
+    Another name has the same one with a chance of one in 2^61.
+    """
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return _NAMES + int.from_bytes(digest, "little") % _NAMES
+
+
 class NodeLocks:
     """The locks of one process; until `open` there is no other process.
 
@@ -119,8 +128,7 @@ class NodeLocks:
         on although another one is in there, which may stand still. Within one process the caller
         sees to it. A name that has another's number waits for it, too: one chance in 2^61.
         """
-        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        number = _NAMES + int.from_bytes(digest, "little") % _NAMES
+        number = number_of(name)
         until_s = trio.current_time() + PATIENCE_S
         while not (is_mine := self.try_lock(number, number + 1)):
             if trio.current_time() >= until_s:

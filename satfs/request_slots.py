@@ -8,8 +8,8 @@ has had no end for a while does not count any more, up to a second, higher limit
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Final, Protocol, TypeVar
 
 import trio
 from msgspec import Struct
@@ -31,6 +31,21 @@ MAX_HELD_PER_SLOT: Final = 4
 LEFT_SHARE: Final = 0.03
 
 
+class Slots(Protocol):
+    """A limit of the requests that run at once."""
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Hold a slot for the body; waits until one is free."""
+
+
+class NoLimit:
+    """No limit (`Slots`)."""
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Hold nothing; never waits."""
+        return nullcontext()
+
+
 class Deadline(Struct, frozen=True):
     """The time of one operation, as moments on trio's clock."""
 
@@ -50,13 +65,16 @@ class Deadline(Struct, frozen=True):
 class RequestSlots:
     """Slots for *n_slots* requests at once, given out in the order in which they were requested.
 
+    Each request holds one of the *shared* slots, too: those of all processes of the node.
+
     Invariants:
         At most *n_slots* slots are held that were taken within the last `COUNTED_S` seconds.
         At most `MAX_HELD_PER_SLOT` times *n_slots* are held altogether.
     """
 
-    def __init__(self, n_slots: int) -> None:
+    def __init__(self, n_slots: int, shared: Slots | None = None) -> None:
         self._n_slots = n_slots
+        self._shared: Slots = shared or NoLimit()
         #: When each slot that is held was taken, the earliest first (trio's clock, in seconds).
         self._taken_at_s: dict[object, float] = {}
         self._queue = trio.Lock()
@@ -77,7 +95,8 @@ class RequestSlots:
                     await self._returned.wait()
             self._taken_at_s[slot] = trio.current_time()
         try:
-            yield
+            async with self._shared.held():
+                yield
         finally:
             del self._taken_at_s[slot]
             self._returned.set()

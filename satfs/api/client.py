@@ -45,7 +45,7 @@ from satfs.net.connecting import CheckPeer
 from satfs.net.http import Http
 from satfs.net.responses import Response
 from satfs.net.retry_loop import Retries
-from satfs.request_slots import Deadline
+from satfs.request_slots import Deadline, Slots
 from satfs.settings import Settings
 
 R = TypeVar("R")
@@ -66,9 +66,16 @@ class Aleph:
         Garbled: a response that cannot be right, twice in a row.
     """
 
-    def __init__(self, http: Http, settings: Settings, *, retries: Retries | None = None) -> None:
+    def __init__(
+        self,
+        http: Http,
+        settings: Settings,
+        *,
+        retries: Retries | None = None,
+        shared_slots: Slots | None = None,
+    ) -> None:
         self._settings = settings
-        self._session = ApiSession(http, settings, retries)
+        self._session = ApiSession(http, settings, retries, shared_slots)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._progress = ListingsInProgress(settings.listing_memory_bytes)
         self._is_short_reported = False

@@ -43,7 +43,7 @@ from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retry_loop import Retries
 from satfs.redaction import for_people
 from satfs.refreshable import Refreshable
-from satfs.request_slots import Deadline, RequestSlots
+from satfs.request_slots import Deadline, RequestSlots, Slots
 from satfs.settings import Settings
 
 R = TypeVar("R")
@@ -80,19 +80,20 @@ class ParametersRefused(Garbled):
 class ApiSession:
     """Sends single requests to the API at `settings.api_url`, at most `api_concurrency` at once."""
 
-    def __init__(self, http: Http, settings: Settings, retries: Retries | None) -> None:
+    def __init__(
+        self, http: Http, settings: Settings, retries: Retries | None, shared: Slots | None = None
+    ) -> None:
         self._http = http
         self._settings = settings
         self._retries = retries or Retries(http.reachability)
         self._origin = origin_of(settings.api_url)
-        self._slots = RequestSlots(settings.api_concurrency)
+        self._slots = RequestSlots(settings.api_concurrency, shared)
         self._large_slots = trio.Semaphore(MAX_LARGE_RESPONSES)
         self._reading = trio.CapacityLimiter(1)
         self._refusal: tuple[NotAllowed, float] | None = None
         self._sends_standard_header = False  # as well, in requests for contracts
         self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
-        #: Requests sent, and responses by status, for people to look at.
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter()  # requests, and responses by status, for people
         self.credential = Credential(http, self._retries, settings)
         #: Awaited when the credential is refused, before the request is tried again.
         self.on_refusal: Callable[[], Awaitable[None]] | None = None

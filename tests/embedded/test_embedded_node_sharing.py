@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from embedded.conftest import OpenFs, StartOrigin
 from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalogue
 from embedded.test_embedded_one_cache import StartReader, digest, digests, go, locks_on
@@ -28,7 +29,7 @@ from satfs.model import AttachmentName, Link, SceneId, Task
 from satfs.net.reachability import Reachability
 from satfs.net.retry_loop import Retries
 from satfs.node_board import NodeBoard
-from satfs.node_sharing import MAX_PAUSE_S, NodeLinks, NodePauses
+from satfs.node_sharing import MAX_PAUSE_S, MAX_TURN_S, NodeLinks, NodePauses, NodeSlots
 from satfs.settings import load_settings
 
 SCENE, ZIP = SceneId("scene"), AttachmentName("delivery_zip")
@@ -217,6 +218,53 @@ async def test_a_wait_that_one_process_is_asked_for_is_kept_by_all(
     finally:
         for lock in locks:
             lock.close()
+
+
+async def test_a_node_sends_no_more_requests_at_once_than_a_process(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The processes of a node send the API no more requests at once than `api_concurrency`.
+
+    Slots are for one account; a process alone takes none. Where none becomes free, others go on.
+    """
+    locks = [locks_on(tmp_path) for _ in range(3)]
+    await trio.sleep(1)  # they know of each other
+    n_now = most = n_done = 0
+
+    async def request(slots: NodeSlots) -> None:
+        nonlocal n_now, most, n_done
+        async with slots.held():
+            n_now += 1
+            most = max(most, n_now)
+            await trio.sleep(0.1)
+            n_now -= 1
+            n_done += 1
+
+    try:
+        ours = [NodeSlots(each, "account", 4) for each in locks]
+        async with trio.open_nursery() as nursery:
+            for slots in ours:
+                for _ in range(10):
+                    nursery.start_soon(request, slots)
+        assert (most, n_done) == (4, 30)
+
+        most = 0
+        async with ours[0].held(), ours[0].held(), ours[1].held(), ours[1].held():
+            began_s = trio.current_time()
+            await request(ours[2])
+            assert trio.current_time() - began_s == pytest.approx(MAX_TURN_S + 0.1, abs=0.03)
+            began_s = trio.current_time()
+            await request(NodeSlots(locks[2], "another account", 4))
+            assert trio.current_time() - began_s == pytest.approx(0.1)
+    finally:
+        for lock in locks[1:]:
+            lock.close()
+    await trio.sleep(1)
+    alone = NodeSlots(locks[0], "account", 1)
+    with trio.testing.assert_no_checkpoints():
+        async with alone.held(), alone.held():
+            pass
+    locks[0].close()
 
 
 @pytest.mark.slow
