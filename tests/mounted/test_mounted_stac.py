@@ -264,6 +264,40 @@ def test_odcs_loader_reads_bands_by_their_names(mount: RealMount) -> None:
     assert done.stdout.split() == ["equal"] * 6, done.stderr
 
 
+#: As in docs/stac.md: scenes of one order of bands at a time.
+_ODC_BY_ORDER = """
+import sys
+from itertools import groupby
+import numpy as np, odc.stac, pystac, rasterio
+def order(item):
+    return [band["eo:common_name"] for band in item.assets["analytic"].extra_fields["bands"]]
+items = [pystac.read_file(path) for path in sys.argv[1:]]
+for names, group in groupby(sorted(items, key=order), key=order):
+    scenes = sorted(group, key=lambda item: item.datetime)
+    loaded = odc.stac.load(scenes, bands=["red"], groupby="id")
+    assert len(loaded.time) == len(scenes)
+    for item, found in zip(scenes, loaded.red.values):
+        with rasterio.open(item.assets["analytic"].get_absolute_href()) as file:
+            expected = file.read(names.index("red") + 1)
+        print("equal" if np.array_equal(found, expected) else "different", names[0])
+"""
+
+
+def test_scenes_of_both_orders_are_loaded_by_name(mount: RealMount) -> None:
+    """Blue first and red first, each order by itself: red is red in all of them."""
+    pytest.importorskip("odc.stac")
+    scenes = sorted((mount.path / f"tasks/{TASK}/{CAPTURE}").glob("*/item.json"))
+    red_first = scenes[-len(FORMS)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _ODC_BY_ORDER, *map(str, [*scenes[1:3], red_first])],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout.split() == ["equal", "blue"] * 2 + ["equal", "red"], done.stderr
+
+
 def test_a_scene_may_have_no_zip_and_no_place(mount: RealMount) -> None:
     """No footprint is a null geometry; one over the antimeridian is cut in two (RFC 7946)."""
     below = mount.path / f"tasks/{TASK}/{ODD_CAPTURE}"
