@@ -43,7 +43,7 @@ class Timeouts(Struct, frozen=True):
 
 
 class Sender:
-    """Sends the requests of one client over *transport*, no more than there are *slots* at once.
+    """Sends the requests of one client over *transport*, at most as many at once as *slots* has.
 
     *holder* has the connections; see `net/permits.py`. Each request has the *extensions*, which
     *transport* knows.
@@ -116,7 +116,7 @@ class Sender:
             permit.is_last_try = was_silent
             try:
                 if request.method not in _SAFE_METHODS:
-                    # The server may carry it out while no response comes: so it is waited for.
+                    # The server may carry it out before it responds, so nothing ends the wait.
                     return await self.send(permit, request, where), permit
                 with permit.scope:
                     return await self.send(permit, request, where), permit
@@ -165,12 +165,12 @@ class Sender:
 
 
 class Exchange:
-    """A request and its response, as a context: it is sent at the begin, and over at the end.
+    """A request and its response, as a context: it is sent at the beginning, and over at the end.
 
-    With *given*, a permit for a connection of this client, none is taken where it is for the
-    origin of *url*.
+    *given* is a permit for a connection of this client. It is used if it is for the origin of
+    *url*; otherwise the exchange takes a permit of its own.
 
-    No generator (`contextlib`), which would be a tenth of what a short range takes.
+    This is a class, since a generator (`contextlib`) takes a tenth of the time of a short range.
     """
 
     def __init__(

@@ -14,7 +14,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-#: The beginning of a file, in bytes: what the kernel reads first of it. Two blocks of the cache.
+#: Length of the beginning of a file, in bytes: the kernel reads this much first. Two blocks of the
+#: cache.
 BEGINNING_BYTES: Final = 32 * 1024
 #: A read within this time after the look-up belongs to it, in seconds.
 SOON_S: Final = 2.0
@@ -39,7 +40,7 @@ class FirstReads:
         self._is_usual = self._is_first
 
     def listed(self) -> None:
-        """Take in that a program lists a directory: the first look-up may come from a walk."""
+        """Note that a program lists a directory: the first look-up may come from a walk."""
         if self._is_first:
             self._is_usual = False
 

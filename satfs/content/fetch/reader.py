@@ -15,10 +15,8 @@ from satfs.model import ByteRange
 #: Number of times that a read tests its blocks again after they were evicted, which happens only in
 #: a cache much too small for its readers.
 MAX_ROUNDS: Final = 64
-
-
-#: Spans of the cache that are looked at in order to learn a raster's layout: header, ghost area, a
-#: directory and its tables, for a dozen directories.
+#: Number of rounds in which spans of the cache are read to learn a raster's layout: header, ghost
+#: area, a directory and its tables, for a dozen directories.
 MAX_LOOKS: Final = 32
 
 
@@ -51,8 +49,8 @@ class ObjectReader:
         self._raster_reads: RasterReads | None = None
         self._is_looked_up = bounds is not None
         self._first: ByteRange | None = None
-        #: Wants what is requested before the program does, directories of a raster and neighbours
-        #: of a member: what the program reads meanwhile does not cancel it.
+        #: The reader, for the fetcher, of bytes that are requested before the program reads them:
+        #: directories of a raster, neighbours of a member. The program's reads do not cancel them.
         self._beside = object()
         fetcher.enter(self)
 
