@@ -263,12 +263,23 @@ def _log_to_standard_library() -> None:
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, _as_text],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
         cache_logger_on_first_use=False,
     )
     # They log headers and whole addresses at their lower levels.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Logger(structlog.stdlib.BoundLogger):
+    """A logger of the standard library, for which a line that is not shown costs next to nothing.
+
+    There is one for each range.
+    """
+
+    def debug(self, event: str | None = None, *args: Any, **kw: Any) -> Any:
+        """Log a line at debug level."""
+        return super().debug(event, *args, **kw) if self.isEnabledFor(logging.DEBUG) else None
 
 
 def _as_text(

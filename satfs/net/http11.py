@@ -144,6 +144,10 @@ class SizedBody:
             return None
         data, self._rest = self._rest, b""
         if data:
+            # What came behind it meanwhile is taken with it: each piece costs as much as its bytes.
+            if len(data) < self._n_left:
+                with contextlib.suppress(httpcore.NetworkError):  # the next read meets it, too
+                    data += self._stream.read_now() or b""
             return self._taken(data)
         received = self._stream.read_now()
         return None if received is None else self._taken(received)
