@@ -324,9 +324,16 @@ class Aleph:
 
 
 def http_for(
-    settings: Settings, *, max_connections: int | None = None, check_peer: CheckPeer | None = None
+    settings: Settings,
+    *,
+    max_connections: int | None = None,
+    check_peer: CheckPeer | None = None,
+    shares_pool_of: Http | None = None,
 ) -> Http:
-    """Return the HTTP client of one command: with the time limits and authorities of *settings*."""
+    """Return the HTTP client of one command: with the time limits and authorities of *settings*.
+
+    *shares_pool_of* is another client of the same settings, as for `Http`.
+    """
     return Http(
         connect_timeout_s=settings.connect_timeout_s,
         progress_timeout_s=settings.progress_timeout_s,
@@ -336,4 +343,5 @@ def http_for(
         tls_strict=settings.tls_strict,
         user_agent=settings.user_agent,
         check_peer=check_peer,
+        shares_pool_of=shares_pool_of,
     )

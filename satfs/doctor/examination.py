@@ -155,12 +155,15 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
     if any(finding.severity is Severity.FAILURE for finding in before):
         report(_skipped(Check(Area.NETWORK, "api-connection"), "Repair the failure above first."))
         return
-    # Two connection pools that share nothing: no credential can stray to the store.
+    # Two clients that share nothing but connections: no credential can stray to the store.
     rule = LinkRule(settings.api_url, settings.allow_private_store)
     async with (
         http_for(settings, max_connections=_MAX_CONNECTIONS) as http,
         http_for(
-            settings, max_connections=_MAX_CONNECTIONS, check_peer=rule.check_peer
+            settings,
+            max_connections=_MAX_CONNECTIONS,
+            check_peer=rule.check_peer,
+            shares_pool_of=http,
         ) as store_http,
     ):
         ways = await _reach_all(http, hosts, proxies)

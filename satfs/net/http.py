@@ -67,8 +67,8 @@ class Http:
     network (tests). Every response is noted in *reachability*. Each request waits for a permit of
     *permits*, which all clients and workers that open connections to the same hosts share.
 
-    *shares_pool_of* is a client with the same *tls* and *permits*, which lives longer: both use its
-    connections, so that they need one between them where a host serves no more.
+    *shares_pool_of* is a client that lives longer and trusts the same: both use its connections, so
+    that they need one between them where a host serves no more, and its permits.
 
     Credentials are the caller's task: only the given headers are sent.
     """
@@ -96,7 +96,8 @@ class Http:
         self._pool: ConnectionPool | None = None
         self._check_peer = check_peer
         self._kept = KeptOrigins()
-        self.permits = permits or Permits()
+        shared = None if shares_pool_of is None else shares_pool_of.permits
+        self.permits: Permits = shared or permits or Permits()
         #: Whether the pool is this client's own.
         self.has_own_pool = shares_pool_of is None
         if shares_pool_of is not None:

@@ -222,3 +222,15 @@ async def test_a_store_that_is_away_is_distinguished_from_an_api_that_is(
     assert code_of(both) == Exit.NETWORK
     assert both.severity("api-connection") is Severity.FAILURE
     assert both.severity("store-connection") is None
+
+
+@pytest.mark.parametrize("how", ["queue", "reset", "503"])
+async def test_a_host_of_one_connection_for_api_and_objects_is_no_failure(
+    made: MadeUp, how: str
+) -> None:
+    """The request to the store does not wait for the idle connection of the API."""
+    with DemoOrigin(one_port=True) as origin:
+        origin.faults.add("connection-limit", connections=1, how=how)
+        found = await examined(made, origin)
+    assert found.severity("store-connection") is Severity.OK
+    assert code_of(found) == Exit.DONE
