@@ -54,6 +54,8 @@ IDLE_KEPT_S: Final = 1.0
 IDLE_KEPT_UNKNOWN_S: Final = 5.0
 #: Time in which the end of a connection that the host has closed is surely noticed, in seconds.
 SURELY_IDLE_S: Final = 0.3
+#: As many responses do not overlap where the host sent one after the other.
+SURELY_SEVERAL: Final = 4
 #: A host that broke connections off within this time is failing, which is no limit. Seconds.
 FAILING_S: Final = 2.0
 #: A new connection is silent when its first byte takes this many times as long as that of others,
@@ -148,6 +150,7 @@ class HostLimit:
     def recall(self, n_responding: int) -> None:
         """Allow as many connections as have responded at once before, and no more than those."""
         self._n_recalled = n_responding
+        self.keeps_several |= n_responding >= SURELY_SEVERAL
 
     def note_wanted(self, now_s: float, *, carried_at_s: float) -> None:
         """Note that more connections are wanted than are allowed, and when the last byte came."""

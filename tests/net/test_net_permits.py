@@ -13,7 +13,12 @@ import trio
 import trio.testing
 
 from satfs.net.host_connections import LOOKING_S, MAX_LOOK_AGE_S, Crowded, Holder
-from satfs.net.host_limit import IDLE_KEPT_S, IDLE_KEPT_UNKNOWN_S, RAISE_AFTER_S
+from satfs.net.host_limit import (
+    IDLE_KEPT_S,
+    IDLE_KEPT_UNKNOWN_S,
+    RAISE_AFTER_S,
+    SURELY_SEVERAL,
+)
 from satfs.net.permits import IDLE_SOON_S, LOOK_INTERVAL_S, METADATA, READ_AHEAD, Permits
 from satfs.net.wanted_host import TURN_S
 
@@ -230,6 +235,21 @@ async def test_the_only_connection_is_left_to_others_now_and_then(
         turns_s = [at_s - before_s for before_s, at_s in itertools.pairwise(opened_s)]
         assert len(turns_s) == (3 if is_ended else 0)
         assert all(TURN_S <= turn_s < 1.2 * TURN_S for turn_s in turns_s)
+
+
+@pytest.mark.parametrize("n_before", [SURELY_SEVERAL - 1, SURELY_SEVERAL])
+async def test_a_host_that_served_several_before_keeps_its_idle_connections(
+    autojump_clock: trio.testing.MockClock, n_before: int
+) -> None:
+    """The first look-up comes a while after the mount: it finds a connection that is open."""
+    holder = FakeHolder(n_proven=1, n_unused=1)
+    async with watching(holder) as permits:
+        permits.n_known_before = lambda origin: n_before
+        permit = await permits.take(HOST, [holder])
+        permit.carried()
+        permit.end()
+        await trio.sleep(2 * IDLE_KEPT_UNKNOWN_S)
+        assert sum(holder.n_idle(HOST)) == (2 if n_before >= SURELY_SEVERAL else 0)
 
 
 async def test_connections_that_are_ready_are_kept_from_when_they_were_opened(
