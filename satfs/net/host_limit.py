@@ -54,8 +54,9 @@ IDLE_KEPT_S: Final = 1.0
 IDLE_KEPT_UNKNOWN_S: Final = 5.0
 #: Time in which the end of a connection that the host has closed is surely noticed, in seconds.
 SURELY_IDLE_S: Final = 0.3
-#: As many responses do not overlap where the host sent one after the other.
-SURELY_SEVERAL: Final = 4
+#: As many responses do not overlap where the host sent one after the other; five did of a host that
+#: closes each connection after its response.
+SURELY_SEVERAL: Final = 8
 #: A host that broke connections off within this time is failing, which is no limit. Seconds.
 FAILING_S: Final = 2.0
 #: A new connection is silent when its first byte takes this many times as long as that of others,
