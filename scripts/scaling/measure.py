@@ -67,15 +67,15 @@ with fs.open(path) as file:
     file.read(1)
 print("ready", flush=True)
 sys.stdin.readline()
-began_s = time.perf_counter()
+began_s, cpu_s = time.perf_counter(), time.process_time()
 ends = [start + length for start in starts]
 if sys.argv[2] == "at once":
     found = fs.cat_ranges([path] * len(starts), starts, ends)
 else:
     found = [fs.cat_file(path, start, end) for start, end in zip(starts, ends)]
-took_s = time.perf_counter() - began_s
+took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
 assert all(len(each) == length for each in found), found[0]
-print(json.dumps({"took_s": took_s, "n_bytes": length * len(starts)}), flush=True)
+print(json.dumps({"took_s": took_s, "cpu_s": cpu_s}), flush=True)
 fs.close()
 """
 
@@ -93,11 +93,11 @@ async def main():
         await get(0)
         print("ready", flush=True)
         sys.stdin.readline()
-        began_s = time.perf_counter()
+        began_s, cpu_s = time.perf_counter(), time.process_time()
         found = await asyncio.gather(*(get(start) for start in starts))
-        took_s = time.perf_counter() - began_s
+        took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
     assert all(len(each) == length for each in found)
-    print(json.dumps({"took_s": took_s, "n_bytes": length * len(starts)}), flush=True)
+    print(json.dumps({"took_s": took_s, "cpu_s": cpu_s}), flush=True)
 asyncio.run(main())
 """
 
@@ -194,24 +194,30 @@ def sequential(repetitions: int, size_mb: float, latency_ms: float) -> dict[str,
     return {name: median(values) for name, values in rates.items()}
 
 
-def undisturbed(process: subprocess.Popen[str]) -> float:
-    """Have *process* go when the machine is quiet, or after `PATIENCE_S`; return its seconds."""
+def undisturbed(process: subprocess.Popen[str]) -> dict[str, float]:
+    """Have *process* go when the machine is quiet, or after `PATIENCE_S`; return its figures."""
     wait_until_quiet(PATIENCE_S)
-    return together([process])
+    figures: dict[str, float] = json.loads(process.communicate("go\n")[0].splitlines()[-1])
+    return figures
 
 
-def random_ranges(repetitions: int, latency_ms: float, n_connections: int) -> dict[str, float]:
+def random_ranges(
+    repetitions: int, latency_ms: float, n_connections: int
+) -> dict[str, dict[str, float]]:
     """Return seconds for 200 random ranges of 64 KiB: at once, in turn, and by aiohttp.
+
+    Seconds that passed (`took_s`), and those of a processor (`cpu_s`).
 
     At once twice: by a process that is the first to read from the host, and by the next one, which
     knows how many connections the host lets through.
     """
     length, size_mb = 64 * KIB, 256.0
     starts = [(n * 7_654_321) % (int(size_mb * MB) - length) for n in range(1, 201)]
-    found: dict[str, list[float]] = {"first": [], "at once": [], "in turn": [], "aiohttp": []}
+    ways_of_all = ("first", "at once", "in turn", "aiohttp")
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways_of_all}
     where = ("--scenes", "2", "--scene-mb", str(size_mb), "--latency-ms", str(latency_ms))
 
-    def took_s(way: str, number: int, environment: dict[str, str]) -> float:
+    def took(way: str, number: int, environment: dict[str, str]) -> dict[str, float]:
         asked = json.dumps([path_of(number), starts, length])
         mode = "in turn" if way == "in turn" else "at once"
         return undisturbed(start(RANGES, [asked, mode], environment))
@@ -231,8 +237,11 @@ def random_ranges(repetitions: int, latency_ms: float, n_connections: int) -> di
                         asked = json.dumps([served.links["s0"], starts, length, n_connections])
                         found[way].append(undisturbed(start(AIOHTTP, [asked], {})))
                     else:
-                        found[way].append(took_s(way, scene, environment))
-    return {name: median(values) for name, values in found.items()}
+                        found[way].append(took(way, scene, environment))
+    return {
+        kind: {way: median(each[kind] for each in samples) for way, samples in found.items()}
+        for kind in ("took_s", "cpu_s")
+    }
 
 
 def one_cache(n_processes: int, n_scenes: int, size_mb: float) -> dict[str, Any]:
