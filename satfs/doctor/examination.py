@@ -6,6 +6,7 @@ network together have `NETWORK_LIMIT_S`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from satfs.doctor.mountpoint import MOUNTPOINT
 from satfs.doctor.mountpoint import mountpoint as mountpoint_findings
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
-from satfs.net.addresses import LinkRule
+from satfs.net.addresses import LinkRule, origin_of
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.request_slots import concurrent_map
@@ -193,11 +194,16 @@ def hosts_of(settings: Settings) -> tuple[Host, ...]:
 
 
 async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> list[HostFindings]:
-    """Return the ways to all hosts, tried side by side, in the order of the hosts."""
+    """Return the ways to all hosts, tried side by side, in the order of the hosts.
+
+    Those at one host and port are tried one after the other: it may let one connection through.
+    """
+    turns: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
 
     async def find(host: Host) -> HostFindings:
-        # Without any credential: that a refusal comes back is all that is wanted.
-        return await reach(http, host, proxies, {"Accept": "application/json"})
+        async with turns[origin_of(host.url)]:
+            # Without any credential: that a refusal comes back is all that is wanted.
+            return await reach(http, host, proxies, {"Accept": "application/json"})
 
     return await concurrent_map(find, hosts)
 
