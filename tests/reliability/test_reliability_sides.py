@@ -70,7 +70,7 @@ def test_links_that_die_before_their_time_are_renewed(stand: Stand) -> None:
 
 def test_a_replaced_object_is_stale_and_never_mixed(stand: Stand) -> None:
     """An open file stays the version that was opened, or ends in ESTALE; a new open is the new."""
-    scene = stand.publish(12 * MIB)
+    scene = stand.publish(48 * MIB)  # more than is requested ahead of a mebibyte
     old, new = stand.content(scene), RampContent(11 * MIB, 100)
     with stand.opened(scene) as descriptor:
         stand.compare(descriptor, old, 0, MIB)
