@@ -32,7 +32,8 @@ _DEPTHS: Final = {
 MAX_POSITIONS: Final = 20_000
 #: Longitudes beyond 180 are how a vendor may write what crosses the antimeridian.
 _MAX_LONGITUDE: Final = 540.0
-#: Positions of the shortest closed ring (RFC 7946 §3.1.6).
+#: Positions of the shortest line (RFC 7946 §3.1.4), and of the shortest closed ring (§3.1.6).
+_MIN_LINE: Final = 2
 _MIN_RING: Final = 4
 #: Pieces that are this near each other touch: a tenth of a millimetre, which sums of floats lose.
 _ROUNDING_DEGREES: Final = 1e-9
@@ -42,7 +43,7 @@ def checked_geometry(value: Json) -> dict[str, Json] | None:
     """Return *value* if it is a GeoJSON geometry in degrees, with type and coordinates only.
 
     An open ring is closed. None for anything else: another type, a collection, a number that is not
-    finite, a ring of fewer than three corners, more than `MAX_POSITIONS`.
+    finite, a ring of fewer than three corners, a line of one position, more than `MAX_POSITIONS`.
     """
     if not isinstance(value, Mapping):
         return None
@@ -59,6 +60,10 @@ def checked_geometry(value: Json) -> dict[str, Json] | None:
         if any(len(ring) < _MIN_RING for polygon in closed for ring in polygon):
             return None
         coordinates = closed[0] if kind == "Polygon" else closed
+    elif kind in ("LineString", "MultiLineString"):
+        lines = [coordinates] if kind == "LineString" else coordinates
+        if min(map(len, lines)) < _MIN_LINE:
+            return None
     geometry = {"type": kind, "coordinates": coordinates}
     n_positions = sum(1 for _ in positions_of(geometry))
     return geometry if n_positions <= MAX_POSITIONS else None

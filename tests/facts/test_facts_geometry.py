@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from shapely.geometry import Point, shape
 
@@ -181,7 +181,16 @@ _JSON = st.recursive(
 )
 
 
-@given(st.sampled_from(["Point", "LineString", "Polygon", "MultiPolygon", "MultiPoint"]), _JSON)
+@given(
+    st.sampled_from(
+        ["Point", "LineString", "Polygon", "MultiPolygon", "MultiPoint", "MultiLineString"]
+    ),
+    _JSON,
+)
+@example("LineString", [[181.0, 0.0]])
+@example("MultiLineString", [[[181.0, 0.0]]])
+@example("LineString", [[181.0, 0.0], [181.0, 0.0]])
+@example("Polygon", [[[181.0, 0.0], [181.0, 0.0], [181.0, 0.0]]])
 def test_any_coordinates_are_a_geometry_or_none(kind: str, coordinates: Any) -> None:
     """An accepted geometry is JSON, has a box, and can be cut."""
     checked = checked_geometry({"type": kind, "coordinates": coordinates})
