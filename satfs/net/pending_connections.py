@@ -23,10 +23,14 @@ class OpeningAhead:
         self._ended = trio.Event()  # replaced whenever one is open, or has failed
         self._n_refused: Counter[str] = Counter()  # of those that are awaited
 
-    def n_free(self, origin: str) -> int:
-        """Return how many are being opened to *origin* that no request waits for."""
-        opening = self._opening.get(origin)
-        return max(0, len(opening) - self._awaiting[origin]) if opening else 0
+    def n_free(self, origin: str, n_open: int = 0) -> int:
+        """Return how many are being opened to *origin* that no request waits for.
+
+        *n_open* that were opened, and not used yet, are counted as well: a request that waits for
+        one takes it when its task runs, a moment after it is open.
+        """
+        n_opening = len(self._opening.get(origin, ()))
+        return max(0, n_open + n_opening - self._awaiting[origin])
 
     @contextmanager
     def opening(self, origin: str) -> Iterator[None]:

@@ -205,7 +205,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """See `permits.Holder`."""
         self._idle.expire()
         n_proven, n_unused = self._idle.counts_of(origin)
-        return n_proven, n_unused + self._opening_ahead.n_free(origin)
+        return n_proven, self._opening_ahead.n_free(origin, n_unused)
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
         """See `permits.Holder`."""
