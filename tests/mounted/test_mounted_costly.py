@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fakes.processes import wait_until
 from fakes.processor_waits import Stopwatch
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
@@ -23,18 +24,23 @@ DEADLINE_S = 6
 PATIENCE_S = 1.5
 #: A body of 31 MiB is received, decompressed and looked at; what it stands for is not built.
 MAX_GROWTH_BYTES = 100 * MIB
-#: Two bodies are received at once, and each is there twice for the moment in which it is copied.
-#: While two of 31 MiB are decompressed, which takes longer than that, a third one is looked at: 155
-#: MiB. Sixteen at once would be 496 MiB. What was freed before is not held.
-MAX_GROWTH_OF_MANY_BYTES = {False: 100 * MIB, True: 200 * MIB}
+#: Two bodies are received at once, and each is there twice for the moment in which it is copied;
+#: one that is decompressed longer than that. What was freed before is not held.
+MAX_GROWTH_OF_MANY_BYTES = {False: 100 * MIB, True: 150 * MIB}
+#: The most that is there at any moment: two bodies twice, and a third one that is looked at, are
+#: 155 MiB. Sixteen bodies at once would be 496 MiB.
+MAX_PEAK_GROWTH_BYTES = 250 * MIB
+#: The traceback of a read that was given up may hold its body until the next collection, which
+#: comes every half a minute (`gc_tuning`).
+COLLECTED_WITHIN_S = 60.0
 #: Names that are looked up beside it, at most: 20 in a second.
 N_OTHERS = 200
 
 
-def resident_bytes(mount: RealMount) -> int:
-    """Return the anonymous memory of the mount's process."""
+def resident_bytes(mount: RealMount, field: str = "RssAnon") -> int:
+    """Return the anonymous memory of the mount's process, or another *field* (proc(5))."""
     text = Path(f"/proc/{mount.process.pid}/status").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("RssAnon")]
+    (line,) = [line for line in text.splitlines() if line.startswith(field)]
     return int(line.split()[1]) * 1024
 
 
@@ -96,7 +102,7 @@ def test_many_costly_pages_cost_no_more_than_a_few(
     others = [make_scene(f"other-{number}", []) for number in range(N_OTHERS)]
     origin.catalogue.add_task(make_task(9, [make_capture(capture_uuid("others", 1), others)]))
     mount = mount_it(origin, may_be_forked=False, metadata_deadline_s=DEADLINE_S)
-    before = resident_bytes(mount)
+    before, peak_before = resident_bytes(mount), resident_bytes(mount, "VmHWM")
     costly = origin.faults.add("costly-page", "tasks", skip=1, gzip=is_packed)
     stopwatch, whole = Stopwatch(mount.process.pid), Stopwatch(mount.process.pid)
 
@@ -119,5 +125,9 @@ def test_many_costly_pages_cost_no_more_than_a_few(
     assert (
         whole.took_s[0] < DEADLINE_S + PATIENCE_S
     )  # it ends at the deadline, delayed as others are
-    assert resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES[is_packed]
+    assert resident_bytes(mount, "VmHWM") < peak_before + MAX_PEAK_GROWTH_BYTES
+    wait_until(
+        lambda: resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES[is_packed],
+        COLLECTED_WITHIN_S,
+    )
     assert not mount.events("call failed by a bug in satfs")
